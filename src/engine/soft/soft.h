@@ -1,0 +1,406 @@
+/*
+ * The soft engine's inside: the vCPU as translated code and the C around it share it. Translated
+ * code reaches `struct soft_cpu` through GS; a "window" is that struct (mapped again) followed by
+ * the software TLB of one privilege class, so that changing class is a change of the GS base.
+ *
+ * Rules for everything in this folder that runs between two translated blocks:
+ *  - The guest's vector and x87 state may still be in the host's registers
+ *    (cpu->vectors_live). Code that could touch them (libc, Zydis, devices, pthread) must be
+ *    preceded by soft_vectors_park(cpu). Files on hot paths are built with -mgeneral-regs-only.
+ *  - A fault is recorded with soft_raise*() and travels up as SOFT_FAULT; state is then as before
+ *    the instruction (but for what the architecture lets restart, such as REP counts).
+ *  - RIP in cpu->s.rip is the instruction being executed until its handler succeeds.
+ */
+#ifndef MULL_SOFT_SOFT_H
+#define MULL_SOFT_SOFT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/cpu_state.h"
+#include "engine/engine.h"
+#include "memory/memory.h"
+
+/* ---- Windows and the software TLB ---- */
+
+#define SOFT_COMMON_SIZE 0x4000u /* struct soft_cpu, mapped at the start of every window */
+#define SOFT_TLB_BITS 12
+#define SOFT_TLB_ENTRIES (1u << SOFT_TLB_BITS)
+#define SOFT_JUMP_BITS 13
+#define SOFT_JUMP_ENTRIES (1u << SOFT_JUMP_BITS)
+
+/* PEXT masks. The top index bit is address bit 47: each table has a half for lower-half
+ * (user) addresses and a half for upper-half (kernel) addresses, flushed separately. */
+#define SOFT_TLB_INDEX_MASK 0x00008000007ff000ull
+#define SOFT_JUMP_INDEX_MASK 0x0000800000001ffeull
+
+#define SOFT_TLB_INVALID 1ull /* page number + 1 is never 0 */
+
+enum soft_window_id {
+    SOFT_WIN_KERNEL,    /* CPL 0-2, user pages forbidden (CR4.SMAP and not EFLAGS.AC) */
+    SOFT_WIN_KERNEL_AC, /* CPL 0-2, user pages allowed */
+    SOFT_WIN_USER,      /* CPL 3 */
+    SOFT_WIN_COUNT,
+};
+
+struct soft_window {
+    uint8_t common[SOFT_COMMON_SIZE]; /* struct soft_cpu */
+    /* Entry i: minus the number (address >> 12) of the page that may be read (written), or
+     * SOFT_TLB_INVALID. An address hits if (number of its last byte's page) + tag == 0, where the
+     * index comes from its first byte. */
+    uint64_t read_tag[SOFT_TLB_ENTRIES];
+    uint64_t write_tag[SOFT_TLB_ENTRIES];
+    uint64_t addend[SOFT_TLB_ENTRIES]; /* host address minus guest address */
+    uint64_t jump[SOFT_JUMP_ENTRIES];  /* host entry of the block that may start there */
+};
+
+static inline unsigned soft_tlb_index(uint64_t va)
+{
+    return (unsigned)((va >> 12) & 0x7ff) | (unsigned)((va >> 47) & 1) << 11;
+}
+
+static inline unsigned soft_jump_index(uint64_t rip)
+{
+    return (unsigned)((rip >> 1) & 0xfff) | (unsigned)((rip >> 47) & 1) << 12;
+}
+
+/* ---- Mode: what a translation depends on besides its bytes ---- */
+
+#define SOFT_MODE_CODE64 0x0001u   /* CS.L and EFER.LMA */
+#define SOFT_MODE_CODE32 0x0002u   /* CS.D; neither: 16-bit code */
+#define SOFT_MODE_STACK32 0x0004u  /* SS.B (legacy and compatibility mode) */
+#define SOFT_MODE_CPL3 0x0008u
+#define SOFT_MODE_PAGING 0x0010u
+#define SOFT_MODE_PROTECTED 0x0020u /* CR0.PE */
+#define SOFT_MODE_VM86 0x0040u
+#define SOFT_MODE_FLAT 0x0080u     /* CS, DS, ES, SS: base 0, limit 4 GiB */
+#define SOFT_MODE_NO_X87 0x0100u   /* CR0.EM or CR0.TS: x87 faults */
+#define SOFT_MODE_NO_SSE 0x0200u   /* CR0.EM, CR0.TS or not CR4.OSFXSR */
+#define SOFT_MODE_NO_AVX 0x0400u   /* not CR4.OSXSAVE, not XCR0.AVX, or CR0.TS */
+#define SOFT_MODE_NO_AVX512 0x0800u
+#define SOFT_MODE_NO_FSGSBASE 0x1000u
+
+/* ---- Results ---- */
+
+enum soft_result {
+    SOFT_NEXT,  /* done; RIP moved to the next instruction; nothing a translation depends on changed */
+    SOFT_JUMP,  /* done; RIP, mode, mapping, or interrupt state changed: look everything up again */
+    SOFT_FAULT, /* an exception was recorded with soft_raise*(); RIP is still the instruction's */
+    SOFT_HALT,  /* done; the CPU waits (cpu->s.mp_state) */
+    SOFT_STOP,  /* the engine cannot go on: cpu->error says why */
+};
+
+#define SOFT_ARITH_FLAGS 0x8d5ull /* CF PF AF ZF SF OF: in the host's flags during translated code */
+
+enum {
+    SOFT_CF = 1 << 0, SOFT_PF = 1 << 2, SOFT_AF = 1 << 4, SOFT_ZF = 1 << 6, SOFT_SF = 1 << 7,
+    SOFT_TF = 1 << 8, SOFT_IF = 1 << 9, SOFT_DF = 1 << 10, SOFT_OF = 1 << 11,
+    SOFT_IOPL = 3 << 12, SOFT_NT = 1 << 14, SOFT_RF = 1 << 16, SOFT_VM = 1 << 17,
+    SOFT_AC = 1 << 18, SOFT_VIF = 1 << 19, SOFT_VIP = 1 << 20, SOFT_ID = 1 << 21,
+};
+
+/* Exception vectors. */
+enum {
+    SOFT_DE = 0, SOFT_DB = 1, SOFT_BP = 3, SOFT_OFV = 4, SOFT_BR = 5, SOFT_UD = 6, SOFT_NM = 7,
+    SOFT_DFV = 8, SOFT_TS = 10, SOFT_NP = 11, SOFT_SS = 12, SOFT_GP = 13, SOFT_PFV = 14,
+    SOFT_MF = 16, SOFT_ACV = 17, SOFT_MC = 18, SOFT_XM = 19,
+};
+
+/* CR0, CR4, EFER bits. */
+#define SOFT_CR0_PE 0x1ull
+#define SOFT_CR0_MP 0x2ull
+#define SOFT_CR0_EM 0x4ull
+#define SOFT_CR0_TS 0x8ull
+#define SOFT_CR0_ET 0x10ull
+#define SOFT_CR0_NE 0x20ull
+#define SOFT_CR0_WP 0x10000ull
+#define SOFT_CR0_AM 0x40000ull
+#define SOFT_CR0_NW 0x20000000ull
+#define SOFT_CR0_CD 0x40000000ull
+#define SOFT_CR0_PG 0x80000000ull
+#define SOFT_CR4_VME 0x1ull
+#define SOFT_CR4_TSD 0x4ull
+#define SOFT_CR4_DE 0x8ull
+#define SOFT_CR4_PSE 0x10ull
+#define SOFT_CR4_PAE 0x20ull
+#define SOFT_CR4_PGE 0x80ull
+#define SOFT_CR4_PCE 0x100ull
+#define SOFT_CR4_OSFXSR 0x200ull
+#define SOFT_CR4_OSXMMEXCPT 0x400ull
+#define SOFT_CR4_UMIP 0x800ull
+#define SOFT_CR4_FSGSBASE 0x10000ull
+#define SOFT_CR4_PCIDE 0x20000ull
+#define SOFT_CR4_OSXSAVE 0x40000ull
+#define SOFT_CR4_SMEP 0x100000ull
+#define SOFT_CR4_SMAP 0x200000ull
+#define SOFT_EFER_SCE 0x1ull
+#define SOFT_EFER_LME 0x100ull
+#define SOFT_EFER_LMA 0x400ull
+#define SOFT_EFER_NXE 0x800ull
+
+struct soft_vm;
+struct soft_block;
+
+struct soft_fault {
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint64_t address; /* #PF: goes to CR2; #DB: bits for DR6 */
+};
+
+/* Numbers kept by every vCPU, for `mullion stats` and the benches. */
+struct soft_stats {
+    uint64_t blocks_translated, guest_insns_translated;
+    uint64_t tlb_misses, tlb_flushes, page_walks;
+    uint64_t jump_misses, chains;
+    uint64_t execs;      /* instructions executed by soft_exec() */
+    uint64_t interrupts, exceptions;
+    uint64_t mmio, pio, halts, code_writes;
+};
+
+/** The vCPU. Aliased at the start of each window: C uses the one mapping in vm->cpu[i]. */
+struct soft_cpu {
+    /* Reached from translated code, with offsets baked into it. */
+    uint64_t run_ok;       /* 0: leave translated code at the next poll */
+    struct soft_cpu *self; /* the C mapping */
+    uint64_t host_rsp;
+    uint64_t resume;       /* host address where translated code goes on */
+    uint64_t gs_base;      /* the window that translated code runs with */
+    uint64_t page_mask, tlb_index_mask, jump_index_mask;
+    uint64_t glue[8];
+    uint64_t spill[8];
+
+    struct mull_cpu_state s; /* canonical state; GPRs and arithmetic flags while not in code */
+
+    /* From here on only C. */
+    struct soft_vm *vm;
+    unsigned index;
+    bool vectors_live;     /* vector and x87 state is in the host's registers, not in s.xsave */
+    uint32_t mode;         /* SOFT_MODE_*, kept by soft_mode_changed() */
+    enum soft_window_id window_id;
+    struct soft_window *window[SOFT_WIN_COUNT];
+    struct soft_fault fault;
+    bool delivering;       /* an exception or interrupt is being delivered */
+    uint8_t delivering_vector;
+    struct mull_error error;
+    const struct mull_cpuid *cpuid;
+    uint64_t xsave_mask;   /* state components the host saves for the guest */
+    bool upper_has_local;  /* the TLB holds upper-half pages that are not global */
+
+    _Atomic uint32_t signals; /* enum mull_signal bits not yet looked at */
+    _Atomic uint8_t sipi_vector;
+    _Atomic uint32_t wake;    /* futex: bumped by every signal */
+    _Atomic bool sleeping;
+    struct soft_stats stats;
+    void *private_run; /* run.c */
+};
+
+static inline unsigned soft_cpl(const struct soft_cpu *cpu)
+{
+    return cpu->mode & SOFT_MODE_CPL3 ? 3
+                                      : (cpu->s.seg[MULL_SS].attr & MULL_SEG_DPL) >> MULL_SEG_DPL_SHIFT;
+}
+
+/* ---- Vectors (vectors.c) ---- */
+
+/** Put the guest's vector and x87 state into s.xsave and give the host a clean state. */
+void soft_vectors_park(struct soft_cpu *cpu);
+/** Load it into the host's registers. Calls nothing. */
+void soft_vectors_load(struct soft_cpu *cpu);
+
+/* ---- Faults (fault.c) ---- */
+
+enum soft_result soft_raise(struct soft_cpu *cpu, uint8_t vector);
+enum soft_result soft_raise_error(struct soft_cpu *cpu, uint8_t vector, uint32_t error);
+enum soft_result soft_raise_page(struct soft_cpu *cpu, uint64_t address, uint32_t error);
+
+/** Deliver the recorded exception: through the IDT, with double and triple faults. @return
+ *  SOFT_JUMP, or SOFT_HALT with mp_state MULL_CPU_SHUTDOWN. */
+enum soft_result soft_deliver_fault(struct soft_cpu *cpu);
+
+/** Deliver an external interrupt or NMI (vector 2) now. @return as soft_deliver_fault. */
+enum soft_result soft_deliver_interrupt(struct soft_cpu *cpu, uint8_t vector);
+
+/** INT n, INT3, INTO: a software interrupt by the instruction of @length bytes at RIP. */
+enum soft_result soft_software_interrupt(struct soft_cpu *cpu, uint8_t vector, unsigned length);
+
+/* ---- Memory (mmu.c) ---- */
+
+#define SOFT_READ 0u
+#define SOFT_WRITE 1u
+#define SOFT_EXEC 2u
+#define SOFT_RMW 3u    /* read and write: faults as a write */
+#define SOFT_SYSTEM 4u /* an implicit supervisor access (descriptor tables, TSS), whatever the CPL */
+
+/** One page's translation. */
+struct soft_page {
+    uint64_t gpa;              /* of the address asked for */
+    uint8_t *host;             /* of the address asked for; NULL: not RAM */
+    const struct mull_ram *ram;
+    bool user, writable, global, dirty; /* of the leaf entry, all levels combined */
+    uint8_t log2_size;         /* 12, 21, 22, 30 */
+};
+
+/** Walk the page tables for one access (setting A and D bits), check permissions. @return
+ *  SOFT_NEXT and *page, or SOFT_FAULT (#PF; #GP/#SS are soft_linear()'s). */
+enum soft_result soft_translate(struct soft_cpu *cpu, uint64_t va, unsigned access,
+                                struct soft_page *page);
+
+/** Walk without side effects, as a debugger: no A/D bits, no faults. @return false: not mapped. */
+bool soft_translate_quiet(struct soft_cpu *cpu, uint64_t va, uint64_t *gpa);
+
+/** Segment:offset to linear address. Checks limit, type and canonical form for @size bytes;
+ *  raises #GP or #SS. In 64-bit mode only FS and GS have a base. */
+enum soft_result soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
+                             unsigned access, uint64_t *va);
+
+/** Read or write guest virtual memory at a linear address: TLB, page crossings, MMIO (a single
+ *  access if it does not cross a page and size is 1, 2, 4 or 8), code pages, dirty tracking. A
+ *  write that faults has written nothing. @access: SOFT_READ/WRITE, optionally | SOFT_SYSTEM. */
+enum soft_result soft_read(struct soft_cpu *cpu, uint64_t va, void *buf, unsigned size,
+                           unsigned access);
+enum soft_result soft_write(struct soft_cpu *cpu, uint64_t va, const void *buf, unsigned size,
+                            unsigned access);
+
+/** Would such an access succeed? Raises the fault that it would raise. */
+enum soft_result soft_probe(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access);
+
+/** The host address for [va, va + size) if it lies in one page of RAM that may be accessed so
+ *  without further ado (no MMIO, no code page for a write), else NULL. Never faults; may fill the
+ *  TLB. For atomics and string loops. */
+void *soft_direct(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access);
+
+/** A miss in translated code: fill the current window's TLB entry for @va. @return true: retry;
+ *  false: it cannot be in the TLB (MMIO, fault, page crossing, code page): execute it in C. */
+bool soft_tlb_fill(struct soft_cpu *cpu, uint64_t va, unsigned size, bool write);
+
+enum soft_flush {
+    SOFT_FLUSH_ALL,        /* also global pages */
+    SOFT_FLUSH_NOT_GLOBAL, /* MOV CR3 without PCID */
+};
+void soft_tlb_flush(struct soft_cpu *cpu, enum soft_flush what);
+void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
+
+/** Take the write permission for a page of RAM out of every vCPU's TLB (it holds code now, or
+ *  became clean). Any thread: a remote store of SOFT_TLB_INVALID. */
+void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t gpa);
+
+/** Recompute cpu->mode, window_id and gs_base after CPL, CRs, EFER, XCR0, EFLAGS.AC/VM, or a
+ *  segment changed. */
+void soft_mode_changed(struct soft_cpu *cpu);
+
+/* ---- Instructions in C (decode.c, exec*.c, system*.c) ---- */
+
+enum soft_operand_kind { SOFT_OP_NONE, SOFT_OP_REG, SOFT_OP_MEM, SOFT_OP_IMM, SOFT_OP_PTR };
+
+struct soft_operand {
+    uint8_t kind;     /* enum soft_operand_kind */
+    uint8_t size;     /* bytes */
+    uint8_t access;   /* SOFT_READ, SOFT_WRITE, SOFT_RMW */
+    uint8_t seg;      /* MEM: MULL_ES.. */
+    uint16_t reg;     /* REG: ZydisRegister. MEM: 0, or the VSIB index register */
+    int8_t base;      /* MEM: GPR number, -1: none, 16: RIP */
+    int8_t index;     /* MEM: GPR number, -1: none */
+    uint8_t scale;    /* MEM: 1, 2, 4, 8 */
+    uint16_t selector; /* PTR */
+    int64_t value;    /* MEM: displacement; IMM: value, sign-extended where the ISA does;
+                         relative branches: the displacement; PTR: offset */
+};
+
+#define SOFT_PREFIX_REP 0x01u   /* F3 */
+#define SOFT_PREFIX_REPNE 0x02u /* F2 */
+#define SOFT_PREFIX_LOCK 0x04u
+
+struct soft_cpu;
+struct soft_insn;
+typedef enum soft_result (*soft_handler)(struct soft_cpu *cpu, const struct soft_insn *in);
+
+/** One decoded instruction, all that is needed to execute it in C; independent of its address. */
+struct soft_insn {
+    soft_handler handler;
+    void *thunk;      /* exec.c: host code that runs it natively, once made */
+    uint16_t mnemonic; /* ZydisMnemonic */
+    uint8_t length;
+    uint8_t code_bits;    /* 16, 32, 64: the mode it was decoded in */
+    uint8_t operand_size; /* effective, bytes: 1, 2, 4, 8 */
+    uint8_t address_size; /* effective, bytes: 2, 4, 8 */
+    uint8_t stack_size;   /* of an implicit push or pop: 2, 4, 8 */
+    uint8_t prefixes;
+    uint8_t operands; /* explicit ones, Intel order */
+    uint8_t bytes[15];
+    struct soft_operand op[5];
+};
+
+/** Decode. @return 0; -EINVAL: not an instruction (#UD, or #GP if longer than 15 bytes); -EAGAIN:
+ *  needs more than @available bytes. Parks nothing: the caller has parked the vectors. */
+int soft_decode(struct soft_insn *out, const uint8_t *bytes, unsigned available,
+                unsigned code_bits);
+
+/** Execute one decoded instruction completely: operands, faults, flags, RIP. Vectors may be live
+ *  or parked, before and after. */
+static inline enum soft_result soft_exec(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    cpu->stats.execs++;
+    return in->handler(cpu, in);
+}
+
+/** The C handler for a mnemonic that system.c implements (privileged, segment, table, mode, I/O,
+ *  CPUID, time stamp, far transfers, IRET, SYSCALL...), or NULL. */
+soft_handler soft_system_handler(const struct soft_insn *in);
+
+/** Linear address of a memory operand (base, index, segment, address size), checked for
+ *  operand->size bytes. */
+enum soft_result soft_operand_address(struct soft_cpu *cpu, const struct soft_insn *in,
+                                      const struct soft_operand *op, unsigned access,
+                                      uint64_t *va);
+
+/** General registers by ZydisRegister (8 to 64 bits, AH..BH too; 32-bit writes zero-extend). */
+uint64_t soft_reg_read(const struct soft_cpu *cpu, uint16_t reg);
+void soft_reg_write(struct soft_cpu *cpu, uint16_t reg, uint64_t value);
+
+/** Finish an instruction: RIP to the next one, wrapped to the code size. */
+static inline enum soft_result soft_done(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    uint64_t next = cpu->s.rip + in->length;
+    if (!(cpu->mode & SOFT_MODE_CODE64))
+        next &= cpu->mode & SOFT_MODE_CODE32 ? 0xffffffffu : 0xffffu;
+    cpu->s.rip = next;
+    return SOFT_NEXT;
+}
+
+/* ---- Segments and CPUID (segment.c, cpuid.c) ---- */
+
+/** MOV to / POP / LxS of a data or stack segment register, with all checks. */
+enum soft_result soft_load_segment(struct soft_cpu *cpu, unsigned seg, uint16_t selector);
+
+void soft_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+
+/* ---- Translations (cache.c) ---- */
+
+/** RAM at [gpa, gpa + len), inside one page with MULL_PAGE_CODE, was written: drop translations of
+ *  those bytes. Any thread; @cpu: the vCPU that wrote, or NULL. Safe with live vectors. */
+void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
+
+/** The mapping of @va (or of everything: flush) changed: forget jump-table entries. Called by the
+ *  flush functions of mmu.c, which own the tables' memory too. */
+
+/* ---- The VM ---- */
+
+struct soft_cache;
+
+struct soft_vm {
+    struct mull_vm_config config;
+    struct mull_memory *memory;
+    const struct mull_ram *ram;
+    unsigned ram_count;
+    const struct mull_engine_bus *bus;
+    struct soft_cache *cache;
+    struct soft_cpu *cpu[MULL_MAX_CPUS];
+    unsigned cpus;
+    /* Page-crossing or MMIO locked accesses take this; see exec.c. */
+    _Atomic uint32_t split_lock;
+};
+
+#endif

@@ -1,0 +1,79 @@
+/*
+ * A block device as everything above sees it: a size, and asynchronous requests on byte ranges.
+ * A format (raw, QCOW2, VMDK, ...) sits behind it. Knows bytes, never machines.
+ */
+#ifndef MULL_IMAGE_BLOCK_H
+#define MULL_IMAGE_BLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+struct mull_block;
+
+enum mull_block_op {
+    MULL_BLOCK_READ,
+    MULL_BLOCK_WRITE,
+    MULL_BLOCK_FLUSH,   /* all completed writes are durable when it completes */
+    MULL_BLOCK_DISCARD, /* the range's content no longer matters */
+    MULL_BLOCK_ZERO,    /* the range reads as zeroes */
+};
+
+#define MULL_BLOCK_MAX_IOV 256
+
+/** One request; owned by the caller, must stay in place until done() is called. */
+struct mull_block_request {
+    enum mull_block_op op;
+    uint64_t offset; /* bytes; need not be sector aligned */
+    uint64_t length; /* bytes; for READ and WRITE the sum of iov */
+    struct iovec iov[MULL_BLOCK_MAX_IOV];
+    int niov;
+    bool may_unmap;  /* ZERO: the range may become a hole */
+    /* Called once, in the thread of the loop given to mull_block_start(). @result: 0 or -errno. */
+    void (*done)(struct mull_block_request *request, int result);
+    void *opaque;
+};
+
+struct mull_block_options {
+    const char *path;
+    const char *format;   /* NULL or "auto": detect */
+    bool readonly;
+    bool direct;          /* O_DIRECT */
+    bool no_lock;         /* do not lock the file against other writers */
+    const struct mull_log *log;
+};
+
+/** Open an image (with all it is chained to). A writable image is locked against other writers, a
+ *  read-only one against writers: -EAGAIN where somebody else holds it. Blocks. */
+int mull_block_open(const struct mull_block_options *options, struct mull_block **out,
+                    struct mull_error *err);
+
+/** Flush and close. No request may be in flight. NULL is allowed. */
+void mull_block_close(struct mull_block *block);
+
+uint64_t mull_block_size(const struct mull_block *block);
+bool mull_block_readonly(const struct mull_block *block);
+const char *mull_block_format(const struct mull_block *block);
+
+/** Attach to the loop in whose thread requests complete. Once, before the first submit. */
+int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mull_error *err);
+
+/** Start a request. Out of range or write to read-only: completes with -EINVAL, -EROFS. From the
+ *  loop's thread. Never calls done() before it returns. */
+void mull_block_submit(struct mull_block *block, struct mull_block_request *request);
+
+/** Wait until no request is in flight (requests complete meanwhile). From the loop's thread. */
+void mull_block_drain(struct mull_block *block);
+
+/** Blocking forms, for tools; not to be mixed with a started block. @return 0 or -errno. */
+int mull_block_read(struct mull_block *block, uint64_t offset, void *buf, uint64_t len);
+int mull_block_write(struct mull_block *block, uint64_t offset, const void *buf, uint64_t len);
+int mull_block_flush(struct mull_block *block);
+int mull_block_discard(struct mull_block *block, uint64_t offset, uint64_t len);
+int mull_block_zero(struct mull_block *block, uint64_t offset, uint64_t len, bool may_unmap);
+
+#endif

@@ -1,0 +1,175 @@
+/*
+ * Guest physical memory: RAM in one memfd, the map of MMIO and I/O-port regions, and the one access
+ * API through which everything but an engine reaches guest memory. Every access is bounded and
+ * overflow-checked, each byte is read once, and a write tells whoever watches the page (an engine
+ * with translations of it, dirty tracking). Knows nothing of CPUs, devices or PCI.
+ */
+#ifndef MULL_MEMORY_MEMORY_H
+#define MULL_MEMORY_MEMORY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+#define MULL_PAGE_SHIFT 12
+#define MULL_PAGE_SIZE 4096ull
+#define MULL_PAGE_MASK (~(MULL_PAGE_SIZE - 1))
+
+/** The cpu argument of an access that no vCPU makes (DMA, the monitor). */
+#define MULL_CPU_NONE (~0u)
+
+/* Flags of one page of RAM (struct mull_ram.flags). A page with any flag is written slowly. */
+#define MULL_PAGE_CODE 0x01u  /* the soft engine holds translations of this page */
+#define MULL_PAGE_CLEAN 0x02u /* dirty tracking is on and the page was not written since */
+#define MULL_PAGE_SLOW (MULL_PAGE_CODE | MULL_PAGE_CLEAN)
+
+/** One contiguous range of guest RAM. Fixed once the machine runs. */
+struct mull_ram {
+    uint64_t gpa;           /* page aligned */
+    uint64_t size;          /* bytes, page aligned */
+    uint8_t *host;          /* where it is mapped; for engines only, never for devices */
+    uint64_t file_offset;   /* in the memfd */
+    bool readonly;          /* ROM: guest writes are dropped */
+    _Atomic uint8_t *flags; /* one byte a page */
+};
+
+/** What a memory-mapped or I/O-port region does. Both functions may be called by several vCPU
+ *  threads at once; a device takes its own lock. Offsets and sizes are within the region and
+ *  between min_size and max_size (powers of two, at most 8); wider or narrower guest accesses are
+ *  split or widened before. Values are little-endian numbers in the low bytes. */
+struct mull_region_ops {
+    uint64_t (*read)(void *opaque, unsigned cpu, uint64_t offset, unsigned size);
+    void (*write)(void *opaque, unsigned cpu, uint64_t offset, unsigned size, uint64_t value);
+    uint8_t min_size; /* 0: 1 */
+    uint8_t max_size; /* 0: 8 for MMIO, 4 for ports */
+};
+
+struct mull_memory;
+struct mull_region;
+
+/** Who must hear of writes to watched pages. One watcher a memory: the engine. */
+struct mull_memory_watch {
+    void *opaque;
+    /* RAM at [gpa, gpa + len), inside one page with MULL_PAGE_CODE, was written by other than the
+     * engine's own vCPUs. Any thread. */
+    void (*code_written)(void *opaque, uint64_t gpa, uint64_t len);
+    /* Pages became CLEAN again: drop cached write permission. Any thread; returns when every vCPU
+     * has. */
+    void (*protect)(void *opaque);
+};
+
+/** Create an empty memory. @return 0 and *out, owned by the caller; or a negative errno. */
+int mull_memory_create(const struct mull_log *log, struct mull_memory **out,
+                       struct mull_error *err);
+void mull_memory_destroy(struct mull_memory *mem);
+
+/**
+ * Add RAM (zeroed, not committed until touched). Before the machine runs only.
+ *
+ * @param gpa, size  page aligned; at most 8 ranges, not overlapping
+ * @param readonly   ROM: the guest's writes are dropped, mull_mem_load() still fills it
+ */
+int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool readonly,
+                        struct mull_error *err);
+
+/** The RAM ranges in order of address. For engines and for saving. */
+const struct mull_ram *mull_memory_ram(const struct mull_memory *mem, unsigned *count);
+
+/** The RAM range that holds @gpa, or NULL. */
+const struct mull_ram *mull_memory_find_ram(const struct mull_memory *mem, uint64_t gpa);
+
+/** The memfd behind all RAM ranges (for vhost-user and engines). Stays the memory's. */
+int mull_memory_fd(const struct mull_memory *mem);
+
+void mull_memory_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch);
+
+/* ---- Access: everything but engines ---- */
+
+/** Copy @len bytes of RAM at @gpa to @buf. @return 0, or -EFAULT if any byte is not RAM (nothing
+ *  is copied then). Any thread. */
+int mull_mem_read(struct mull_memory *mem, uint64_t gpa, void *buf, uint64_t len);
+
+/** Copy @buf to RAM. @return 0, or -EFAULT if any byte is not writable RAM (nothing is written). */
+int mull_mem_write(struct mull_memory *mem, uint64_t gpa, const void *buf, uint64_t len);
+
+/** Like mull_mem_write but also fills ROM: for loaders, before the machine runs. */
+int mull_mem_load(struct mull_memory *mem, uint64_t gpa, const void *buf, uint64_t len);
+
+/** Fill with one byte. */
+int mull_mem_set(struct mull_memory *mem, uint64_t gpa, uint8_t byte, uint64_t len);
+
+/** Single loads and stores of naturally aligned little-endian values: acquire and release order,
+ *  never torn. @return 0 or -EFAULT (not RAM, or not aligned; *value is then 0). */
+int mull_mem_read16(struct mull_memory *mem, uint64_t gpa, uint16_t *value);
+int mull_mem_read32(struct mull_memory *mem, uint64_t gpa, uint32_t *value);
+int mull_mem_read64(struct mull_memory *mem, uint64_t gpa, uint64_t *value);
+int mull_mem_write16(struct mull_memory *mem, uint64_t gpa, uint16_t value);
+int mull_mem_write32(struct mull_memory *mem, uint64_t gpa, uint32_t value);
+int mull_mem_write64(struct mull_memory *mem, uint64_t gpa, uint64_t value);
+
+/**
+ * Host vectors for I/O system calls (readv, sendmsg), so that bulk data is not copied twice. The
+ * vectors may only be handed to the kernel or to bulk copies: never parse guest data through them,
+ * because the guest can change it at any time. After a transfer *into* them call mull_mem_wrote().
+ *
+ * @param writable  the transfer writes guest memory (ROM is then refused)
+ * @param iov, max  filled with at most max vectors
+ * @return the number of vectors, or -EFAULT, or -E2BIG
+ */
+int mull_mem_iov(struct mull_memory *mem, uint64_t gpa, uint64_t len, bool writable,
+                 struct iovec *iov, int max);
+
+/** Tell the watchers that [gpa, gpa + len) was written through vectors. */
+void mull_mem_wrote(struct mull_memory *mem, uint64_t gpa, uint64_t len);
+
+/* ---- Dirty tracking ---- */
+
+/** Start: every page counts as clean, and the engine's cached write permissions are dropped. */
+void mull_memory_dirty_start(struct mull_memory *mem);
+void mull_memory_dirty_stop(struct mull_memory *mem);
+
+/** Fetch and clear: set bit i of @bitmap if page i of @ram was written since the last fetch.
+ *  @param bitmap  (ram->size / 4096 + 7) / 8 bytes */
+void mull_memory_dirty_fetch(struct mull_memory *mem, const struct mull_ram *ram, uint8_t *bitmap);
+
+/** Engines call this before a write to a page with MULL_PAGE_CLEAN: the page is dirty now. */
+void mull_memory_mark_dirty(const struct mull_ram *ram, uint64_t gpa);
+
+/* ---- MMIO and I/O ports ---- */
+
+enum mull_space { MULL_SPACE_MMIO, MULL_SPACE_PORT };
+
+/**
+ * Put a region into the map. A later region covers an earlier one where both overlap; MMIO is not
+ * looked at where there is RAM.
+ *
+ * @param name  static string, for messages
+ * @param out   handle for moving and removing it; may be NULL
+ * Any thread.
+ */
+int mull_region_add(struct mull_memory *mem, enum mull_space space, uint64_t base, uint64_t size,
+                    const struct mull_region_ops *ops, void *opaque, const char *name,
+                    struct mull_region **out, struct mull_error *err);
+
+/** Move, hide or show a region (a PCI BAR that the guest programs). Any thread. */
+void mull_region_move(struct mull_region *region, uint64_t base, bool visible);
+
+/** Take a region out and free it. A call in progress on another thread may still end after. */
+void mull_region_remove(struct mull_region *region);
+
+/**
+ * A guest access outside RAM. Nobody there: reads give all ones, writes vanish.
+ *
+ * @param cpu   the vCPU's index
+ * @param size  1 to 8 (MMIO), 1, 2 or 4 (ports)
+ */
+uint64_t mull_space_read(struct mull_memory *mem, enum mull_space space, unsigned cpu,
+                         uint64_t address, unsigned size);
+void mull_space_write(struct mull_memory *mem, enum mull_space space, unsigned cpu,
+                      uint64_t address, unsigned size, uint64_t value);
+
+#endif
