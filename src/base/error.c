@@ -30,8 +30,9 @@ int mull_fail_in(struct mull_error *err, const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof(text))
-        snprintf(text + n, sizeof(text) - (size_t)n, ": %s", err->message);
+    int room = (int)sizeof(text) - n - 3; /* ": " and the terminating zero */
+    if (n >= 0 && room > 0)
+        snprintf(text + n, sizeof(text) - (size_t)n, ": %.*s", room, err->message);
     memcpy(err->message, text, sizeof(text));
     return -err->code;
 }
