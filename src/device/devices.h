@@ -1,0 +1,72 @@
+/*
+ * The constructors of all devices, for whoever puts a machine together. Each returns 0 and a
+ * device for the machine's list, or a negative errno with *err; names must be unique. Back ends
+ * (chardevs, netdevs, blocks) stay the caller's and must outlive the device.
+ */
+#ifndef MULL_DEVICE_DEVICES_H
+#define MULL_DEVICE_DEVICES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "device/chardev.h"
+#include "device/net/netdev.h"
+#include "image/block.h"
+#include "platform/device.h"
+#include "platform/irq.h"
+#include "platform/pci.h"
+
+/** A 16550A UART on eight I/O ports. */
+struct mull_serial_config {
+    const char *name;             /* NULL: "serial.<port in hex>" */
+    uint16_t port;                /* 0x3f8 for ttyS0 */
+    struct mull_irq irq;          /* line 4 for ttyS0 */
+    struct mull_chardev *chardev; /* NULL: nothing is connected */
+};
+int mull_serial_create(const struct mull_device_env *env, const struct mull_serial_config *cfg,
+                       struct mull_device **out, struct mull_error *err);
+
+/* ---- virtio over PCI: @cfg->devfn is slot << 3 | function, -1: the next free slot ---- */
+
+struct mull_virtio_blk_config {
+    const char *name; /* e.g. "virtio-blk.0" */
+    int devfn;
+    struct mull_block *block; /* mull_block_start() was called with env->loop */
+    bool readonly;            /* also where the block is */
+    char serial[21];          /* what GET_ID answers, at most 20 characters */
+};
+int mull_virtio_blk_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                           const struct mull_virtio_blk_config *cfg, struct mull_device **out,
+                           struct mull_error *err);
+
+struct mull_virtio_net_config {
+    const char *name; /* e.g. "virtio-net.0" */
+    int devfn;
+    struct mull_netdev *netdev; /* NULL: link down */
+    uint8_t mac[6];
+    uint16_t mtu; /* 0: not offered */
+};
+int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                           const struct mull_virtio_net_config *cfg, struct mull_device **out,
+                           struct mull_error *err);
+
+struct mull_virtio_console_config {
+    const char *name;
+    int devfn;
+    struct mull_chardev *chardev; /* port 0, the console; NULL: nothing is connected */
+};
+int mull_virtio_console_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                               const struct mull_virtio_console_config *cfg,
+                               struct mull_device **out, struct mull_error *err);
+
+struct mull_virtio_rng_config {
+    const char *name;
+    int devfn;
+    uint32_t bytes_per_second; /* 0: a megabyte a second */
+};
+int mull_virtio_rng_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                           const struct mull_virtio_rng_config *cfg, struct mull_device **out,
+                           struct mull_error *err);
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * A network back end: where a NIC's Ethernet frames go to and come from. Knows frames, neither
+ * rings nor guests. Everything runs in the loop's thread unless said otherwise.
+ */
+#ifndef MULL_DEVICE_NET_NETDEV_H
+#define MULL_DEVICE_NET_NETDEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+/** The largest frame either way: a 64 KiB segment with its Ethernet and VLAN header. */
+#define MULL_NET_FRAME_MAX (65536 + 18)
+/** The header of frames where the back end has offloads: struct virtio_net_hdr_v1. */
+#define MULL_NET_HDR_SIZE 12
+
+struct mull_netdev;
+
+/** The NIC's side. */
+struct mull_netdev_frontend {
+    void *opaque;
+    /* One frame. @return false: no room now, the back end keeps it and waits for
+     * mull_netdev_resume(). With vnet_hdr it begins with MULL_NET_HDR_SIZE bytes of header. */
+    bool (*receive)(void *opaque, const uint8_t *frame, size_t len);
+    /* send() can take frames again after -EAGAIN. */
+    void (*writable)(void *opaque);
+    /* The link's state has changed (the peer process ended); may be NULL. */
+    void (*link)(void *opaque, bool up);
+};
+
+/** What a back end can do, fixed at creation. */
+struct mull_netdev_caps {
+    bool vnet_hdr; /* frames carry a virtio-net header; checksum and TSO offloads work */
+    bool uso;      /* UDP segmentation offload works too */
+    uint16_t mtu;  /* 0: unknown */
+};
+
+struct mull_netdev_ops {
+    int (*send)(struct mull_netdev *netdev, const struct iovec *iov, int niov, size_t len);
+    void (*flush)(struct mull_netdev *netdev);
+    void (*attach)(struct mull_netdev *netdev, const struct mull_netdev_frontend *frontend);
+    void (*resume)(struct mull_netdev *netdev);
+    void (*set_offloads)(struct mull_netdev *netdev, uint64_t guest_features);
+    void (*destroy)(struct mull_netdev *netdev);
+};
+
+/** The head of each back end's own struct. */
+struct mull_netdev {
+    const struct mull_netdev_ops *ops;
+    struct mull_netdev_caps caps;
+};
+
+/**
+ * Send one frame (with vnet_hdr: header first). The vectors may be guest memory: they are only
+ * handed to the kernel or copied.
+ *
+ * @return 0 (sent or dropped for good), or -EAGAIN: try the same frame again after writable()
+ */
+int mull_netdev_send(struct mull_netdev *netdev, const struct iovec *iov, int niov, size_t len);
+
+/** A burst of sends has ended: whatever was held together for one system call goes out. */
+void mull_netdev_flush(struct mull_netdev *netdev);
+
+/** Connect the NIC (copied), or disconnect it with NULL. Also while the loop does not run. */
+void mull_netdev_attach(struct mull_netdev *netdev, const struct mull_netdev_frontend *frontend);
+
+/** receive() would succeed again. */
+void mull_netdev_resume(struct mull_netdev *netdev);
+
+/** The guest's negotiated VIRTIO_NET_F_GUEST_* bits: what received frames may look like. */
+void mull_netdev_set_offloads(struct mull_netdev *netdev, uint64_t guest_features);
+
+/** Free the back end. The loop does not run any more. NULL is allowed. */
+void mull_netdev_destroy(struct mull_netdev *netdev);
+
+/* ---- Back ends ---- */
+
+/** An existing or new tap interface. @param ifname  e.g. "tap0" */
+int mull_tap_create(struct mull_loop *loop, const char *ifname, const struct mull_log *log,
+                    struct mull_netdev **out, struct mull_error *err);
+
+#define MULL_PASST_FORWARDS 32
+
+/** One forwarded port (or range of ports) of the host. */
+struct mull_passt_forward {
+    bool udp;
+    char address[46]; /* host address to listen on; empty: all */
+    uint16_t host_first, host_last;
+    uint16_t guest_first;
+};
+
+struct mull_passt_config {
+    const char *program; /* NULL: "passt" from PATH */
+    const char *mac;     /* NULL: passt's choice */
+    unsigned nforwards;
+    struct mull_passt_forward forwards[MULL_PASST_FORWARDS];
+};
+
+/**
+ * Parse one forward and append it to @config: `tcp:[ADDRESS:]PORT[-LAST][:GUESTPORT]` or udp:,
+ * e.g. "tcp:2222:22", "tcp:127.0.0.1:8080:80", "udp:5000-5010", "tcp:[::1]:2222:22".
+ */
+int mull_passt_parse_forward(struct mull_passt_config *config, const char *text,
+                             struct mull_error *err);
+
+/** User networking without privileges through passt(1), run as a child process of its own. */
+int mull_passt_create(struct mull_loop *loop, const struct mull_passt_config *config,
+                      const struct mull_log *log, struct mull_netdev **out, struct mull_error *err);
+
+#endif
