@@ -1,0 +1,44 @@
+/*
+ * What memory.c (RAM) and region.c (the map of MMIO and ports) share. Nobody else includes it.
+ */
+#ifndef MULL_MEMORY_INTERNAL_H
+#define MULL_MEMORY_INTERNAL_H
+
+#include <pthread.h>
+
+#include "memory/memory.h"
+
+#define MULL_RAM_MAX 8
+
+/** One piece of the flattened map: addresses first..last belong to `region`. */
+struct mull_range {
+    uint64_t first, last;
+    struct mull_region *region;
+};
+
+/** An address space of regions: the list in order of age, and what is visible of it, sorted. */
+struct mull_space_map {
+    struct mull_region *oldest, *newest;
+    struct mull_range *range;
+    unsigned ranges;
+    unsigned capacity; /* of `range`; always enough for every region that is in the list */
+    unsigned regions;
+    struct mull_edge *edge; /* scratch for flattening, 2 * regions entries */
+};
+
+struct mull_memory {
+    const struct mull_log *log;
+    int fd;
+    uint64_t file_size;
+    struct mull_ram ram[MULL_RAM_MAX];
+    unsigned ram_count;
+    _Atomic bool dirty_tracking;
+    struct mull_memory_watch watch;
+    pthread_rwlock_t map_lock; /* both maps; never held across a region's callback */
+    struct mull_space_map map[2];
+};
+
+/** Free both maps with their regions. */
+void mull_regions_destroy(struct mull_memory *mem);
+
+#endif
