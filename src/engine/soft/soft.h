@@ -68,44 +68,73 @@ static inline unsigned soft_jump_index(uint64_t rip)
 
 /* ---- Mode: what a translation depends on besides its bytes ---- */
 
-#define SOFT_MODE_CODE64 0x0001u   /* CS.L and EFER.LMA */
-#define SOFT_MODE_CODE32 0x0002u   /* CS.D; neither: 16-bit code */
-#define SOFT_MODE_STACK32 0x0004u  /* SS.B (legacy and compatibility mode) */
+#define SOFT_MODE_CODE64 0x0001u  /* CS.L and EFER.LMA */
+#define SOFT_MODE_CODE32 0x0002u  /* CS.D; neither: 16-bit code */
+#define SOFT_MODE_STACK32 0x0004u /* SS.B (legacy and compatibility mode) */
 #define SOFT_MODE_CPL3 0x0008u
 #define SOFT_MODE_PAGING 0x0010u
 #define SOFT_MODE_PROTECTED 0x0020u /* CR0.PE */
 #define SOFT_MODE_VM86 0x0040u
-#define SOFT_MODE_FLAT 0x0080u     /* CS, DS, ES, SS: base 0, limit 4 GiB */
-#define SOFT_MODE_NO_X87 0x0100u   /* CR0.EM or CR0.TS: x87 faults */
-#define SOFT_MODE_NO_SSE 0x0200u   /* CR0.EM, CR0.TS or not CR4.OSFXSR */
-#define SOFT_MODE_NO_AVX 0x0400u   /* not CR4.OSXSAVE, not XCR0.AVX, or CR0.TS */
+#define SOFT_MODE_FLAT 0x0080u   /* CS, DS, ES, SS: base 0, limit 4 GiB */
+#define SOFT_MODE_NO_X87 0x0100u /* CR0.EM or CR0.TS: x87 faults */
+#define SOFT_MODE_NO_SSE 0x0200u /* CR0.EM, CR0.TS or not CR4.OSFXSR */
+#define SOFT_MODE_NO_AVX 0x0400u /* not CR4.OSXSAVE, not XCR0.AVX, or CR0.TS */
 #define SOFT_MODE_NO_AVX512 0x0800u
 #define SOFT_MODE_NO_FSGSBASE 0x1000u
 
 /* ---- Results ---- */
 
 enum soft_result {
-    SOFT_NEXT,  /* done; RIP moved to the next instruction; nothing a translation depends on changed */
+    SOFT_NEXT,  /* done; RIP moved to the next instruction; nothing a translation depends on changed
+                 */
     SOFT_JUMP,  /* done; RIP, mode, mapping, or interrupt state changed: look everything up again */
     SOFT_FAULT, /* an exception was recorded with soft_raise*(); RIP is still the instruction's */
     SOFT_HALT,  /* done; the CPU waits (cpu->s.mp_state) */
     SOFT_STOP,  /* the engine cannot go on: cpu->error says why */
 };
 
-#define SOFT_ARITH_FLAGS 0x8d5ull /* CF PF AF ZF SF OF: in the host's flags during translated code */
+#define SOFT_ARITH_FLAGS                                                                           \
+    0x8d5ull /* CF PF AF ZF SF OF: in the host's flags during translated code */
 
 enum {
-    SOFT_CF = 1 << 0, SOFT_PF = 1 << 2, SOFT_AF = 1 << 4, SOFT_ZF = 1 << 6, SOFT_SF = 1 << 7,
-    SOFT_TF = 1 << 8, SOFT_IF = 1 << 9, SOFT_DF = 1 << 10, SOFT_OF = 1 << 11,
-    SOFT_IOPL = 3 << 12, SOFT_NT = 1 << 14, SOFT_RF = 1 << 16, SOFT_VM = 1 << 17,
-    SOFT_AC = 1 << 18, SOFT_VIF = 1 << 19, SOFT_VIP = 1 << 20, SOFT_ID = 1 << 21,
+    SOFT_CF = 1 << 0,
+    SOFT_PF = 1 << 2,
+    SOFT_AF = 1 << 4,
+    SOFT_ZF = 1 << 6,
+    SOFT_SF = 1 << 7,
+    SOFT_TF = 1 << 8,
+    SOFT_IF = 1 << 9,
+    SOFT_DF = 1 << 10,
+    SOFT_OF = 1 << 11,
+    SOFT_IOPL = 3 << 12,
+    SOFT_NT = 1 << 14,
+    SOFT_RF = 1 << 16,
+    SOFT_VM = 1 << 17,
+    SOFT_AC = 1 << 18,
+    SOFT_VIF = 1 << 19,
+    SOFT_VIP = 1 << 20,
+    SOFT_ID = 1 << 21,
 };
 
 /* Exception vectors. */
 enum {
-    SOFT_DE = 0, SOFT_DB = 1, SOFT_BP = 3, SOFT_OFV = 4, SOFT_BR = 5, SOFT_UD = 6, SOFT_NM = 7,
-    SOFT_DFV = 8, SOFT_TS = 10, SOFT_NP = 11, SOFT_SS = 12, SOFT_GP = 13, SOFT_PFV = 14,
-    SOFT_MF = 16, SOFT_ACV = 17, SOFT_MC = 18, SOFT_XM = 19,
+    SOFT_DE = 0,
+    SOFT_DB = 1,
+    SOFT_BP = 3,
+    SOFT_OFV = 4,
+    SOFT_BR = 5,
+    SOFT_UD = 6,
+    SOFT_NM = 7,
+    SOFT_DFV = 8,
+    SOFT_TS = 10,
+    SOFT_NP = 11,
+    SOFT_SS = 12,
+    SOFT_GP = 13,
+    SOFT_PFV = 14,
+    SOFT_MF = 16,
+    SOFT_ACV = 17,
+    SOFT_MC = 18,
+    SOFT_XM = 19,
 };
 
 /* CR0, CR4, EFER bits. */
@@ -155,7 +184,7 @@ struct soft_stats {
     uint64_t blocks_translated, guest_insns_translated;
     uint64_t tlb_misses, tlb_flushes, page_walks;
     uint64_t jump_misses, chains;
-    uint64_t execs;      /* instructions executed by soft_exec() */
+    uint64_t execs; /* instructions executed by soft_exec() */
     uint64_t interrupts, exceptions;
     uint64_t mmio, pio, halts, code_writes;
 };
@@ -166,8 +195,8 @@ struct soft_cpu {
     uint64_t run_ok;       /* 0: leave translated code at the next poll */
     struct soft_cpu *self; /* the C mapping */
     uint64_t host_rsp;
-    uint64_t resume;       /* host address where translated code goes on */
-    uint64_t gs_base;      /* the window that translated code runs with */
+    uint64_t resume;  /* host address where translated code goes on */
+    uint64_t gs_base; /* the window that translated code runs with */
     uint64_t page_mask, tlb_index_mask, jump_index_mask;
     uint64_t glue[8];
     uint64_t spill[8];
@@ -177,30 +206,39 @@ struct soft_cpu {
     /* From here on only C. */
     struct soft_vm *vm;
     unsigned index;
-    bool vectors_live;     /* vector and x87 state is in the host's registers, not in s.xsave */
-    uint32_t mode;         /* SOFT_MODE_*, kept by soft_mode_changed() */
+    bool vectors_live; /* vector and x87 state is in the host's registers, not in s.xsave */
+    uint32_t mode;     /* SOFT_MODE_*, kept by soft_mode_changed() */
     enum soft_window_id window_id;
     struct soft_window *window[SOFT_WIN_COUNT];
     struct soft_fault fault;
-    bool delivering;       /* an exception or interrupt is being delivered */
+    bool delivering; /* an exception or interrupt is being delivered */
     uint8_t delivering_vector;
     struct mull_error error;
     const struct mull_cpuid *cpuid;
-    uint64_t xsave_mask;   /* state components the host saves for the guest */
-    bool upper_has_local;  /* the TLB holds upper-half pages that are not global */
+    uint64_t xsave_mask;  /* state components the host saves for the guest */
+    bool upper_has_local; /* the TLB holds upper-half pages that are not global */
 
     _Atomic uint32_t signals; /* enum mull_signal bits not yet looked at */
     _Atomic uint8_t sipi_vector;
-    _Atomic uint32_t wake;    /* futex: bumped by every signal */
+    _Atomic uint32_t wake; /* futex: bumped by every signal */
     _Atomic bool sleeping;
     struct soft_stats stats;
-    void *private_run; /* run.c */
+
+    /* run.c */
+    void *private_run;
+    uint64_t jump_miss;                 /* what an empty jump table slot holds */
+    uint32_t jump_mode[SOFT_WIN_COUNT]; /* the mode each window's jump table was filled for */
+    void *exec_state;                   /* exec.c */
+    bool irq_waiting;  /* irq_pending() may say yes: look when interrupts are enabled */
+    bool code_changed; /* the instruction just executed wrote to translated code */
+    bool step_once;    /* the next instruction has no translation: execute it in C */
 };
 
 static inline unsigned soft_cpl(const struct soft_cpu *cpu)
 {
-    return cpu->mode & SOFT_MODE_CPL3 ? 3
-                                      : (cpu->s.seg[MULL_SS].attr & MULL_SEG_DPL) >> MULL_SEG_DPL_SHIFT;
+    return cpu->mode & SOFT_MODE_CPL3
+               ? 3
+               : (cpu->s.seg[MULL_SS].attr & MULL_SEG_DPL) >> MULL_SEG_DPL_SHIFT;
 }
 
 /* ---- Vectors (vectors.c) ---- */
@@ -209,6 +247,9 @@ static inline unsigned soft_cpl(const struct soft_cpu *cpu)
 void soft_vectors_park(struct soft_cpu *cpu);
 /** Load it into the host's registers. Calls nothing. */
 void soft_vectors_load(struct soft_cpu *cpu);
+/** After s.xsave came from outside: make it something XRSTOR accepts (header, MXCSR reserved bits,
+ *  components beyond cpu->xsave_mask). */
+void soft_vectors_sanitize(struct soft_cpu *cpu);
 
 /* ---- Faults (fault.c) ---- */
 
@@ -231,16 +272,17 @@ enum soft_result soft_software_interrupt(struct soft_cpu *cpu, uint8_t vector, u
 #define SOFT_READ 0u
 #define SOFT_WRITE 1u
 #define SOFT_EXEC 2u
-#define SOFT_RMW 3u    /* read and write: faults as a write */
-#define SOFT_SYSTEM 4u /* an implicit supervisor access (descriptor tables, TSS), whatever the CPL */
+#define SOFT_RMW 3u /* read and write: faults as a write */
+#define SOFT_SYSTEM                                                                                \
+    4u /* an implicit supervisor access (descriptor tables, TSS), whatever the CPL */
 
 /** One page's translation. */
 struct soft_page {
-    uint64_t gpa;              /* of the address asked for */
-    uint8_t *host;             /* of the address asked for; NULL: not RAM */
+    uint64_t gpa;  /* of the address asked for */
+    uint8_t *host; /* of the address asked for; NULL: not RAM */
     const struct mull_ram *ram;
     bool user, writable, global, dirty; /* of the leaf entry, all levels combined */
-    uint8_t log2_size;         /* 12, 21, 22, 30 */
+    uint8_t log2_size;                  /* 12, 21, 22, 30 */
 };
 
 /** Walk the page tables for one access (setting A and D bits), check permissions. @return
@@ -287,6 +329,9 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
  *  became clean). Any thread: a remote store of SOFT_TLB_INVALID. */
 void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t gpa);
 
+/** mull_memory_watch.protect of the soft engine (@vm: struct soft_vm): all write permissions go. */
+void soft_tlb_protect_all(void *vm);
+
 /** Recompute cpu->mode, window_id and gs_base after CPL, CRs, EFER, XCR0, EFLAGS.AC/VM, or a
  *  segment changed. */
 void soft_mode_changed(struct soft_cpu *cpu);
@@ -296,17 +341,17 @@ void soft_mode_changed(struct soft_cpu *cpu);
 enum soft_operand_kind { SOFT_OP_NONE, SOFT_OP_REG, SOFT_OP_MEM, SOFT_OP_IMM, SOFT_OP_PTR };
 
 struct soft_operand {
-    uint8_t kind;     /* enum soft_operand_kind */
-    uint8_t size;     /* bytes */
-    uint8_t access;   /* SOFT_READ, SOFT_WRITE, SOFT_RMW */
-    uint8_t seg;      /* MEM: MULL_ES.. */
-    uint16_t reg;     /* REG: ZydisRegister. MEM: 0, or the VSIB index register */
-    int8_t base;      /* MEM: GPR number, -1: none, 16: RIP */
-    int8_t index;     /* MEM: GPR number, -1: none */
-    uint8_t scale;    /* MEM: 1, 2, 4, 8 */
+    uint8_t kind;      /* enum soft_operand_kind */
+    uint8_t size;      /* bytes */
+    uint8_t access;    /* SOFT_READ, SOFT_WRITE, SOFT_RMW */
+    uint8_t seg;       /* MEM: MULL_ES.. */
+    uint16_t reg;      /* REG: ZydisRegister. MEM: 0, or the VSIB index register */
+    int8_t base;       /* MEM: GPR number, -1: none, 16: RIP */
+    int8_t index;      /* MEM: GPR number, -1: none */
+    uint8_t scale;     /* MEM: 1, 2, 4, 8 */
     uint16_t selector; /* PTR */
-    int64_t value;    /* MEM: displacement; IMM: value, sign-extended where the ISA does;
-                         relative branches: the displacement; PTR: offset */
+    int64_t value;     /* MEM: displacement; IMM: value, sign-extended where the ISA does;
+                          relative branches: the displacement; PTR: offset */
 };
 
 #define SOFT_PREFIX_REP 0x01u   /* F3 */
@@ -320,7 +365,7 @@ typedef enum soft_result (*soft_handler)(struct soft_cpu *cpu, const struct soft
 /** One decoded instruction, all that is needed to execute it in C; independent of its address. */
 struct soft_insn {
     soft_handler handler;
-    void *thunk;      /* exec.c: host code that runs it natively, once made */
+    void *thunk;       /* exec.c: host code that runs it natively, once made */
     uint16_t mnemonic; /* ZydisMnemonic */
     uint8_t length;
     uint8_t code_bits;    /* 16, 32, 64: the mode it was decoded in */
@@ -350,11 +395,14 @@ static inline enum soft_result soft_exec(struct soft_cpu *cpu, const struct soft
  *  CPUID, time stamp, far transfers, IRET, SYSCALL...), or NULL. */
 soft_handler soft_system_handler(const struct soft_insn *in);
 
+/** What exec.c keeps for a vCPU (its thunks): made at vcpu_create, freed at vcpu_destroy. */
+int soft_exec_init(struct soft_cpu *cpu, struct mull_error *err);
+void soft_exec_fini(struct soft_cpu *cpu);
+
 /** Linear address of a memory operand (base, index, segment, address size), checked for
  *  operand->size bytes. */
 enum soft_result soft_operand_address(struct soft_cpu *cpu, const struct soft_insn *in,
-                                      const struct soft_operand *op, unsigned access,
-                                      uint64_t *va);
+                                      const struct soft_operand *op, unsigned access, uint64_t *va);
 
 /** General registers by ZydisRegister (8 to 64 bits, AH..BH too; 32-bit writes zero-extend). */
 uint64_t soft_reg_read(const struct soft_cpu *cpu, uint16_t reg);
@@ -375,6 +423,9 @@ static inline enum soft_result soft_done(struct soft_cpu *cpu, const struct soft
 /** MOV to / POP / LxS of a data or stack segment register, with all checks. */
 enum soft_result soft_load_segment(struct soft_cpu *cpu, unsigned seg, uint16_t selector);
 
+/** mull_engine.cpuid of the soft engine. */
+int soft_cpuid_template(struct mull_cpuid *table, struct mull_error *err);
+
 void soft_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 
 /* ---- Translations (cache.c) ---- */
@@ -383,8 +434,9 @@ void soft_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t 
  *  those bytes. Any thread; @cpu: the vCPU that wrote, or NULL. Safe with live vectors. */
 void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 
-/** The mapping of @va (or of everything: flush) changed: forget jump-table entries. Called by the
- *  flush functions of mmu.c, which own the tables' memory too. */
+/** Empty a window's jump table (all slots to cpu->jump_miss). The flush functions of mmu.c clear
+ * it, or one half of it, in the same way: never with 0. */
+void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w);
 
 /* ---- The VM ---- */
 
@@ -399,6 +451,7 @@ struct soft_vm {
     struct soft_cache *cache;
     struct soft_cpu *cpu[MULL_MAX_CPUS];
     unsigned cpus;
+    struct mull_memory_watch watch;
     /* Page-crossing or MMIO locked accesses take this; see exec.c. */
     _Atomic uint32_t split_lock;
 };

@@ -1,0 +1,270 @@
+/*
+ * The code cache: memory, lookup, chaining, dropping translations of bytes that were written, and
+ * the flush when it is full. Built for general registers only: most of it runs between two blocks.
+ *
+ * Who may do what: blocks, edges and page lists change under cache->lock; lookups read the hash
+ * without it; jumps are patched by aligned four-byte stores, which running code sees whole.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/soft/cache.h"
+
+/* ---- A lock of futexes: pthread's could use vector registers ---- */
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+    long r;
+    register const struct timespec *r10 __asm__("r10") = timeout;
+    register long r8 __asm__("r8") = 0;
+    register long r9 __asm__("r9") = 0;
+    __asm__ volatile("syscall"
+                     : "=a"(r)
+                     : "a"(SYS_futex), "D"(word), "S"(op), "d"(value), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return r;
+}
+
+void soft_futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *timeout)
+{
+    futex(word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, value, timeout);
+}
+
+void soft_futex_wake(_Atomic uint32_t *word, int count)
+{
+    futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, (uint32_t)count, NULL);
+}
+
+/* 0: free, 1: held, 2: held and waited for. */
+void soft_cache_lock(struct soft_cache *cache)
+{
+    uint32_t free = 0;
+    if (atomic_compare_exchange_strong(&cache->lock, &free, 1))
+        return;
+    while (atomic_exchange(&cache->lock, 2) != 0)
+        soft_futex_wait(&cache->lock, 2, NULL);
+}
+
+void soft_cache_unlock(struct soft_cache *cache)
+{
+    if (atomic_exchange(&cache->lock, 0) == 2)
+        soft_futex_wake(&cache->lock, 1);
+}
+
+/* ---- Memory ---- */
+
+void *soft_cache_alloc(struct soft_cache *cache, size_t size)
+{
+    size = (size + 15) & ~(size_t)15;
+    if (cache->arena_size - cache->arena_used < size)
+        return NULL;
+    void *p = cache->arena + cache->arena_used;
+    cache->arena_used += size;
+    return p;
+}
+
+/* ---- Lookup ---- */
+
+static uint32_t hash_of(uint64_t gpa, uint64_t rip, uint32_t mode)
+{
+    uint64_t h = (gpa ^ (rip >> 12) * 0x9e3779b1u ^ (uint64_t)mode << 17) * 0x9e3779b97f4a7c15ull;
+    return (uint32_t)(h >> 32);
+}
+
+struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint64_t rip,
+                                   uint32_t mode)
+{
+    struct soft_block *b = atomic_load_explicit(
+        &cache->hash[hash_of(gpa, rip, mode) & cache->hash_mask], memory_order_acquire);
+    while (b && !(b->gpa == gpa && b->rip == rip && b->mode == mode))
+        b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
+    return b;
+}
+
+struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, unsigned *index)
+{
+    uint32_t low = 0, high = __atomic_load_n(&cache->blocks, __ATOMIC_ACQUIRE);
+
+    while (high - low > 1) {
+        uint32_t middle = (low + high) / 2;
+        if (cache->by_address[middle]->start <= host)
+            low = middle;
+        else
+            high = middle;
+    }
+    if (high == 0)
+        return NULL;
+    struct soft_block *b = cache->by_address[low];
+    if (host < b->start || host >= b->end)
+        return NULL;
+    unsigned i = b->insns - 1u;
+    while (i > 0 && b->start + b->map[i].host > host)
+        i--;
+    *index = i;
+    return b;
+}
+
+static struct soft_block **page_list(struct soft_cache *cache, uint64_t gpa)
+{
+    const struct soft_vm *vm = cache->vm;
+    for (unsigned i = 0; i < vm->ram_count; i++) {
+        if (gpa - vm->ram[i].gpa < vm->ram[i].size)
+            return &cache->page_blocks[i][(gpa - vm->ram[i].gpa) >> MULL_PAGE_SHIFT];
+    }
+    return NULL;
+}
+
+void soft_block_publish(struct soft_cache *cache, struct soft_block *block)
+{
+    struct soft_block **list = page_list(cache, block->gpa);
+    struct soft_block *_Atomic *bucket =
+        &cache->hash[hash_of(block->gpa, block->rip, block->mode) & cache->hash_mask];
+
+    block->page_next = *list;
+    *list = block;
+    atomic_store(&block->valid, true);
+    cache->by_address[cache->blocks] = block;
+    __atomic_store_n(&cache->blocks, cache->blocks + 1, __ATOMIC_RELEASE);
+    atomic_store_explicit(&block->hash_next, atomic_load(bucket), memory_order_relaxed);
+    atomic_store_explicit(bucket, block, memory_order_release);
+}
+
+/* ---- Chaining ---- */
+
+static void patch(struct soft_cache *cache, struct soft_edge *edge, const uint8_t *target)
+{
+    int32_t rel = (int32_t)(target - (edge->site + 4));
+    __atomic_store_n((int32_t *)soft_cache_rw(cache, edge->site), rel, __ATOMIC_RELEASE);
+}
+
+void soft_edge_chain(struct soft_cache *cache, struct soft_edge *edge, struct soft_block *to)
+{
+    soft_cache_lock(cache);
+    if (!edge->to && atomic_load(&to->valid) && atomic_load(&edge->from->valid)) {
+        edge->to = to;
+        edge->next = to->incoming;
+        to->incoming = edge;
+        patch(cache, edge, edge->polled ? to->polled : to->body);
+    }
+    soft_cache_unlock(cache);
+}
+
+/* ---- Dropping ---- */
+
+/* Take a block out of everything that leads to it (lock held). Its memory stays until a flush: a
+ * vCPU may be inside. */
+static void drop(struct soft_cache *cache, struct soft_block *b)
+{
+    struct soft_vm *vm = cache->vm;
+
+    atomic_store(&b->valid, false);
+    struct soft_block *_Atomic *link =
+        &cache->hash[hash_of(b->gpa, b->rip, b->mode) & cache->hash_mask];
+    while (atomic_load(link) != b)
+        link = &atomic_load(link)->hash_next;
+    atomic_store(link, atomic_load(&b->hash_next));
+
+    for (struct soft_edge *edge = b->incoming; edge;) {
+        struct soft_edge *next = edge->next;
+        patch(cache, edge, edge->stub);
+        edge->to = NULL;
+        edge = next;
+    }
+    b->incoming = NULL;
+
+    unsigned slot = soft_jump_index(b->rip);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        for (unsigned w = 0; cpu && w < SOFT_WIN_COUNT; w++) {
+            uint64_t expected = (uint64_t)(uintptr_t)b->indirect;
+            __atomic_compare_exchange_n(&cpu->window[w]->jump[slot], &expected, cpu->jump_miss,
+                                        false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        }
+    }
+}
+
+void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
+{
+    struct soft_cache *cache = vm->cache;
+    const struct mull_ram *ram = mull_memory_find_ram(vm->memory, gpa);
+    struct soft_block **list = page_list(cache, gpa);
+
+    if (!list || !ram)
+        return;
+    soft_cache_lock(cache);
+    bool dropped = false;
+    for (struct soft_block **link = list; *link;) {
+        struct soft_block *b = *link;
+        if (b->gpa < gpa + len && gpa < b->gpa + b->guest_size) {
+            *link = b->page_next;
+            drop(cache, b);
+            dropped = true;
+        } else {
+            link = &b->page_next;
+        }
+    }
+    if (!*list)
+        atomic_fetch_and(&ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT],
+                         (uint8_t)~MULL_PAGE_CODE);
+    soft_cache_unlock(cache);
+    if (cpu) {
+        cpu->stats.code_writes++;
+        if (dropped)
+            cpu->code_changed = true;
+    }
+}
+
+/* ---- Flush ---- */
+
+static void clear_all(struct soft_cache *cache)
+{
+    struct soft_vm *vm = cache->vm;
+
+    for (unsigned i = 0; i < vm->ram_count; i++) {
+        uint64_t pages = vm->ram[i].size >> MULL_PAGE_SHIFT;
+        for (uint64_t p = 0; p < pages; p++) {
+            if (cache->page_blocks[i][p]) {
+                cache->page_blocks[i][p] = NULL;
+                atomic_fetch_and(&vm->ram[i].flags[p], (uint8_t)~MULL_PAGE_CODE);
+            }
+        }
+    }
+    for (uint32_t i = 0; i <= cache->hash_mask; i++)
+        atomic_store_explicit(&cache->hash[i], NULL, memory_order_relaxed);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        for (unsigned w = 0; vm->cpu[i] && w < SOFT_WIN_COUNT; w++)
+            soft_jump_clear(vm->cpu[i], vm->cpu[i]->window[w]);
+    }
+    __atomic_store_n(&cache->blocks, 0, __ATOMIC_RELEASE);
+    cache->used = cache->code_start;
+    cache->arena_used = 0;
+    cache->flushes++;
+}
+
+void soft_cache_flush_wait(struct soft_cpu *cpu)
+{
+    struct soft_cache *cache = cpu->vm->cache;
+    uint32_t inside;
+
+    /* Make everybody come out; who is inside polls, who sleeps is outside. */
+    while ((inside = atomic_load(&cache->inside)) != 0 && atomic_load(&cache->flush_wanted)) {
+        for (unsigned i = 0; i < cpu->vm->cpus; i++) {
+            struct soft_cpu *other = cpu->vm->cpu[i];
+            if (other && other != cpu)
+                __atomic_store_n(&other->run_ok, 0, __ATOMIC_SEQ_CST);
+        }
+        struct timespec ms = {.tv_nsec = 1000000};
+        soft_futex_wait(&cache->inside, inside, &ms);
+    }
+    soft_cache_lock(cache);
+    if (atomic_load(&cache->flush_wanted) && !atomic_load(&cache->inside)) {
+        clear_all(cache);
+        atomic_store(&cache->flush_wanted, 0);
+    }
+    soft_cache_unlock(cache);
+}

@@ -1,0 +1,141 @@
+/*
+ * Translations: the code cache, its blocks, and how they find one another. The cache belongs to the
+ * VM and is shared by its vCPUs. Blocks are found without a lock; they are made, chained and
+ * dropped under one; their memory is reused only when every vCPU has left translated code (a
+ * flush).
+ */
+#ifndef MULL_SOFT_CACHE_H
+#define MULL_SOFT_CACHE_H
+
+#include "engine/soft/soft.h"
+
+#define SOFT_BLOCK_MAX_INSNS 48
+
+/** What of the mode a 64-bit translation depends on. */
+#define SOFT_BLOCK_MODE                                                                            \
+    (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_CPL3 | SOFT_MODE_NO_X87 | SOFT_MODE_NO_SSE |  \
+     SOFT_MODE_NO_AVX | SOFT_MODE_NO_AVX512)
+
+struct soft_block;
+
+/** A direct jump inside a page: from a block to the block at `rip`, patched once that exists. */
+struct soft_edge {
+    uint64_t rip;
+    uint8_t *site; /* the rel32 in the executable mapping; 4-byte aligned */
+    uint8_t *stub; /* where it leads while unchained */
+    bool polled;   /* enters its target through the poll (backward) */
+    struct soft_block *from;
+    struct soft_block *to;  /* NULL: not chained */
+    struct soft_edge *next; /* in to->incoming */
+};
+
+/** An instruction executed in C from translated code. */
+struct soft_site {
+    struct soft_insn insn;
+    uint64_t rip;
+    uint8_t *next_host; /* translated code of the instruction behind it */
+};
+
+struct soft_block {
+    uint64_t gpa; /* of the first byte */
+    uint64_t rip;
+    uint32_t mode;
+    uint16_t guest_size;
+    uint16_t insns;
+    _Atomic bool valid;
+    uint8_t *start; /* executable mapping: begin and end of its code */
+    uint8_t *end;
+    uint8_t *indirect; /* entry that verifies r10 == rip, then polls */
+    uint8_t *polled;   /* entry that polls for events */
+    uint8_t *body;     /* entry that does neither */
+    struct soft_block *_Atomic hash_next;
+    struct soft_block *page_next; /* other blocks that begin in the page */
+    struct soft_edge *incoming;
+    /* For each instruction: offset from rip, and offset of its host code from start. */
+    struct {
+        uint16_t guest;
+        uint16_t host;
+    } map[];
+};
+
+struct soft_glue {
+    void (*enter)(struct soft_cpu *cpu); /* run translated code from cpu->resume */
+    uint8_t *leave;
+    uint8_t *miss;  /* r10: guest address, rcx: size | write << 8, r11: where to retry */
+    uint8_t *exec;  /* r10: struct soft_site */
+    uint8_t *jump;  /* r10: guest address to go to */
+    uint8_t *chain; /* r10: struct soft_edge */
+    uint8_t *poll;  /* r10: guest address of the block that polled */
+    uint8_t *fault; /* state is saved, cpu->fault is set */
+};
+
+struct soft_cache {
+    struct soft_vm *vm;
+    uint8_t *rw, *rx; /* the same memory, writable and executable */
+    size_t size;
+    size_t code_start; /* behind the glue */
+    size_t used;
+    struct soft_glue glue;
+
+    _Atomic uint32_t lock;
+
+    struct soft_block *_Atomic *hash; /* by gpa, rip, mode */
+    uint32_t hash_mask;
+    struct soft_block **by_address; /* in order of start, for host address -> block */
+    uint32_t blocks, blocks_max;
+    struct soft_block ***page_blocks; /* [ram index][page]: list of blocks */
+
+    uint8_t *arena; /* blocks, edges, sites */
+    size_t arena_size, arena_used;
+
+    /* A flush waits until no vCPU is inside enter(). */
+    _Atomic uint32_t inside;
+    _Atomic uint32_t flush_wanted;
+    uint64_t flushes;
+};
+
+static inline uint8_t *soft_cache_rw(const struct soft_cache *c, uint8_t *rx)
+{
+    return rx - c->rx + c->rw;
+}
+
+int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err);
+void soft_cache_destroy(struct soft_vm *vm);
+
+/** Make the glue at the start of the code memory (glue.c). @return bytes used. */
+size_t soft_glue_make(struct soft_cache *cache);
+
+/** Find a block. No lock; general registers only. */
+struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint64_t rip,
+                                   uint32_t mode);
+
+/** Find the block whose code holds a host address; @index: the instruction in it. */
+struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, unsigned *index);
+
+/** Translate the code at @page (of @rip). Parks the vectors. @return NULL: the instruction cannot
+ *  be translated as a block here (it straddles pages, or the cache is full: then flush_wanted is
+ *  set); execute one in C. */
+struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
+                                        uint64_t rip);
+
+/** Chain an edge to a block. */
+void soft_edge_chain(struct soft_cache *cache, struct soft_edge *edge, struct soft_block *to);
+
+/** Drop every translation once all vCPUs have left translated code (flush_wanted is set); whoever
+ *  comes first does it, the others wait. The caller is outside and has parked its vectors. */
+void soft_cache_flush_wait(struct soft_cpu *cpu);
+
+void soft_cache_lock(struct soft_cache *cache);
+void soft_cache_unlock(struct soft_cache *cache);
+
+/** Allocate from the arena (lock held). @return NULL: full. */
+void *soft_cache_alloc(struct soft_cache *cache, size_t size);
+
+/** Register a finished block (lock held). */
+void soft_block_publish(struct soft_cache *cache, struct soft_block *block);
+
+/** Futex helpers built for general registers. */
+void soft_futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *timeout);
+void soft_futex_wake(_Atomic uint32_t *word, int count);
+
+#endif

@@ -1,0 +1,388 @@
+/*
+ * The soft engine behind the engine interface: making and freeing a VM, its code cache and its
+ * vCPUs with their windows; state in and out. What runs is in run.c, what is translated in
+ * translate.c.
+ */
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/soft/cache.h"
+#include "engine/soft/run.h"
+
+#define DEFAULT_CODE_CACHE (64ull << 20)
+#define MIN_CODE_CACHE (1ull << 20)
+#define MAX_CODE_CACHE (1ull << 30)
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE 2
+#endif
+
+_Static_assert(sizeof(struct soft_cpu) <= SOFT_COMMON_SIZE, "struct soft_cpu outgrew its mapping");
+_Static_assert(sizeof(struct soft_window) % 4096 == 0, "a window is whole pages");
+
+/* ---- What the host must have ---- */
+
+static const char *missing_on_host(void)
+{
+    unsigned a, b, c, d;
+
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & (1u << 8)))
+        return "the host CPU has no BMI2 (needs Intel Haswell, AMD Zen or newer)";
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27)))
+        return "the host kernel does not enable XSAVE";
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE))
+        return "the host kernel does not enable FSGSBASE (needs Linux 5.9 or newer)";
+    return NULL;
+}
+
+static void soft_probe_engine(bool measure, struct mull_engine_report *report)
+{
+    const char *why = missing_on_host();
+
+    memset(report, 0, sizeof(*report));
+    report->available = !why;
+    strncpy(report->why, why ? why : "binary translation, no privilege needed",
+            sizeof(report->why) - 1);
+}
+
+/* ---- The code cache's memory ---- */
+
+static int map_twice(struct soft_cache *cache, struct mull_error *err)
+{
+    int fd = memfd_create("mullion-code", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, (off_t)cache->size) < 0) {
+        int e = errno;
+        if (fd >= 0)
+            close(fd);
+        return mull_fail(err, e, "soft engine: memory for translations: %s", strerror(e));
+    }
+    cache->rw = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    cache->rx = mmap(NULL, cache->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    close(fd);
+    if (cache->rw == MAP_FAILED || cache->rx == MAP_FAILED)
+        return mull_fail(err, errno,
+                         "soft engine: mapping %zu bytes of executable memory: %s; does the "
+                         "system's policy forbid it?",
+                         cache->size, strerror(errno));
+    return 0;
+}
+
+static void *map_zero(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
+{
+    struct soft_cache *cache = calloc(1, sizeof(*cache));
+    if (!cache)
+        return mull_fail(err, ENOMEM, "soft engine: out of memory");
+    vm->cache = cache;
+    cache->vm = vm;
+    cache->rw = cache->rx = MAP_FAILED;
+
+    size = size ? size : DEFAULT_CODE_CACHE;
+    size = size < MIN_CODE_CACHE ? MIN_CODE_CACHE : size > MAX_CODE_CACHE ? MAX_CODE_CACHE : size;
+    cache->size = size & MULL_PAGE_MASK;
+    int r = map_twice(cache, err);
+    if (r < 0)
+        return r;
+
+    cache->blocks_max = (uint32_t)(cache->size / 64);
+    cache->arena_size = cache->size * 2;
+    cache->arena = map_zero(cache->arena_size);
+    cache->by_address = map_zero(cache->blocks_max * sizeof(*cache->by_address));
+    cache->hash_mask = 1023;
+    while (cache->hash_mask < cache->blocks_max / 4)
+        cache->hash_mask = cache->hash_mask * 2 + 1;
+    cache->hash = map_zero(((size_t)cache->hash_mask + 1) * sizeof(*cache->hash));
+    cache->page_blocks = calloc(vm->ram_count, sizeof(*cache->page_blocks));
+    if (!cache->arena || !cache->by_address || !cache->hash || !cache->page_blocks)
+        return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
+    for (unsigned i = 0; i < vm->ram_count; i++) {
+        cache->page_blocks[i] =
+            map_zero((vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_block *));
+        if (!cache->page_blocks[i])
+            return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
+    }
+
+    cache->code_start = (soft_glue_make(cache) + 63) & ~(size_t)63;
+    cache->used = cache->code_start;
+    return 0;
+}
+
+static void unmap(void *p, size_t size)
+{
+    if (p && p != MAP_FAILED)
+        munmap(p, size);
+}
+
+void soft_cache_destroy(struct soft_vm *vm)
+{
+    struct soft_cache *cache = vm->cache;
+    if (!cache)
+        return;
+    unmap(cache->rw, cache->size);
+    unmap(cache->rx, cache->size);
+    unmap(cache->arena, cache->arena_size);
+    unmap(cache->by_address, cache->blocks_max * sizeof(*cache->by_address));
+    unmap((void *)cache->hash, ((size_t)cache->hash_mask + 1) * sizeof(*cache->hash));
+    for (unsigned i = 0; cache->page_blocks && i < vm->ram_count; i++)
+        unmap(cache->page_blocks[i],
+              (vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_block *));
+    free(cache->page_blocks);
+    free(cache);
+    vm->cache = NULL;
+}
+
+/* ---- The VM ---- */
+
+static void on_code_written(void *opaque, uint64_t gpa, uint64_t len)
+{
+    soft_code_written(opaque, NULL, gpa, len);
+}
+
+static void soft_vm_destroy(struct mull_vm *handle)
+{
+    struct soft_vm *vm = (struct soft_vm *)handle;
+    if (!vm)
+        return;
+    mull_memory_set_watch(vm->memory, NULL);
+    soft_cache_destroy(vm);
+    free(vm);
+}
+
+static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **out,
+                          struct mull_error *err)
+{
+    const char *why = missing_on_host();
+    if (why)
+        return mull_fail(err, ENOTSUP, "soft engine: %s; use --engine kvm", why);
+    if (config->cpus < 1 || config->cpus > MULL_MAX_CPUS)
+        return mull_fail(err, EINVAL, "soft engine: %u CPUs: give 1 to %u", config->cpus,
+                         MULL_MAX_CPUS);
+
+    struct soft_vm *vm = calloc(1, sizeof(*vm));
+    if (!vm)
+        return mull_fail(err, ENOMEM, "soft engine: out of memory");
+    vm->config = *config;
+    vm->memory = config->memory;
+    vm->bus = config->bus;
+    vm->cpus = config->cpus;
+    vm->ram = mull_memory_ram(vm->memory, &vm->ram_count);
+
+    int r = soft_cache_create(vm, config->code_cache, err);
+    if (r < 0) {
+        soft_vm_destroy((struct mull_vm *)vm);
+        return r;
+    }
+    vm->watch = (struct mull_memory_watch){
+        .opaque = vm, .code_written = on_code_written, .protect = soft_tlb_protect_all};
+    mull_memory_set_watch(vm->memory, &vm->watch);
+    *out = (struct mull_vm *)vm;
+    return 0;
+}
+
+/* ---- vCPUs ---- */
+
+/* Map the windows: private pages for the TLBs, the same pages of a memfd in front of each. */
+static int map_windows(struct soft_window *window[SOFT_WIN_COUNT], struct mull_error *err)
+{
+    int fd = memfd_create("mullion-vcpu", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, SOFT_COMMON_SIZE) < 0)
+        goto fail;
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+        window[i] = map_zero(sizeof(struct soft_window));
+        if (!window[i] || mmap(window[i], SOFT_COMMON_SIZE, PROT_READ | PROT_WRITE,
+                               MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+            goto fail;
+    }
+    close(fd);
+    return 0;
+
+fail:;
+    int e = errno;
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
+        unmap(window[i], sizeof(struct soft_window));
+    if (fd >= 0)
+        close(fd);
+    return mull_fail(err, e ? e : ENOMEM, "soft engine: memory for a vCPU: %s", strerror(e));
+}
+
+static uint64_t host_xcr0(void)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static void soft_vcpu_destroy(struct mull_vcpu *handle)
+{
+    struct soft_cpu *cpu = (struct soft_cpu *)handle;
+    if (!cpu)
+        return;
+    struct soft_window *window[SOFT_WIN_COUNT];
+
+    __atomic_store_n(&cpu->vm->cpu[cpu->index], NULL, __ATOMIC_RELEASE);
+    soft_exec_fini(cpu);
+    free(cpu->private_run);
+    free((void *)cpu->cpuid);
+    memcpy(window, cpu->window, sizeof(window));
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
+        unmap(window[i], sizeof(struct soft_window));
+}
+
+static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct mull_cpuid *cpuid,
+                            struct mull_vcpu **out, struct mull_error *err)
+{
+    struct soft_vm *vm = (struct soft_vm *)handle;
+    struct soft_window *window[SOFT_WIN_COUNT] = {NULL};
+
+    if (index >= vm->cpus || vm->cpu[index])
+        return mull_fail(err, EINVAL, "soft engine: vCPU %u of %u", index, vm->cpus);
+    int r = map_windows(window, err);
+    if (r < 0)
+        return r;
+
+    struct soft_cpu *cpu = (struct soft_cpu *)window[0];
+    memcpy(cpu->window, window, sizeof(window));
+    cpu->self = cpu;
+    cpu->vm = vm;
+    cpu->index = index;
+    cpu->run_ok = 1;
+    cpu->page_mask = MULL_PAGE_MASK;
+    cpu->tlb_index_mask = SOFT_TLB_INDEX_MASK;
+    cpu->jump_index_mask = SOFT_JUMP_INDEX_MASK;
+    cpu->jump_miss = (uint64_t)(uintptr_t)vm->cache->glue.jump;
+    cpu->xsave_mask = host_xcr0() & 0xe7; /* x87, SSE, AVX, AVX-512; never PKRU or AMX */
+
+    struct mull_cpuid *copy = malloc(sizeof(*copy));
+    cpu->private_run = calloc(1, soft_run_state_size());
+    cpu->cpuid = copy;
+    r = copy && cpu->private_run ? soft_exec_init(cpu, err)
+                                 : mull_fail(err, ENOMEM, "soft engine: out of memory");
+    if (r < 0) {
+        soft_vcpu_destroy((struct mull_vcpu *)cpu);
+        return r;
+    }
+    *copy = *cpuid;
+
+    mull_cpu_state_reset(&cpu->s, index, index == 0);
+    for (unsigned w = 0; w < SOFT_WIN_COUNT; w++)
+        soft_jump_clear(cpu, cpu->window[w]);
+    soft_mode_changed(cpu);
+    soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
+    __atomic_store_n(&vm->cpu[index], cpu, __ATOMIC_RELEASE);
+    *out = (struct mull_vcpu *)cpu;
+    return 0;
+}
+
+static void soft_vcpu_run(struct mull_vcpu *vcpu, struct mull_exit *exit)
+{
+    soft_run((struct soft_cpu *)vcpu, exit);
+}
+
+static void soft_vcpu_signal(struct mull_vcpu *vcpu, enum mull_signal signal, unsigned arg)
+{
+    soft_signal((struct soft_cpu *)vcpu, signal, arg);
+}
+
+static int soft_vcpu_get(struct mull_vcpu *vcpu, struct mull_cpu_state *state,
+                         struct mull_error *err)
+{
+    struct soft_cpu *cpu = (struct soft_cpu *)vcpu;
+    const struct mull_engine_bus *bus = cpu->vm->bus;
+
+    soft_vectors_park(cpu);
+    *state = cpu->s;
+    uint32_t signals = atomic_load(&cpu->signals);
+    if (signals & MULL_SIGNAL_NMI)
+        state->nmi_pending = 1;
+    if (signals & MULL_SIGNAL_SIPI) {
+        state->sipi_pending = 1;
+        state->sipi_vector = atomic_load(&cpu->sipi_vector);
+    }
+    if (bus->state_get)
+        bus->state_get(bus->opaque, cpu->index, state);
+    return 0;
+}
+
+static int soft_vcpu_set(struct mull_vcpu *vcpu, const struct mull_cpu_state *state,
+                         struct mull_error *err)
+{
+    struct soft_cpu *cpu = (struct soft_cpu *)vcpu;
+    const struct mull_engine_bus *bus = cpu->vm->bus;
+
+    soft_vectors_park(cpu);
+    cpu->s = *state;
+    soft_vectors_sanitize(cpu);
+    atomic_store(&cpu->signals, 0);
+    if (state->sipi_pending)
+        soft_signal(cpu, MULL_SIGNAL_SIPI, state->sipi_vector);
+    cpu->s.sipi_pending = 0;
+    cpu->error.code = 0;
+    if (bus->state_set)
+        bus->state_set(bus->opaque, cpu->index, state);
+    soft_mode_changed(cpu);
+    soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
+    cpu->irq_waiting = true;
+    return 0;
+}
+
+static unsigned soft_vcpu_stats(struct mull_vcpu *vcpu, const char **names, uint64_t *values,
+                                unsigned max)
+{
+    const struct soft_cpu *cpu = (const struct soft_cpu *)vcpu;
+    const struct soft_stats *s = &cpu->stats;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } all[] = {
+        {"blocks-translated", s->blocks_translated},
+        {"instructions-translated", s->guest_insns_translated},
+        {"tlb-misses", s->tlb_misses},
+        {"tlb-flushes", s->tlb_flushes},
+        {"page-walks", s->page_walks},
+        {"jump-misses", s->jump_misses},
+        {"chains", s->chains},
+        {"instructions-in-c", s->execs},
+        {"interrupts", s->interrupts},
+        {"exceptions", s->exceptions},
+        {"mmio", s->mmio},
+        {"port-io", s->pio},
+        {"halts", s->halts},
+        {"code-writes", s->code_writes},
+        {"cache-bytes", cpu->vm->cache->used},
+        {"cache-flushes", cpu->vm->cache->flushes},
+    };
+    unsigned n = sizeof(all) / sizeof(all[0]);
+    n = n < max ? n : max;
+    for (unsigned i = 0; i < n; i++) {
+        names[i] = all[i].name;
+        values[i] = all[i].value;
+    }
+    return n;
+}
+
+const struct mull_engine mull_engine_soft = {
+    .name = "soft",
+    .has_lapic = false,
+    .probe = soft_probe_engine,
+    .cpuid = soft_cpuid_template,
+    .vm_create = soft_vm_create,
+    .vm_destroy = soft_vm_destroy,
+    .vcpu_create = soft_vcpu_create,
+    .vcpu_destroy = soft_vcpu_destroy,
+    .vcpu_run = soft_vcpu_run,
+    .vcpu_signal = soft_vcpu_signal,
+    .vcpu_get = soft_vcpu_get,
+    .vcpu_set = soft_vcpu_set,
+    .vcpu_stats = soft_vcpu_stats,
+};

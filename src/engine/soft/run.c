@@ -1,0 +1,524 @@
+/*
+ * The dispatcher of the soft engine: events between instructions, the ways out of translated code,
+ * single steps in C where there is no translation. Built for general registers only, because the
+ * guest's vector state is in the host's registers most of the time.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "engine/soft/cache.h"
+#include "engine/soft/run.h"
+
+struct decoded {
+    uint64_t gpa;
+    uint32_t bits; /* 0: empty */
+    struct soft_insn insn;
+};
+
+/* Instructions in C that are executed again and again: MMIO, page crossings, 16-bit code. */
+#define DECODED_ENTRIES 1024
+
+struct soft_run_state {
+    struct decoded decoded[DECODED_ENTRIES];
+};
+
+size_t soft_run_state_size(void)
+{
+    return sizeof(struct soft_run_state);
+}
+
+/* ---- Flags ---- */
+
+void soft_flags_from_glue(struct soft_cpu *cpu)
+{
+    uint64_t glue = cpu->spill[3];
+    cpu->s.rflags = (cpu->s.rflags & ~SOFT_ARITH_FLAGS) | ((glue >> 8) & 0xd5) | ((glue & 1) << 11);
+}
+
+void soft_flags_to_glue(struct soft_cpu *cpu)
+{
+    cpu->spill[3] = (cpu->s.rflags & 0xd5) << 8 | ((cpu->s.rflags >> 11) & 1);
+}
+
+/* ---- Fetching and decoding one instruction ---- */
+
+static enum soft_result fetch(struct soft_cpu *cpu, uint64_t va, uint8_t *buf, unsigned from,
+                              unsigned want, unsigned *got, uint64_t *gpa)
+{
+    struct soft_page page;
+    enum soft_result r = soft_translate(cpu, va, SOFT_EXEC, &page);
+    if (r != SOFT_NEXT)
+        return r;
+
+    unsigned n = (unsigned)(MULL_PAGE_SIZE - (va & ~MULL_PAGE_MASK));
+    if (n > want - from)
+        n = want - from;
+    /* Nobody there: the bus floats high. */
+    for (unsigned i = 0; i < n; i++)
+        buf[from + i] = page.host ? page.host[i] : 0xff;
+    *got = from + n;
+    if (gpa)
+        *gpa = page.gpa;
+    return SOFT_NEXT;
+}
+
+static unsigned code_bits(const struct soft_cpu *cpu)
+{
+    return cpu->mode & SOFT_MODE_CODE64 ? 64 : cpu->mode & SOFT_MODE_CODE32 ? 32 : 16;
+}
+
+/* The decoded instruction at RIP; stays valid until the next call. */
+static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_insn **out)
+{
+    struct soft_run_state *run = cpu->private_run;
+    uint8_t bytes[15];
+    unsigned got = 0;
+    uint64_t gpa = 0, va;
+
+    enum soft_result r = soft_linear(cpu, MULL_CS, cpu->s.rip, 1, SOFT_EXEC, &va);
+    if (r != SOFT_NEXT)
+        return r;
+    r = fetch(cpu, va, bytes, 0, 15, &got, &gpa);
+    if (r != SOFT_NEXT)
+        return r;
+
+    unsigned bits = code_bits(cpu);
+    struct decoded *d = &run->decoded[(gpa ^ gpa >> 10) & (DECODED_ENTRIES - 1)];
+    if (d->gpa == gpa && d->bits == bits && d->insn.length <= got) {
+        unsigned i = 0;
+        while (i < d->insn.length && d->insn.bytes[i] == bytes[i])
+            i++;
+        if (i == d->insn.length) {
+            *out = &d->insn;
+            return SOFT_NEXT;
+        }
+    }
+
+    soft_vectors_park(cpu);
+    d->bits = 0;
+    int e = soft_decode(&d->insn, bytes, got, bits);
+    if (e == -EAGAIN && got < 15) {
+        r = fetch(cpu, (va | ~MULL_PAGE_MASK) + 1, bytes, got, 15, &got, NULL);
+        if (r != SOFT_NEXT)
+            return r;
+        e = soft_decode(&d->insn, bytes, got, bits);
+    }
+    if (e == -EAGAIN) /* longer than 15 bytes */
+        return soft_raise_error(cpu, SOFT_GP, 0);
+    if (e < 0)
+        return soft_raise(cpu, SOFT_UD);
+    d->gpa = gpa;
+    d->bits = bits;
+    *out = &d->insn;
+    return SOFT_NEXT;
+}
+
+/* ---- Going on in translated code ---- */
+
+/* Instructions that C executes one by one: no translation for this mode, or something to look at
+ * after each. */
+static bool must_step(const struct soft_cpu *cpu)
+{
+    return !(cpu->mode & SOFT_MODE_CODE64) || cpu->s.interrupt_shadow ||
+           (cpu->s.rflags & SOFT_TF) || (cpu->s.dr[7] & 0xff);
+}
+
+static bool interrupt_due(const struct soft_cpu *cpu)
+{
+    return cpu->irq_waiting && (cpu->s.rflags & SOFT_IF);
+}
+
+/* A jump table entry does not say for which mode its block was made: one mode a window. */
+static void match_jump_table(struct soft_cpu *cpu)
+{
+    uint32_t mode = cpu->mode & SOFT_BLOCK_MODE;
+    if (cpu->jump_mode[cpu->window_id] == mode)
+        return;
+    cpu->jump_mode[cpu->window_id] = mode;
+    soft_jump_clear(cpu, cpu->window[cpu->window_id]);
+}
+
+void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w)
+{
+    uint64_t miss = cpu->jump_miss;
+    uint64_t *slot = w->jump;
+    uint64_t count = SOFT_JUMP_ENTRIES;
+    __asm__ volatile("rep stosq" : "+D"(slot), "+c"(count) : "a"(miss) : "memory");
+}
+
+/* Where translated code goes on at RIP, or NULL: the dispatcher has something to do first. */
+static void *go(struct soft_cpu *cpu)
+{
+    struct soft_cache *cache = cpu->vm->cache;
+    struct soft_page page;
+    uint64_t rip = cpu->s.rip;
+
+    if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || must_step(cpu) || interrupt_due(cpu))
+        return NULL;
+    cpu->s.rflags &= ~(uint64_t)SOFT_RF;
+    match_jump_table(cpu);
+
+    if ((uint64_t)((int64_t)(rip << 16) >> 16) != rip) {
+        soft_raise_error(cpu, SOFT_GP, 0);
+        soft_deliver_fault(cpu);
+        return NULL;
+    }
+    if (soft_translate(cpu, rip, SOFT_EXEC, &page) != SOFT_NEXT) {
+        soft_deliver_fault(cpu);
+        return NULL;
+    }
+    if (!page.host)
+        goto step;
+
+    struct soft_block *b = soft_block_find(cache, page.gpa, rip, cpu->mode & SOFT_BLOCK_MODE);
+    if (!b) {
+        b = soft_block_translate(cpu, &page, rip);
+        if (!b)
+            goto step;
+    }
+    cpu->stats.jump_misses++;
+
+    /* Publish in the jump table; if the block was dropped meanwhile, take it back. */
+    uint64_t *slot = &cpu->window[cpu->window_id]->jump[soft_jump_index(rip)];
+    __atomic_store_n(slot, (uint64_t)(uintptr_t)b->indirect, __ATOMIC_SEQ_CST);
+    if (!atomic_load(&b->valid))
+        __atomic_store_n(slot, cpu->jump_miss, __ATOMIC_SEQ_CST);
+
+    soft_flags_to_glue(cpu);
+    if (!cpu->vectors_live)
+        soft_vectors_load(cpu);
+    return b->body;
+
+step:
+    cpu->step_once = true;
+    return NULL;
+}
+
+/* After an instruction was executed in C with @r: go on at @next (translated code of the
+ * instruction behind it, or NULL). */
+static void *after_exec(struct soft_cpu *cpu, enum soft_result r, uint8_t *next)
+{
+    switch (r) {
+    case SOFT_NEXT:
+        if (!next || cpu->code_changed || cpu->s.interrupt_shadow)
+            break;
+        soft_flags_to_glue(cpu);
+        if (!cpu->vectors_live)
+            soft_vectors_load(cpu);
+        return next;
+    case SOFT_JUMP:
+        break;
+    case SOFT_FAULT:
+        if (soft_deliver_fault(cpu) != SOFT_JUMP)
+            return NULL;
+        break;
+    case SOFT_HALT:
+    case SOFT_STOP:
+        return NULL;
+    }
+    cpu->code_changed = false;
+    return go(cpu);
+}
+
+/* Execute in C the instruction whose translated code holds @host. */
+static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host)
+{
+    const struct soft_insn *in;
+    unsigned i;
+    struct soft_block *b = soft_block_at(cpu->vm->cache, host, &i);
+
+    cpu->s.rip = b->rip + b->map[i].guest;
+    soft_flags_from_glue(cpu);
+    uint8_t *next = i + 1u < b->insns ? b->start + b->map[i + 1].host : NULL;
+
+    enum soft_result r = decode_at_rip(cpu, &in);
+    if (r == SOFT_NEXT)
+        r = soft_exec(cpu, in);
+    return after_exec(cpu, r, next);
+}
+
+void *soft_on_miss(struct soft_cpu *cpu)
+{
+    uint64_t va = cpu->spill[0];
+    uint8_t *retry = (uint8_t *)cpu->spill[1];
+    unsigned size = cpu->spill[2] & 0xff;
+    bool write = cpu->spill[2] & 0x100;
+
+    cpu->stats.tlb_misses++;
+    if (soft_tlb_fill(cpu, va, size, write)) {
+        if (!cpu->vectors_live)
+            soft_vectors_load(cpu);
+        return retry;
+    }
+    return exec_at_host(cpu, retry);
+}
+
+void *soft_on_exec(struct soft_cpu *cpu)
+{
+    const struct soft_site *site = (const struct soft_site *)cpu->spill[0];
+
+    cpu->s.rip = site->rip;
+    soft_flags_from_glue(cpu);
+    return after_exec(cpu, soft_exec(cpu, &site->insn), site->next_host);
+}
+
+void *soft_on_jump(struct soft_cpu *cpu)
+{
+    cpu->s.rip = cpu->spill[0];
+    soft_flags_from_glue(cpu);
+    return go(cpu);
+}
+
+void *soft_on_poll(struct soft_cpu *cpu)
+{
+    return soft_on_jump(cpu);
+}
+
+void *soft_on_chain(struct soft_cpu *cpu)
+{
+    struct soft_cache *cache = cpu->vm->cache;
+    struct soft_edge *edge = (struct soft_edge *)cpu->spill[0];
+    const struct soft_block *from = edge->from;
+
+    cpu->s.rip = edge->rip;
+    soft_flags_from_glue(cpu);
+    if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED))
+        return NULL;
+
+    /* The target is in the same page: its physical address follows from ours. */
+    uint64_t gpa = (from->gpa & MULL_PAGE_MASK) | (edge->rip & ~MULL_PAGE_MASK);
+    struct soft_block *to = soft_block_find(cache, gpa, edge->rip, from->mode);
+    if (!to) {
+        const struct mull_ram *ram = mull_memory_find_ram(cpu->vm->memory, gpa);
+        struct soft_page page = {.gpa = gpa, .ram = ram};
+        page.host = ram ? ram->host + (gpa - ram->gpa) : NULL;
+        if (page.host)
+            to = soft_block_translate(cpu, &page, edge->rip);
+    }
+    if (!to)
+        return go(cpu);
+    cpu->stats.chains++;
+    soft_edge_chain(cache, edge, to);
+    if (!cpu->vectors_live)
+        soft_vectors_load(cpu);
+    return edge->polled ? to->polled : to->body;
+}
+
+void *soft_on_fault(struct soft_cpu *cpu)
+{
+    return after_exec(cpu, SOFT_FAULT, NULL);
+}
+
+/* ---- Events ---- */
+
+void soft_signal(struct soft_cpu *cpu, enum mull_signal signal, unsigned arg)
+{
+    if (signal == MULL_SIGNAL_SIPI)
+        atomic_store(&cpu->sipi_vector, (uint8_t)arg);
+    atomic_fetch_or(&cpu->signals, (uint32_t)signal);
+    __atomic_store_n(&cpu->run_ok, 0, __ATOMIC_SEQ_CST);
+    atomic_fetch_add(&cpu->wake, 1);
+    if (atomic_load(&cpu->sleeping))
+        soft_futex_wake(&cpu->wake, 1);
+}
+
+/* Sleep until a signal comes. */
+static void sleep_for_signal(struct soft_cpu *cpu)
+{
+    uint32_t seen = atomic_load(&cpu->wake);
+
+    soft_vectors_park(cpu);
+    atomic_store(&cpu->sleeping, true);
+    if (!atomic_load(&cpu->signals))
+        soft_futex_wait(&cpu->wake, seen, NULL);
+    atomic_store(&cpu->sleeping, false);
+}
+
+/* INIT (SDM volume 3, 10.4.4): as after reset, but MSRs, vectors and caches stay; the boot
+ * processor would run, all others wait for a start-up IPI. */
+static void init_cpu(struct soft_cpu *cpu)
+{
+    soft_vectors_park(cpu);
+    mull_cpu_state_reset(&cpu->s, cpu->index, false);
+    if (cpu->vm->bus->cpu_init)
+        cpu->vm->bus->cpu_init(cpu->vm->bus->opaque, cpu->index);
+    soft_mode_changed(cpu);
+    soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
+    cpu->irq_waiting = false;
+}
+
+static void start_up(struct soft_cpu *cpu)
+{
+    uint8_t vector = atomic_load(&cpu->sipi_vector);
+    struct mull_segment *cs = &cpu->s.seg[MULL_CS];
+
+    cs->selector = (uint16_t)(vector << 8);
+    cs->base = (uint64_t)vector << 12;
+    cpu->s.rip = 0;
+    cpu->s.mp_state = MULL_CPU_RUNNABLE;
+    soft_mode_changed(cpu);
+}
+
+/* Take the signals that came in. @return false: stop. */
+static bool take_signals(struct soft_cpu *cpu)
+{
+    __atomic_store_n(&cpu->run_ok, 1, __ATOMIC_SEQ_CST);
+    uint32_t signals = atomic_exchange(&cpu->signals, 0);
+
+    if (signals & MULL_SIGNAL_INIT)
+        init_cpu(cpu);
+    if ((signals & MULL_SIGNAL_SIPI) && cpu->s.mp_state == MULL_CPU_WAIT_SIPI)
+        start_up(cpu);
+    if (signals & MULL_SIGNAL_NMI)
+        cpu->s.nmi_pending = 1;
+    if (signals & MULL_SIGNAL_IRQ)
+        cpu->irq_waiting = true;
+    return !(signals & MULL_SIGNAL_STOP);
+}
+
+/* Deliver what is due between two instructions. */
+static void deliver_events(struct soft_cpu *cpu)
+{
+    struct mull_cpu_state *s = &cpu->s;
+
+    if (s->exception_pending) { /* loaded with the state */
+        s->exception_pending = 0;
+        cpu->fault = (struct soft_fault){.vector = s->exception_vector,
+                                         .has_error = s->exception_has_error,
+                                         .error = s->exception_error,
+                                         .address = s->cr2};
+        soft_deliver_fault(cpu);
+        return;
+    }
+    if (s->interrupt_injected) {
+        s->interrupt_injected = 0;
+        cpu->stats.interrupts++;
+        soft_deliver_interrupt(cpu, s->interrupt_vector);
+        return;
+    }
+    if (s->nmi_pending && !s->nmi_blocked && !s->interrupt_shadow) {
+        s->nmi_pending = 0;
+        s->nmi_blocked = 1;
+        s->mp_state = MULL_CPU_RUNNABLE;
+        soft_deliver_interrupt(cpu, 2);
+        return;
+    }
+    if (!interrupt_due(cpu) || s->interrupt_shadow)
+        return;
+
+    const struct mull_engine_bus *bus = cpu->vm->bus;
+    soft_vectors_park(cpu);
+    if (bus->irq_pending(bus->opaque, cpu->index) < 0) {
+        cpu->irq_waiting = false;
+        /* One that came after the look has signalled, and will be looked at. */
+        return;
+    }
+    int vector = bus->irq_accept(bus->opaque, cpu->index);
+    if (vector < 0)
+        return;
+    s->mp_state = MULL_CPU_RUNNABLE;
+    cpu->stats.interrupts++;
+    soft_deliver_interrupt(cpu, (uint8_t)vector);
+}
+
+/* ---- Single steps ---- */
+
+static void step(struct soft_cpu *cpu)
+{
+    const struct soft_insn *in;
+    bool trap = cpu->s.rflags & SOFT_TF;
+
+    cpu->s.interrupt_shadow = 0;
+    enum soft_result r = decode_at_rip(cpu, &in);
+    if (r == SOFT_NEXT)
+        r = soft_exec(cpu, in);
+    if (r == SOFT_FAULT) {
+        soft_deliver_fault(cpu);
+    } else if (trap && (r == SOFT_NEXT || r == SOFT_JUMP) &&
+               cpu->s.interrupt_shadow != 2) { /* MOV SS holds the trap back */
+        soft_raise(cpu, SOFT_DB);
+        cpu->fault.address = 1u << 14; /* DR6.BS */
+        soft_deliver_fault(cpu);
+    }
+    cpu->code_changed = false;
+}
+
+/* ---- The loop ---- */
+
+/* Run translated code until something must be looked at. */
+static void run_translated(struct soft_cpu *cpu)
+{
+    struct soft_cache *cache = cpu->vm->cache;
+
+    /* A flush waits for all to be outside: do not go in while one is wanted. */
+    atomic_fetch_add(&cache->inside, 1);
+    if (!atomic_load(&cache->flush_wanted)) {
+        void *host = go(cpu);
+        if (host) {
+            cpu->resume = (uint64_t)(uintptr_t)host;
+            cache->glue.enter(cpu);
+        }
+    }
+    if (atomic_fetch_sub(&cache->inside, 1) == 1)
+        soft_futex_wake(&cache->inside, 1);
+    if (cpu->step_once) {
+        cpu->step_once = false;
+        if (!atomic_load(&cache->flush_wanted))
+            step(cpu);
+    }
+    if (atomic_load(&cache->flush_wanted)) {
+        soft_vectors_park(cpu);
+        soft_cache_flush_wait(cpu);
+    }
+}
+
+void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
+{
+    exit->error.code = 0;
+    exit->error.message[0] = 0;
+    if (soft_fault_handlers(cpu, &exit->error) < 0) {
+        exit->reason = MULL_EXIT_FAILED;
+        return;
+    }
+    if (cpu->vm->bus->resumed)
+        cpu->vm->bus->resumed(cpu->vm->bus->opaque, cpu->index);
+    cpu->irq_waiting = true;
+
+    for (;;) {
+        if (!take_signals(cpu)) {
+            exit->reason = MULL_EXIT_STOPPED;
+            break;
+        }
+        if (cpu->s.mp_state == MULL_CPU_WAIT_SIPI) {
+            sleep_for_signal(cpu);
+            continue;
+        }
+        deliver_events(cpu);
+        if (cpu->s.mp_state == MULL_CPU_HALTED) {
+            cpu->stats.halts++;
+            sleep_for_signal(cpu);
+            continue;
+        }
+        if (cpu->s.mp_state == MULL_CPU_SHUTDOWN) {
+            exit->reason = MULL_EXIT_SHUTDOWN;
+            break;
+        }
+        if (cpu->error.code) {
+            exit->reason = MULL_EXIT_FAILED;
+            exit->error = cpu->error;
+            break;
+        }
+        if (interrupt_due(cpu) && !must_step(cpu))
+            continue;
+        if (must_step(cpu)) {
+            do {
+                step(cpu);
+            } while (__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) && must_step(cpu) &&
+                     !interrupt_due(cpu) && cpu->s.mp_state == MULL_CPU_RUNNABLE &&
+                     !cpu->error.code);
+        } else {
+            run_translated(cpu);
+        }
+    }
+    soft_vectors_park(cpu);
+}

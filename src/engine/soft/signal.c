@@ -1,0 +1,144 @@
+/*
+ * Host faults in translated code. The host CPU checks for us what an instruction copied into the
+ * cache may raise (#DE, #MF, #XM, #UD, #GP for alignment): it arrives as a signal and becomes the
+ * guest's exception. The handlers are the process's; each thread knows its vCPU.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "engine/soft/cache.h"
+#include "engine/soft/run.h"
+#include "engine/soft/thunk.h"
+
+static const int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+#define FAULT_SIGNALS (sizeof(fault_signals) / sizeof(fault_signals[0]))
+
+static struct sigaction previous[FAULT_SIGNALS];
+static pthread_once_t handlers_once = PTHREAD_ONCE_INIT;
+static int handlers_error;
+static _Thread_local struct soft_cpu *current;
+
+/* Vectors of the host's trap number (REG_TRAPNO). */
+static uint8_t guest_vector(const struct soft_cpu *cpu, const ucontext_t *uc)
+{
+    switch (uc->uc_mcontext.gregs[REG_TRAPNO]) {
+    case SOFT_DE:
+        return SOFT_DE;
+    case SOFT_UD:
+        return SOFT_UD;
+    case SOFT_MF:
+        return SOFT_MF;
+    case SOFT_XM:
+        return cpu->s.cr4 & SOFT_CR4_OSXMMEXCPT ? SOFT_XM : SOFT_UD;
+    default:
+        return SOFT_GP;
+    }
+}
+
+/* Store the guest's registers out of the signal frame, as the glue would have. */
+static void store_registers(struct soft_cpu *cpu, const ucontext_t *uc)
+{
+    const greg_t *g = uc->uc_mcontext.gregs;
+    uint64_t *gpr = cpu->s.gpr;
+
+    gpr[MULL_RAX] = (uint64_t)g[REG_RAX];
+    gpr[MULL_RDX] = (uint64_t)g[REG_RDX];
+    gpr[MULL_RBX] = (uint64_t)g[REG_RBX];
+    gpr[MULL_RSP] = (uint64_t)g[REG_RSP];
+    gpr[MULL_RBP] = (uint64_t)g[REG_RBP];
+    gpr[MULL_RSI] = (uint64_t)g[REG_RSI];
+    gpr[MULL_RDI] = (uint64_t)g[REG_RDI];
+    gpr[MULL_R8] = (uint64_t)g[REG_R8];
+    gpr[MULL_RCX] = (uint64_t)g[REG_R9];
+    gpr[MULL_R12] = (uint64_t)g[REG_R12];
+    gpr[MULL_R13] = (uint64_t)g[REG_R13];
+    gpr[MULL_R14] = (uint64_t)g[REG_R14];
+    gpr[MULL_R15] = (uint64_t)g[REG_R15];
+    cpu->s.rflags = (cpu->s.rflags & ~SOFT_ARITH_FLAGS) | ((uint64_t)g[REG_EFL] & SOFT_ARITH_FLAGS);
+}
+
+static bool from_translated_code(int signo, ucontext_t *uc)
+{
+    struct soft_cpu *cpu = current;
+    if (!cpu)
+        return false;
+    if (soft_thunk_signal(cpu, signo, uc))
+        return true;
+
+    const struct soft_cache *cache = cpu->vm->cache;
+    const uint8_t *host = (const uint8_t *)uc->uc_mcontext.gregs[REG_RIP];
+    unsigned index;
+    if (host < cache->rx + cache->code_start || host >= cache->rx + cache->size)
+        return false;
+    struct soft_block *b = soft_block_at(cpu->vm->cache, host, &index);
+    if (!b)
+        return false;
+
+    store_registers(cpu, uc);
+    cpu->s.rip = b->rip + b->map[index].guest;
+    uint8_t vector = guest_vector(cpu, uc);
+    if (vector == SOFT_GP)
+        soft_raise_error(cpu, vector, 0);
+    else
+        soft_raise(cpu, vector);
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)cache->glue.fault;
+    return true;
+}
+
+static void on_signal(int signo, siginfo_t *info, void *context)
+{
+    if (from_translated_code(signo, context))
+        return;
+
+    /* Not ours: whoever was there before, or the default action when the instruction repeats. */
+    for (unsigned i = 0; i < FAULT_SIGNALS; i++) {
+        if (fault_signals[i] != signo)
+            continue;
+        if (previous[i].sa_flags & SA_SIGINFO)
+            previous[i].sa_sigaction(signo, info, context);
+        else if (previous[i].sa_handler != SIG_DFL && previous[i].sa_handler != SIG_IGN)
+            previous[i].sa_handler(signo);
+        else
+            sigaction(signo, &previous[i], NULL);
+    }
+}
+
+static void install(void)
+{
+    struct sigaction sa;
+
+    memset(&sa, 0, sizeof(sa));
+    sa.sa_sigaction = on_signal;
+    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigemptyset(&sa.sa_mask);
+    for (unsigned i = 0; i < FAULT_SIGNALS; i++) {
+        if (sigaction(fault_signals[i], &sa, &previous[i]) < 0)
+            handlers_error = errno;
+    }
+}
+
+int soft_fault_handlers(struct soft_cpu *cpu, struct mull_error *err)
+{
+    /* Translated code runs with the guest's RSP: handlers must never use it. */
+    const size_t size = 256 * 1024;
+    stack_t old;
+
+    pthread_once(&handlers_once, install);
+    if (handlers_error)
+        return mull_fail(err, handlers_error, "soft engine: installing fault handlers: %s",
+                         strerror(handlers_error));
+    if (sigaltstack(NULL, &old) == 0 && (old.ss_flags & SS_DISABLE || old.ss_size < size)) {
+        void *stack = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        stack_t ss = {.ss_sp = stack, .ss_size = size};
+        if (stack == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
+            return mull_fail(err, errno, "soft engine: signal stack: %s", strerror(errno));
+    }
+    current = cpu;
+    return 0;
+}
