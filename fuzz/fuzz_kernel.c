@@ -1,6 +1,6 @@
 /*
- * Fuzz target: an arbitrary file given as a kernel to the direct boot loader. The first byte decides
- * how much memory the machine has; the rest is the kernel.
+ * Fuzz target: an arbitrary file given as a kernel to the direct boot loader. The first byte
+ * decides how much memory the machine has; the rest is the kernel.
  */
 #include <stdint.h>
 #include <stdlib.h>

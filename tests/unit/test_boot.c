@@ -256,9 +256,13 @@ static void make_pvh(struct pvh_file *k)
     k->e.e_phoff = offsetof(struct pvh_file, p);
     k->e.e_phentsize = sizeof(Elf64_Phdr);
     k->e.e_phnum = 2;
-    k->p[0] = (Elf64_Phdr){.p_type = PT_LOAD, .p_offset = offsetof(struct pvh_file, code),
-                           .p_paddr = 2 * MIB, .p_filesz = sizeof(k->code), .p_memsz = 8192};
-    k->p[1] = (Elf64_Phdr){.p_type = PT_NOTE, .p_offset = offsetof(struct pvh_file, n),
+    k->p[0] = (Elf64_Phdr){.p_type = PT_LOAD,
+                           .p_offset = offsetof(struct pvh_file, code),
+                           .p_paddr = 2 * MIB,
+                           .p_filesz = sizeof(k->code),
+                           .p_memsz = 8192};
+    k->p[1] = (Elf64_Phdr){.p_type = PT_NOTE,
+                           .p_offset = offsetof(struct pvh_file, n),
                            .p_filesz = sizeof(k->n) + 4 + 8};
     k->n = (Elf64_Nhdr){.n_namesz = 4, .n_descsz = 8, .n_type = 18};
     memcpy(k->owner, "Xen", 4);
@@ -297,9 +301,9 @@ static void test_pvh_load(void **state)
     assert_int_equal(mull_mem_read(f->mem, s.gpr[MULL_RBX], info, sizeof(info)), 0);
     assert_int_equal(info[0], 0x336ec578);
     assert_int_equal(info[1], 1);
-    assert_int_equal(info[3], 1);          /* modules */
-    assert_int_equal(info[8], 0xf0000);    /* RSDP */
-    assert_int_equal(info[12], 3);         /* memory map */
+    assert_int_equal(info[3], 1);       /* modules */
+    assert_int_equal(info[8], 0xf0000); /* RSDP */
+    assert_int_equal(info[12], 3);      /* memory map */
     uint64_t module[2];
     assert_int_equal(mull_mem_read(f->mem, info[4], module, sizeof(module)), 0);
     char text[8] = {0};
