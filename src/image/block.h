@@ -45,6 +45,7 @@ struct mull_block_options {
     bool direct;          /* O_DIRECT */
     bool no_lock;         /* do not lock the file against other writers */
     const struct mull_log *log;
+    const char *aio;      /* NULL: the best there is; "io_uring" or "threads" to insist on one */
 };
 
 /** Open an image (with all it is chained to). A writable image is locked against other writers, a
@@ -58,6 +59,9 @@ void mull_block_close(struct mull_block *block);
 uint64_t mull_block_size(const struct mull_block *block);
 bool mull_block_readonly(const struct mull_block *block);
 const char *mull_block_format(const struct mull_block *block);
+
+/** How requests are carried out, "io_uring" or "threads"; NULL before mull_block_start(). */
+const char *mull_block_aio(const struct mull_block *block);
 
 /** Attach to the loop in whose thread requests complete. Once, before the first submit. */
 int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mull_error *err);

@@ -1,0 +1,436 @@
+/*
+ * The block device over an image: requests whose place is known go straight to the asynchronous
+ * engine from the loop's thread; everything that must read or change metadata runs on a worker.
+ * See block.h.
+ */
+#include "image/block.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/image.h"
+#include "image/io.h"
+
+#define PARTS 8
+
+struct task;
+
+/* One contiguous transfer of a request. */
+struct part {
+    struct mull_io_op op;
+    struct task *task;
+    struct mull_file *file;
+    uint64_t offset, length;
+    struct iovec *own_iov;
+};
+
+struct task {
+    struct mull_io_op job;
+    struct mull_block *block;
+    struct mull_block_request *request;
+    struct mull_range range;
+    bool held;
+    bool again; /* a part was cut short: do it over on a worker */
+    int pending, result, nparts;
+    struct part parts[PARTS];
+    struct task *next;
+};
+
+struct mull_block {
+    struct mull_image *image;
+    struct mull_io *io;
+    char *aio;
+    bool started;
+    unsigned in_flight;
+    struct task *spare; /* loop's thread only */
+};
+
+int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
+                    struct mull_error *err)
+{
+    struct mull_image_options io = {.path = o->path, .format = o->format, .readonly = o->readonly,
+                                    .direct = o->direct, .no_lock = o->no_lock,
+                                    .guest_disk = true, .log = o->log};
+    struct mull_block *block = calloc(1, sizeof(*block));
+    if (!block)
+        return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
+    if (o->aio && !(block->aio = strdup(o->aio))) {
+        free(block);
+        return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
+    }
+    int ret = mull_image_open(&io, &block->image, err);
+    if (ret) {
+        free(block->aio);
+        free(block);
+        return ret;
+    }
+    if (block->image->raw_guessed)
+        mull_log(o->log, MULL_LOG_WARN,
+                 "%s: taken for raw; say format=raw to let the guest write any first sector",
+                 o->path);
+    *out = block;
+    return 0;
+}
+
+void mull_block_close(struct mull_block *block)
+{
+    if (!block)
+        return;
+    if (block->io)
+        mull_block_drain(block);
+    mull_io_destroy(block->io);
+    while (block->spare) {
+        struct task *task = block->spare;
+        block->spare = task->next;
+        free(task);
+    }
+    mull_image_close(block->image);
+    free(block->aio);
+    free(block);
+}
+
+uint64_t mull_block_size(const struct mull_block *block) { return block->image->size; }
+
+bool mull_block_readonly(const struct mull_block *block) { return block->image->readonly; }
+
+const char *mull_block_format(const struct mull_block *block)
+{
+    return block->image->format->name;
+}
+
+const char *mull_block_aio(const struct mull_block *block)
+{
+    return block->io ? mull_io_mode(block->io) : NULL;
+}
+
+int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mull_error *err)
+{
+    if (block->started)
+        return mull_fail(err, EBUSY, "%s: already attached to an event loop",
+                         block->image->path);
+    int ret = mull_io_create(loop, block->aio, &block->io, err);
+    if (ret)
+        return ret;
+    block->started = true;
+    return 0;
+}
+
+static struct task *task_get(struct mull_block *block)
+{
+    struct task *task = block->spare;
+    if (task)
+        block->spare = task->next;
+    else
+        task = malloc(sizeof(*task));
+    return task;
+}
+
+static void task_finish(struct task *task, int result)
+{
+    struct mull_block *block = task->block;
+    struct mull_block_request *request = task->request;
+
+    for (int i = 0; i < task->nparts; i++)
+        free(task->parts[i].own_iov);
+    if (task->held)
+        mull_range_release(block->image, &task->range);
+    task->next = block->spare;
+    block->spare = task;
+    block->in_flight--;
+    request->done(request, result);
+}
+
+/* The blocking way, on a worker. */
+static int run_job(struct mull_io_op *op)
+{
+    struct task *task = (struct task *)((char *)op - offsetof(struct task, job));
+    struct mull_image *image = task->block->image;
+    struct mull_block_request *r = task->request;
+    struct mull_range range;
+    int ret = -EINVAL;
+
+    if (r->op == MULL_BLOCK_FLUSH)
+        return mull_image_flush(image);
+    mull_range_hold(image, &range, r->offset, r->length, r->op != MULL_BLOCK_READ);
+    switch (r->op) {
+    case MULL_BLOCK_READ:
+        ret = mull_image_readv(image, r->iov, r->niov, r->offset, r->length);
+        break;
+    case MULL_BLOCK_WRITE:
+        ret = mull_image_writev(image, r->iov, r->niov, r->offset, r->length);
+        break;
+    case MULL_BLOCK_DISCARD:
+        ret = mull_image_discard(image, r->offset, r->length);
+        break;
+    case MULL_BLOCK_ZERO:
+        ret = mull_image_zero(image, r->offset, r->length, r->may_unmap);
+        break;
+    case MULL_BLOCK_FLUSH:
+        break;
+    }
+    mull_range_release(image, &range);
+    return ret;
+}
+
+static void job_done(struct mull_io_op *op, int result)
+{
+    struct task *task = (struct task *)((char *)op - offsetof(struct task, job));
+    task_finish(task, result);
+}
+
+static void submit_job(struct task *task)
+{
+    task->job.kind = MULL_IO_JOB;
+    task->job.run = run_job;
+    task->job.done = job_done;
+    mull_io_submit(task->block->io, &task->job);
+}
+
+static void part_done(struct mull_io_op *op, int result)
+{
+    struct part *part = (struct part *)((char *)op - offsetof(struct part, op));
+    struct task *task = part->task;
+    bool writing = op->kind == MULL_IO_WRITE;
+
+    if (writing && result > 0)
+        mull_file_written(part->file, part->offset + (uint64_t)result);
+    if (result < 0 && result != -EAGAIN && result != -EINTR)
+        task->result = result;
+    else if (op->kind != MULL_IO_SYNC && (uint64_t)result != part->length)
+        task->again = true;
+    if (--task->pending)
+        return;
+    if (!task->result && task->again) {
+        /* Cut short (end of file, a signal): the blocking way knows what to do. */
+        for (int i = 0; i < task->nparts; i++)
+            free(task->parts[i].own_iov);
+        task->nparts = 0;
+        mull_range_release(task->block->image, &task->range);
+        task->held = false;
+        submit_job(task);
+        return;
+    }
+    if (op->kind == MULL_IO_SYNC && task->result)
+        atomic_store(&part->file->dirty, true);
+    task_finish(task, task->result);
+}
+
+static bool iov_aligned(const struct mull_file *file, const struct iovec *iov, int niov,
+                        uint64_t offset, uint64_t length)
+{
+    uint64_t mask = file->align - 1;
+    if (!mask)
+        return true;
+    for (int i = 0; i < niov; i++)
+        if (((uintptr_t)iov[i].iov_base | iov[i].iov_len) & mask)
+            return false;
+    return !((offset | length) & mask);
+}
+
+static int add_part(struct task *task, const struct mull_extent *e, uint64_t at, bool writing)
+{
+    struct mull_block_request *r = task->request;
+    struct part *part = &task->parts[task->nparts];
+    const struct iovec *iov = r->iov;
+    int niov = r->niov;
+
+    if (e->file->observer)
+        return -EAGAIN;
+    part->own_iov = NULL;
+    if (e->length != r->length) {
+        part->own_iov = malloc((size_t)r->niov * sizeof(*iov));
+        if (!part->own_iov)
+            return -EAGAIN;
+        niov = mull_iov_slice(r->iov, r->niov, at, e->length, part->own_iov, r->niov);
+        iov = part->own_iov;
+    }
+    task->nparts++;
+    if (!iov_aligned(e->file, iov, niov, e->offset, e->length) || e->length > INT32_MAX)
+        return -EAGAIN;
+    part->task = task;
+    part->file = e->file;
+    part->offset = e->offset;
+    part->length = e->length;
+    part->op = (struct mull_io_op){.kind = writing ? MULL_IO_WRITE : MULL_IO_READ,
+                                   .fd = e->file->fd, .offset = e->offset, .iov = iov,
+                                   .niov = niov, .done = part_done};
+    return 0;
+}
+
+/* Find the places of a whole request in the cached metadata. -EAGAIN: the blocking way. */
+static int plan(struct task *task)
+{
+    struct mull_block_request *r = task->request;
+    struct mull_image *image = task->block->image;
+    bool writing = r->op == MULL_BLOCK_WRITE;
+
+    if (writing && mull_image_guarded(image, r->offset, r->length))
+        return -EAGAIN;
+    for (uint64_t at = 0; at < r->length;) {
+        struct mull_extent e;
+        int ret = mull_image_locate(image, r->offset + at, r->length - at, true, &e, NULL, NULL);
+        if (ret)
+            return -EAGAIN;
+        if (e.kind == MULL_EXTENT_DATA && (!writing || e.writable)) {
+            if (task->nparts == PARTS || add_part(task, &e, at, writing))
+                return -EAGAIN;
+        } else if (e.kind == MULL_EXTENT_ZERO && !writing) {
+            mull_iov_zero(r->iov, r->niov, at, e.length);
+        } else {
+            return -EAGAIN;
+        }
+        at += e.length;
+    }
+    return 0;
+}
+
+static void submit_transfer(struct task *task)
+{
+    struct mull_block_request *r = task->request;
+    struct mull_image *image = task->block->image;
+
+    if (mull_range_try(image, &task->range, r->offset, r->length, false)) {
+        submit_job(task);
+        return;
+    }
+    task->held = true;
+    if (plan(task)) {
+        for (int i = 0; i < task->nparts; i++)
+            free(task->parts[i].own_iov);
+        task->nparts = 0;
+        mull_range_release(image, &task->range);
+        task->held = false;
+        submit_job(task);
+        return;
+    }
+    if (!task->nparts) { /* zeroes only */
+        task->job.kind = MULL_IO_DONE;
+        task->job.result = 0;
+        task->job.done = job_done;
+        mull_io_submit(task->block->io, &task->job);
+        return;
+    }
+    task->pending = task->nparts;
+    for (int i = 0, n = task->nparts; i < n; i++)
+        mull_io_submit(task->block->io, &task->parts[i].op);
+}
+
+static void submit_flush(struct task *task)
+{
+    struct mull_file *file;
+
+    if (!mull_image_flush_is_plain(task->block->image, &file)) {
+        submit_job(task);
+        return;
+    }
+    struct part *part = &task->parts[0];
+    part->own_iov = NULL;
+    part->task = task;
+    part->file = file;
+    part->op = (struct mull_io_op){.kind = MULL_IO_SYNC, .fd = file->fd, .done = part_done};
+    task->nparts = task->pending = 1;
+    atomic_store(&file->dirty, false);
+    mull_io_submit(task->block->io, &part->op);
+}
+
+static int validate(const struct mull_block *block, const struct mull_block_request *r)
+{
+    const struct mull_image *image = block->image;
+
+    if (r->op == MULL_BLOCK_FLUSH)
+        return 0;
+    if ((unsigned)r->op > MULL_BLOCK_ZERO || r->offset > image->size ||
+        r->length > image->size - r->offset)
+        return -EINVAL;
+    if (r->op != MULL_BLOCK_READ && image->readonly)
+        return -EROFS;
+    if (r->op == MULL_BLOCK_READ || r->op == MULL_BLOCK_WRITE) {
+        if (r->niov < 0 || r->niov > MULL_BLOCK_MAX_IOV ||
+            mull_iov_length(r->iov, r->niov) != r->length)
+            return -EINVAL;
+    }
+    return 0;
+}
+
+/* There is no memory for a task: tell so, later, with what the loop's post can do. */
+static void fail_posted(void *opaque)
+{
+    struct mull_block_request *request = opaque;
+    request->done(request, -ENOMEM);
+}
+
+void mull_block_submit(struct mull_block *block, struct mull_block_request *request)
+{
+    struct task *task = task_get(block);
+    if (!task) {
+        fail_posted(request); /* nothing better is left without memory */
+        return;
+    }
+    memset(&task->job, 0, sizeof(task->job));
+    task->block = block;
+    task->request = request;
+    task->held = task->again = false;
+    task->pending = task->result = task->nparts = 0;
+    block->in_flight++;
+
+    int ret = validate(block, request);
+    if (ret || (!request->length && request->op != MULL_BLOCK_FLUSH) ||
+        (request->op == MULL_BLOCK_FLUSH && block->image->readonly)) {
+        task->job.kind = MULL_IO_DONE;
+        task->job.result = ret;
+        task->job.done = job_done;
+        mull_io_submit(block->io, &task->job);
+    } else if (request->op == MULL_BLOCK_FLUSH) {
+        submit_flush(task);
+    } else if (request->op == MULL_BLOCK_READ || request->op == MULL_BLOCK_WRITE) {
+        submit_transfer(task);
+    } else {
+        submit_job(task);
+    }
+}
+
+void mull_block_drain(struct mull_block *block)
+{
+    while (block->io && block->in_flight)
+        mull_io_wait(block->io);
+}
+
+static int check_blocking(const struct mull_block *block, uint64_t offset, uint64_t len, bool write)
+{
+    if (block->started)
+        return -EBUSY;
+    if (offset > block->image->size || len > block->image->size - offset)
+        return -EINVAL;
+    return write && block->image->readonly ? -EROFS : 0;
+}
+
+int mull_block_read(struct mull_block *block, uint64_t offset, void *buf, uint64_t len)
+{
+    int ret = check_blocking(block, offset, len, false);
+    return ret || !len ? ret : mull_image_read(block->image, buf, len, offset);
+}
+
+int mull_block_write(struct mull_block *block, uint64_t offset, const void *buf, uint64_t len)
+{
+    int ret = check_blocking(block, offset, len, true);
+    return ret || !len ? ret : mull_image_write(block->image, buf, len, offset);
+}
+
+int mull_block_flush(struct mull_block *block)
+{
+    int ret = check_blocking(block, 0, 0, false);
+    return ret ? ret : mull_image_flush(block->image);
+}
+
+int mull_block_discard(struct mull_block *block, uint64_t offset, uint64_t len)
+{
+    int ret = check_blocking(block, offset, len, true);
+    return ret || !len ? ret : mull_image_discard(block->image, offset, len);
+}
+
+int mull_block_zero(struct mull_block *block, uint64_t offset, uint64_t len, bool may_unmap)
+{
+    int ret = check_blocking(block, offset, len, true);
+    return ret || !len ? ret : mull_image_zero(block->image, offset, len, may_unmap);
+}

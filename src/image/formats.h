@@ -1,0 +1,9 @@
+/* The formats there are. Each is one struct mull_format in a file of its own. */
+#ifndef MULL_IMAGE_FORMATS_H
+#define MULL_IMAGE_FORMATS_H
+
+#include "image/image.h"
+
+extern const struct mull_format mull_format_raw;
+
+#endif

@@ -1,0 +1,320 @@
+/* The asynchronous engine: io_uring, or threads where it is forbidden. See io.h. */
+#include "image/io.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define RING_ENTRIES 256
+#define WORKERS_WITH_RING 4
+#define WORKERS_ALONE 8
+
+struct queue {
+    struct mull_io_op *head, **tail;
+};
+
+struct mull_io {
+    bool ring_used;
+    struct io_uring ring;
+    unsigned ring_in_flight;
+    struct queue waiting; /* for a place in the ring; loop's thread only */
+    int event_fd;
+    struct mull_source *source;
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    struct queue jobs;
+    struct queue finished;
+    bool stop;
+    pthread_t threads[WORKERS_ALONE];
+    int nthreads;
+};
+
+static void queue_init(struct queue *q)
+{
+    q->head = NULL;
+    q->tail = &q->head;
+}
+
+static void queue_push(struct queue *q, struct mull_io_op *op)
+{
+    op->next = NULL;
+    *q->tail = op;
+    q->tail = &op->next;
+}
+
+static struct mull_io_op *queue_pop(struct queue *q)
+{
+    struct mull_io_op *op = q->head;
+    if (op) {
+        q->head = op->next;
+        if (!q->head)
+            q->tail = &q->head;
+    }
+    return op;
+}
+
+static void wake_loop(struct mull_io *io)
+{
+    uint64_t one = 1;
+    ssize_t n;
+    do
+        n = write(io->event_fd, &one, sizeof(one));
+    while (n < 0 && errno == EINTR);
+}
+
+static int run_blocking(struct mull_io_op *op)
+{
+    ssize_t n = 0;
+    switch (op->kind) {
+    case MULL_IO_JOB:
+        return op->run(op);
+    case MULL_IO_READ:
+        n = preadv(op->fd, op->iov, op->niov, (off_t)op->offset);
+        break;
+    case MULL_IO_WRITE:
+        n = pwritev(op->fd, op->iov, op->niov, (off_t)op->offset);
+        break;
+    case MULL_IO_SYNC:
+        n = fdatasync(op->fd);
+        break;
+    case MULL_IO_DONE:
+        return op->result;
+    }
+    return n < 0 ? -errno : (int)n;
+}
+
+static void *worker(void *opaque)
+{
+    struct mull_io *io = opaque;
+
+    pthread_mutex_lock(&io->lock);
+    for (;;) {
+        struct mull_io_op *op = queue_pop(&io->jobs);
+        if (!op) {
+            if (io->stop)
+                break;
+            pthread_cond_wait(&io->work, &io->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&io->lock);
+        op->result = run_blocking(op);
+        pthread_mutex_lock(&io->lock);
+        bool first = !io->finished.head;
+        queue_push(&io->finished, op);
+        if (first)
+            wake_loop(io);
+    }
+    pthread_mutex_unlock(&io->lock);
+    return NULL;
+}
+
+static void finish_later(struct mull_io *io, struct mull_io_op *op, int result)
+{
+    op->result = result;
+    pthread_mutex_lock(&io->lock);
+    bool first = !io->finished.head;
+    queue_push(&io->finished, op);
+    if (first)
+        wake_loop(io);
+    pthread_mutex_unlock(&io->lock);
+}
+
+static void give_to_worker(struct mull_io *io, struct mull_io_op *op)
+{
+    pthread_mutex_lock(&io->lock);
+    queue_push(&io->jobs, op);
+    pthread_cond_signal(&io->work);
+    pthread_mutex_unlock(&io->lock);
+}
+
+static bool give_to_ring(struct mull_io *io, struct mull_io_op *op)
+{
+    struct io_uring_sqe *sqe;
+
+    /* No more in flight than the completion queue holds: it never overflows. */
+    if (io->ring_in_flight >= RING_ENTRIES || !(sqe = io_uring_get_sqe(&io->ring)))
+        return false;
+    if (op->kind == MULL_IO_READ)
+        io_uring_prep_readv(sqe, op->fd, op->iov, (unsigned)op->niov, op->offset);
+    else if (op->kind == MULL_IO_WRITE)
+        io_uring_prep_writev(sqe, op->fd, op->iov, (unsigned)op->niov, op->offset);
+    else
+        io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+    io_uring_sqe_set_data(sqe, op);
+    io->ring_in_flight++;
+    int ret;
+    do
+        ret = io_uring_submit(&io->ring);
+    while (ret == -EINTR);
+    /* -EAGAIN, -EBUSY: the entry stays in the ring and goes with the next submit. */
+    if (ret < 0)
+        wake_loop(io);
+    return true;
+}
+
+void mull_io_submit(struct mull_io *io, struct mull_io_op *op)
+{
+    if (op->kind == MULL_IO_DONE) {
+        finish_later(io, op, op->result);
+    } else if (op->kind == MULL_IO_JOB || !io->ring_used) {
+        give_to_worker(io, op);
+    } else if (io->waiting.head || !give_to_ring(io, op)) {
+        queue_push(&io->waiting, op);
+    }
+}
+
+static void reap(struct mull_io *io)
+{
+    struct io_uring_cqe *cqe;
+
+    while (io->ring_used && io_uring_peek_cqe(&io->ring, &cqe) == 0) {
+        struct mull_io_op *op = io_uring_cqe_get_data(cqe);
+        int result = cqe->res;
+        io_uring_cqe_seen(&io->ring, cqe);
+        io->ring_in_flight--;
+        op->done(op, result);
+    }
+    for (;;) {
+        pthread_mutex_lock(&io->lock);
+        struct mull_io_op *op = queue_pop(&io->finished);
+        pthread_mutex_unlock(&io->lock);
+        if (!op)
+            break;
+        op->done(op, op->result);
+    }
+    if (!io->ring_used)
+        return;
+    while (io->waiting.head && io->ring_in_flight < RING_ENTRIES) {
+        struct mull_io_op *op = queue_pop(&io->waiting);
+        if (!give_to_ring(io, op)) {
+            op->next = io->waiting.head;
+            io->waiting.head = op;
+            if (!op->next)
+                io->waiting.tail = &op->next;
+            break;
+        }
+    }
+    if (io_uring_sq_ready(&io->ring))
+        io_uring_submit(&io->ring);
+}
+
+static void on_event(void *opaque, uint32_t events)
+{
+    struct mull_io *io = opaque;
+    uint64_t count;
+    /* Empty the eventfd first: what completes during reap() raises it again. */
+    (void)!read(io->event_fd, &count, sizeof(count));
+    reap(io);
+}
+
+void mull_io_wait(struct mull_io *io)
+{
+    struct pollfd p = {.fd = io->event_fd, .events = POLLIN};
+    if (poll(&p, 1, 100) >= 0)
+        on_event(io, 0);
+}
+
+static int start_ring(struct mull_io *io)
+{
+    int ret = io_uring_queue_init(RING_ENTRIES, &io->ring, IORING_SETUP_CLAMP);
+    if (ret < 0)
+        return ret;
+    ret = io_uring_register_eventfd(&io->ring, io->event_fd);
+    if (ret < 0) {
+        io_uring_queue_exit(&io->ring);
+        return ret;
+    }
+    io->ring_used = true;
+    return 0;
+}
+
+static int start_workers(struct mull_io *io, int count)
+{
+    sigset_t all, old;
+    int ret = 0;
+
+    /* Signals are for the threads that expect them. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    while (io->nthreads < count && !ret) {
+        ret = pthread_create(&io->threads[io->nthreads], NULL, worker, io);
+        if (!ret)
+            io->nthreads++;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return io->nthreads ? 0 : -ret;
+}
+
+int mull_io_create(struct mull_loop *loop, const char *mode, struct mull_io **out,
+                   struct mull_error *err)
+{
+    bool insist = mode && !strcmp(mode, "io_uring");
+    int ret = 0;
+
+    if (mode && !insist && strcmp(mode, "threads"))
+        return mull_fail(err, EINVAL, "disk I/O engine '%s': use io_uring or threads", mode);
+    struct mull_io *io = calloc(1, sizeof(*io));
+    if (!io)
+        return mull_fail(err, ENOMEM, "out of memory for the disk I/O engine");
+    queue_init(&io->waiting);
+    queue_init(&io->jobs);
+    queue_init(&io->finished);
+    pthread_mutex_init(&io->lock, NULL);
+    pthread_cond_init(&io->work, NULL);
+    io->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (io->event_fd < 0)
+        ret = mull_fail(err, errno, "eventfd for the disk I/O engine: %s", strerror(errno));
+    if (!ret && (!mode || insist)) {
+        ret = start_ring(io);
+        if (ret < 0 && insist)
+            mull_fail(err, -ret, "io_uring is not available (%s); use threads", strerror(-ret));
+        else
+            ret = 0;
+    }
+    if (!ret) {
+        ret = start_workers(io, io->ring_used ? WORKERS_WITH_RING : WORKERS_ALONE);
+        if (ret < 0)
+            mull_fail(err, -ret, "threads for the disk I/O engine: %s", strerror(-ret));
+    }
+    if (!ret)
+        ret = mull_loop_watch(loop, io->event_fd, EPOLLIN, on_event, io, &io->source, err);
+    if (ret < 0) {
+        mull_io_destroy(io);
+        return ret;
+    }
+    *out = io;
+    return 0;
+}
+
+void mull_io_destroy(struct mull_io *io)
+{
+    if (!io)
+        return;
+    mull_source_remove(io->source);
+    pthread_mutex_lock(&io->lock);
+    io->stop = true;
+    pthread_cond_broadcast(&io->work);
+    pthread_mutex_unlock(&io->lock);
+    for (int i = 0; i < io->nthreads; i++)
+        pthread_join(io->threads[i], NULL);
+    if (io->ring_used)
+        io_uring_queue_exit(&io->ring);
+    if (io->event_fd >= 0)
+        close(io->event_fd);
+    pthread_cond_destroy(&io->work);
+    pthread_mutex_destroy(&io->lock);
+    free(io);
+}
+
+const char *mull_io_mode(const struct mull_io *io)
+{
+    return io->ring_used ? "io_uring" : "threads";
+}
