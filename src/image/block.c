@@ -40,6 +40,7 @@ struct task {
 struct mull_block {
     struct mull_image *image;
     struct mull_io *io;
+    struct mull_loop *loop;
     char *aio;
     bool started;
     unsigned in_flight;
@@ -49,9 +50,13 @@ struct mull_block {
 int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
                     struct mull_error *err)
 {
-    struct mull_image_options io = {.path = o->path, .format = o->format, .readonly = o->readonly,
-                                    .direct = o->direct, .no_lock = o->no_lock,
-                                    .guest_disk = true, .log = o->log};
+    struct mull_image_options io = {.path = o->path,
+                                    .format = o->format,
+                                    .readonly = o->readonly,
+                                    .direct = o->direct,
+                                    .no_lock = o->no_lock,
+                                    .guest_disk = true,
+                                    .log = o->log};
     struct mull_block *block = calloc(1, sizeof(*block));
     if (!block)
         return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
@@ -90,9 +95,15 @@ void mull_block_close(struct mull_block *block)
     free(block);
 }
 
-uint64_t mull_block_size(const struct mull_block *block) { return block->image->size; }
+uint64_t mull_block_size(const struct mull_block *block)
+{
+    return block->image->size;
+}
 
-bool mull_block_readonly(const struct mull_block *block) { return block->image->readonly; }
+bool mull_block_readonly(const struct mull_block *block)
+{
+    return block->image->readonly;
+}
 
 const char *mull_block_format(const struct mull_block *block)
 {
@@ -107,11 +118,11 @@ const char *mull_block_aio(const struct mull_block *block)
 int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mull_error *err)
 {
     if (block->started)
-        return mull_fail(err, EBUSY, "%s: already attached to an event loop",
-                         block->image->path);
+        return mull_fail(err, EBUSY, "%s: already attached to an event loop", block->image->path);
     int ret = mull_io_create(loop, block->aio, &block->io, err);
     if (ret)
         return ret;
+    block->loop = loop;
     block->started = true;
     return 0;
 }
@@ -253,8 +264,11 @@ static int add_part(struct task *task, const struct mull_extent *e, uint64_t at,
     part->offset = e->offset;
     part->length = e->length;
     part->op = (struct mull_io_op){.kind = writing ? MULL_IO_WRITE : MULL_IO_READ,
-                                   .fd = e->file->fd, .offset = e->offset, .iov = iov,
-                                   .niov = niov, .done = part_done};
+                                   .fd = e->file->fd,
+                                   .offset = e->offset,
+                                   .iov = iov,
+                                   .niov = niov,
+                                   .done = part_done};
     return 0;
 }
 
@@ -353,7 +367,6 @@ static int validate(const struct mull_block *block, const struct mull_block_requ
     return 0;
 }
 
-/* There is no memory for a task: tell so, later, with what the loop's post can do. */
 static void fail_posted(void *opaque)
 {
     struct mull_block_request *request = opaque;
@@ -364,7 +377,9 @@ void mull_block_submit(struct mull_block *block, struct mull_block_request *requ
 {
     struct task *task = task_get(block);
     if (!task) {
-        fail_posted(request); /* nothing better is left without memory */
+        /* Where even the post finds no memory, early is better than never. */
+        if (mull_loop_post(block->loop, fail_posted, request))
+            fail_posted(request);
         return;
     }
     memset(&task->job, 0, sizeof(task->job));

@@ -32,7 +32,7 @@ struct mull_block_request {
     uint64_t length; /* bytes; for READ and WRITE the sum of iov */
     struct iovec iov[MULL_BLOCK_MAX_IOV];
     int niov;
-    bool may_unmap;  /* ZERO: the range may become a hole */
+    bool may_unmap; /* ZERO: the range may become a hole */
     /* Called once, in the thread of the loop given to mull_block_start(). @result: 0 or -errno. */
     void (*done)(struct mull_block_request *request, int result);
     void *opaque;
@@ -40,12 +40,12 @@ struct mull_block_request {
 
 struct mull_block_options {
     const char *path;
-    const char *format;   /* NULL or "auto": detect */
+    const char *format; /* NULL or "auto": detect */
     bool readonly;
-    bool direct;          /* O_DIRECT */
-    bool no_lock;         /* do not lock the file against other writers */
+    bool direct;  /* O_DIRECT */
+    bool no_lock; /* do not lock the file against other writers */
     const struct mull_log *log;
-    const char *aio;      /* NULL: the best there is; "io_uring" or "threads" to insist on one */
+    const char *aio; /* NULL: the best there is; "io_uring" or "threads" to insist on one */
 };
 
 /** Open an image (with all it is chained to). A writable image is locked against other writers, a

@@ -26,15 +26,15 @@ enum { PERM_READ = 0, PERM_WRITE = 1, PERM_WRITE_UNCHANGED = 2, PERM_RESIZE = 3,
 
 static int lock_byte(int fd, uint64_t byte)
 {
-    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte,
-                         .l_len = 1};
+    struct flock lock = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
 static int byte_is_free(int fd, uint64_t byte)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte,
-                         .l_len = 1};
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
     if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
         return -errno;
     return lock.l_type == F_UNLCK ? 0 : -EAGAIN;
@@ -43,8 +43,8 @@ static int byte_is_free(int fd, uint64_t byte)
 /* Writers exclude everybody, readers exclude writers. */
 static int lock_file(int fd, bool readonly)
 {
-    const unsigned use = readonly ? 1u << PERM_READ
-                                  : 1u << PERM_READ | 1u << PERM_WRITE | 1u << PERM_RESIZE;
+    const unsigned use =
+        readonly ? 1u << PERM_READ : 1u << PERM_READ | 1u << PERM_WRITE | 1u << PERM_RESIZE;
     const unsigned unshared = readonly ? 1u << PERM_WRITE | 1u << PERM_RESIZE : (1u << PERMS) - 1;
     int ret = 0;
 
@@ -61,8 +61,9 @@ static int lock_file(int fd, bool readonly)
             ret = byte_is_free(fd, LOCK_USED + p);
     }
     /* A file system without locks (some network ones) is used without. */
-    return ret == -ENOLCK || ret == -EOPNOTSUPP || ret == -EINVAL ? 0 : ret == -EACCES ? -EAGAIN
-                                                                                      : ret;
+    return ret == -ENOLCK || ret == -EOPNOTSUPP || ret == -EINVAL ? 0
+           : ret == -EACCES                                       ? -EAGAIN
+                                                                  : ret;
 }
 
 static int file_size(int fd, const struct stat *st, uint64_t *size)
@@ -102,10 +103,11 @@ int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
         goto fail;
     }
     if (!o->no_lock && (ret = lock_file(fd, o->readonly)) < 0) {
-        ret = ret == -EAGAIN
-                  ? mull_fail(err, EAGAIN, "%s: in use by another process; stop it, or open the "
-                                           "image read-only in both", o->path)
-                  : mull_fail(err, -ret, "%s: cannot lock: %s", o->path, strerror(-ret));
+        ret = ret == -EAGAIN ? mull_fail(err, EAGAIN,
+                                         "%s: in use by another process; stop it, or open the "
+                                         "image read-only in both",
+                                         o->path)
+                             : mull_fail(err, -ret, "%s: cannot lock: %s", o->path, strerror(-ret));
         goto fail;
     }
     if (o->create && S_ISREG(st.st_mode)) {
@@ -337,7 +339,8 @@ int mull_file_discard(struct mull_file *file, uint64_t offset, uint64_t length)
         return ret;
     atomic_store(&file->dirty, true);
     while ((ret = fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-                            (off_t)length)) < 0 && errno == EINTR)
+                            (off_t)length)) < 0 &&
+           errno == EINTR)
         ;
     if (ret < 0 && unsupported(errno)) {
         if (errno != EINVAL)
@@ -382,7 +385,8 @@ int mull_file_zero(struct mull_file *file, uint64_t offset, uint64_t length, boo
             return ret;
         atomic_store(&file->dirty, true);
         while ((ret = fallocate(file->fd, modes[punch] | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-                                (off_t)length)) < 0 && errno == EINTR)
+                                (off_t)length)) < 0 &&
+               errno == EINTR)
             ;
         if (ret == 0)
             return 0;

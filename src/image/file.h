@@ -41,10 +41,10 @@ struct mull_file_observer {
 struct mull_file_options {
     const char *path;
     bool readonly;
-    bool direct;  /* O_DIRECT, with bounce buffers where a transfer is not aligned */
+    bool direct; /* O_DIRECT, with bounce buffers where a transfer is not aligned */
     bool no_lock;
-    bool create;  /* make a new file, or empty an existing one once it is locked */
-    bool unsafe;  /* flush does nothing: for tools whose result is worthless until they finish */
+    bool create; /* make a new file, or empty an existing one once it is locked */
+    bool unsafe; /* flush does nothing: for tools whose result is worthless until they finish */
     const struct mull_file_observer *observer;
 };
 
@@ -58,10 +58,10 @@ struct mull_file {
     uint32_t align; /* transfers must be aligned to this; 1 unless direct */
     dev_t dev;
     ino_t ino;
-    _Atomic uint64_t size;  /* end of file, grown by our own writes */
-    atomic_bool dirty;      /* written since the last flush */
-    atomic_bool no_punch;   /* the file system does not know holes */
-    atomic_bool no_zero;    /* nor ZERO_RANGE */
+    _Atomic uint64_t size; /* end of file, grown by our own writes */
+    atomic_bool dirty;     /* written since the last flush */
+    atomic_bool no_punch;  /* the file system does not know holes */
+    atomic_bool no_zero;   /* nor ZERO_RANGE */
     const struct mull_file_observer *observer;
 };
 

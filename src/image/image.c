@@ -273,8 +273,8 @@ static int write_new(struct mull_image *image, const struct iovec *iov, int niov
     return ret;
 }
 
-int mull_image_writev(struct mull_image *image, const struct iovec *iov, int niov,
-                      uint64_t offset, uint64_t length)
+int mull_image_writev(struct mull_image *image, const struct iovec *iov, int niov, uint64_t offset,
+                      uint64_t length)
 {
     uint64_t at = 0;
 

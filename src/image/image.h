@@ -48,12 +48,12 @@ struct mull_extent {
 
 /** A place for a range that has none of its own. */
 struct mull_place {
-    uint64_t start;         /* guest offset, at or before the one asked for */
-    uint64_t length;        /* whole units, or cut off at the end of the disk */
+    uint64_t start;  /* guest offset, at or before the one asked for */
+    uint64_t length; /* whole units, or cut off at the end of the disk */
     struct mull_file *file;
-    uint64_t offset;        /* where `start` goes */
-    bool fresh;             /* reads as zeroes there already */
-    uint64_t cookie[4];     /* the format's own */
+    uint64_t offset;    /* where `start` goes */
+    bool fresh;         /* reads as zeroes there already */
+    uint64_t cookie[4]; /* the format's own */
 };
 
 /** Options shared by opening and creating. */
@@ -63,11 +63,11 @@ struct mull_image_options {
     bool readonly;
     bool direct;
     bool no_lock;
-    bool no_backing;  /* open only this image; holes read as zeroes */
-    bool unsafe;      /* no flushes: for tools */
-    bool guest_disk;  /* a writable raw disk must be asked for as format=raw where a guest could
-                         have written another format's header */
-    bool repair;      /* open also what is marked corrupt or was not closed, to check it */
+    bool no_backing;      /* open only this image; holes read as zeroes */
+    bool unsafe;          /* no flushes: for tools */
+    bool guest_disk;      /* a writable raw disk must be asked for as format=raw where a guest could
+                             have written another format's header */
+    bool repair;          /* open also what is marked corrupt or was not closed, to check it */
     bool no_parent_check; /* accept a parent that has changed since the child was made */
     const char *snapshot; /* QCOW2: read an internal snapshot (readonly only) */
     const struct mull_file_observer *observer;
@@ -76,32 +76,32 @@ struct mull_image_options {
 
 /** What mullion image info shows; strings belong to the image. */
 struct mull_image_info {
-    uint32_t unit;             /* allocation unit, 0 if none */
-    char details[16][2][64];   /* format-specific name and value */
+    uint32_t unit;           /* allocation unit, 0 if none */
+    char details[16][2][64]; /* format-specific name and value */
     int ndetails;
 };
 
 struct mull_create_options {
     const char *path;
     uint64_t size;
-    const char *backing;        /* or NULL */
+    const char *backing; /* or NULL */
     const char *backing_format;
     const char *subformat;
-    uint32_t unit;              /* 0: the format's own */
-    const char *compression;    /* "zlib", "zstd" */
-    const char *version;        /* QCOW2: "2", "3" */
+    uint32_t unit;           /* 0: the format's own */
+    const char *compression; /* "zlib", "zstd" */
+    const char *version;     /* QCOW2: "2", "3" */
     const char *data_file;
     bool lazy_refcounts;
     bool extended_l2;
     bool data_file_raw;
-    int refcount_bits;          /* 0: 16 */
+    int refcount_bits; /* 0: 16 */
     bool unsafe;
     const struct mull_file_observer *observer;
 };
 
 /** One finding of a check. */
 struct mull_check {
-    FILE *out;       /* findings in words; NULL: only counted */
+    FILE *out; /* findings in words; NULL: only counted */
     bool repair;
     uint64_t corruptions, leaks, errors, fixed;
     uint64_t allocated, total; /* units */
@@ -123,7 +123,7 @@ struct mull_snapshot {
  */
 struct mull_format {
     const char *name;
-    const char *const *aliases;     /* other names, e.g. "vpc"; ends with NULL */
+    const char *const *aliases; /* other names, e.g. "vpc"; ends with NULL */
     /* 0: no; else how sure (100: a magic number). @head holds the first @len bytes. */
     int (*probe)(const uint8_t *head, size_t len, const uint8_t *tail, const char *path);
     /* image->file is open; sets image->size, unit, state, backing_path. */
@@ -192,28 +192,28 @@ struct mull_image {
     const struct mull_format *format;
     void *state;
     struct mull_file *file;
-    struct mull_meta *meta;     /* may be NULL */
+    struct mull_meta *meta; /* may be NULL */
     struct mull_image *backing;
     char *path;
-    char *backing_path;         /* as recorded in the image */
+    char *backing_path; /* as recorded in the image */
     char *backing_format;
     uint64_t size;
-    uint32_t unit;              /* what zero() and discard() work on; 1: any byte */
-    uint64_t lock_unit;         /* requests that allocate exclude others in this many bytes */
+    uint32_t unit;      /* what zero() and discard() work on; 1: any byte */
+    uint64_t lock_unit; /* requests that allocate exclude others in this many bytes */
     bool readonly;
     bool unsafe;
-    bool raw_guessed;           /* nobody said format=raw: see mull_image_guard() */
-    bool failed;                /* metadata could not be written: no more changes */
+    bool raw_guessed; /* nobody said format=raw: see mull_image_guard() */
+    bool failed;      /* metadata could not be written: no more changes */
     const struct mull_log *log;
-    pthread_mutex_t lock;       /* the metadata */
+    pthread_mutex_t lock; /* the metadata */
     pthread_mutex_t range_lock;
     pthread_cond_t range_free;
     struct mull_range *ranges;
     pthread_mutex_t unpack_lock; /* one unpacked unit is kept */
     uint8_t *unpacked;
     uint32_t unpacked_room;
-    uint64_t unpacked_at;       /* its guest offset, UINT64_MAX: none */
-    uint64_t unpacked_from;     /* and its place in the file */
+    uint64_t unpacked_at;   /* its guest offset, UINT64_MAX: none */
+    uint64_t unpacked_from; /* and its place in the file */
 };
 
 /** Bytes at the start and end of a file that probing looks at. */
@@ -251,8 +251,8 @@ int mull_image_locate(struct mull_image *image, uint64_t offset, uint64_t length
 /** Blocking transfers. The caller keeps other requests off the range (mull_range_hold). */
 int mull_image_readv(struct mull_image *image, const struct iovec *iov, int niov, uint64_t offset,
                      uint64_t length);
-int mull_image_writev(struct mull_image *image, const struct iovec *iov, int niov,
-                      uint64_t offset, uint64_t length);
+int mull_image_writev(struct mull_image *image, const struct iovec *iov, int niov, uint64_t offset,
+                      uint64_t length);
 int mull_image_read(struct mull_image *image, void *buf, uint64_t length, uint64_t offset);
 int mull_image_write(struct mull_image *image, const void *buf, uint64_t length, uint64_t offset);
 int mull_image_zero(struct mull_image *image, uint64_t offset, uint64_t length, bool may_unmap);

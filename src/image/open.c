@@ -120,16 +120,19 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
     image->unsafe = o->unsafe;
     image->log = o->log;
 
-    struct mull_file_options fo = {.path = o->path, .readonly = o->readonly, .direct = o->direct,
-                                   .no_lock = o->no_lock, .unsafe = o->unsafe,
+    struct mull_file_options fo = {.path = o->path,
+                                   .readonly = o->readonly,
+                                   .direct = o->direct,
+                                   .no_lock = o->no_lock,
+                                   .unsafe = o->unsafe,
                                    .observer = o->observer};
     image->path = strdup(o->path);
     int ret = image->path ? mull_file_open(&fo, &image->file, err)
                           : mull_fail(err, ENOMEM, "%s: out of memory", o->path);
     if (!ret) {
         image->format = format ? format : mull_format_probe(image->file, o->path);
-        image->raw_guessed = !explicit_format && image->format == &mull_format_raw &&
-                             !o->readonly && o->guest_disk;
+        image->raw_guessed =
+            !explicit_format && image->format == &mull_format_raw && !o->readonly && o->guest_disk;
         ret = image->format->open(image, o, err);
     }
     if (!ret && image->lock_unit < image->file->align)
@@ -145,9 +148,12 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
 int mull_image_open_part(const struct mull_image *image, const struct mull_image_options *options,
                          const char *path, struct mull_file **out, struct mull_error *err)
 {
-    struct mull_file_options fo = {.path = path, .readonly = image->readonly,
-                                   .direct = options->direct, .no_lock = options->no_lock,
-                                   .unsafe = options->unsafe, .observer = options->observer};
+    struct mull_file_options fo = {.path = path,
+                                   .readonly = image->readonly,
+                                   .direct = options->direct,
+                                   .no_lock = options->no_lock,
+                                   .unsafe = options->unsafe,
+                                   .observer = options->observer};
     return mull_file_open(&fo, out, err);
 }
 
@@ -170,8 +176,11 @@ static int open_backing(struct mull_image *top, struct mull_image *image,
     if (!path)
         return mull_fail(err, EINVAL, "%s: backing file name '%.200s' is not one we can follow",
                          image->path, image->backing_path);
-    struct mull_image_options bo = {.path = path, .format = image->backing_format,
-                                    .readonly = true, .direct = o->direct, .no_lock = o->no_lock,
+    struct mull_image_options bo = {.path = path,
+                                    .format = image->backing_format,
+                                    .readonly = true,
+                                    .direct = o->direct,
+                                    .no_lock = o->no_lock,
                                     .no_parent_check = o->no_parent_check,
                                     .log = o->log};
     int ret = open_one(&bo, &image->backing, err);

@@ -22,9 +22,7 @@ static int raw_open(struct mull_image *image, const struct mull_image_options *o
     return 0;
 }
 
-static void raw_close(struct mull_image *image)
-{
-}
+static void raw_close(struct mull_image *image) {}
 
 static int raw_map(struct mull_image *image, uint64_t offset, uint64_t length, bool cached,
                    struct mull_extent *out)
@@ -50,12 +48,14 @@ static int raw_discard(struct mull_image *image, uint64_t offset, uint64_t lengt
 static int raw_create(const struct mull_create_options *o, struct mull_error *err)
 {
     struct mull_file *file;
-    struct mull_file_options fo = {.path = o->path, .create = true, .unsafe = o->unsafe,
-                                   .observer = o->observer};
+    struct mull_file_options fo = {
+        .path = o->path, .create = true, .unsafe = o->unsafe, .observer = o->observer};
 
     if (o->backing)
-        return mull_fail(err, EINVAL, "%s: a raw image has no backing file; use qcow2, vmdk, vhd "
-                                      "or vhdx", o->path);
+        return mull_fail(err, EINVAL,
+                         "%s: a raw image has no backing file; use qcow2, vmdk, vhd "
+                         "or vhdx",
+                         o->path);
     int ret = mull_file_open(&fo, &file, err);
     if (ret)
         return ret;
