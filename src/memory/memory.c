@@ -329,8 +329,15 @@ static void protect(struct mull_memory *mem)
         mem->watch.protect(mem->watch.opaque);
 }
 
+static void tracking(struct mull_memory *mem, bool on)
+{
+    if (mem->watch.tracking)
+        mem->watch.tracking(mem->watch.opaque, on);
+}
+
 void mull_memory_dirty_start(struct mull_memory *mem)
 {
+    tracking(mem, true);
     atomic_store(&mem->dirty_tracking, true);
     for (unsigned i = 0; i < mem->ram_count; i++)
         for (uint64_t page = 0; page < mem->ram[i].size >> MULL_PAGE_SHIFT; page++)
@@ -340,6 +347,7 @@ void mull_memory_dirty_start(struct mull_memory *mem)
 
 void mull_memory_dirty_stop(struct mull_memory *mem)
 {
+    tracking(mem, false);
     atomic_store(&mem->dirty_tracking, false);
     for (unsigned i = 0; i < mem->ram_count; i++)
         for (uint64_t page = 0; page < mem->ram[i].size >> MULL_PAGE_SHIFT; page++)
@@ -353,6 +361,8 @@ void mull_memory_dirty_fetch(struct mull_memory *mem, const struct mull_ram *ram
     memset(bitmap, 0, (pages + 7) / 8);
     if (!atomic_load(&mem->dirty_tracking))
         return;
+    if (mem->watch.sync)
+        mem->watch.sync(mem->watch.opaque, ram);
     for (uint64_t page = 0; page < pages; page++) {
         if (atomic_load_explicit(&ram->flags[page], memory_order_relaxed) & MULL_PAGE_CLEAN)
             continue;

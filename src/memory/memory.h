@@ -60,6 +60,12 @@ struct mull_memory_watch {
     /* Pages became CLEAN again: drop cached write permission. Any thread; returns when every vCPU
      * has. */
     void (*protect)(void *opaque);
+    /* Dirty tracking starts or stops (before the pages become CLEAN); may be NULL. An engine that
+     * does not see the guest's writes itself (kvm) starts its own log here ... */
+    void (*tracking)(void *opaque, bool on);
+    /* ... and here, before a fetch, reports what it has found with mull_memory_mark_dirty(); may
+     * be NULL. */
+    void (*sync)(void *opaque, const struct mull_ram *ram);
 };
 
 /** Create an empty memory. @return 0 and *out, owned by the caller; or a negative errno. */
