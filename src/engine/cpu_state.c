@@ -194,4 +194,8 @@ void mull_cpu_state_reset(struct mull_cpu_state *s, unsigned index, bool bsp)
     memcpy(s->lapic + 0x20, &id, sizeof(id));
     for (unsigned i = 0; i < sizeof(lapic) / sizeof(lapic[0]); i++)
         memcpy(s->lapic + lapic[i].offset, &lapic[i].value, sizeof(uint32_t));
+    /* As firmware leaves the boot processor: LINT0 passes the 8259A through ("virtual wire"). */
+    const uint32_t extint = 0x700;
+    if (bsp)
+        memcpy(s->lapic + 0x350, &extint, sizeof(extint));
 }

@@ -53,6 +53,9 @@ struct mull_engine_bus {
     void (*state_set)(void *opaque, unsigned cpu, const struct mull_cpu_state *s);
     /* INIT reached this CPU: reset the platform's part of it. */
     void (*cpu_init)(void *opaque, unsigned cpu);
+    /* The guest wrote TSC or TSC_ADJUST: this CPU's tsc_offset is new (TSC deadlines, pvclock). From
+     * the vCPU's own thread; not needed after state_set. */
+    void (*tsc_offset)(void *opaque, unsigned cpu, uint64_t offset);
 };
 
 /** One CPUID leaf. `subleaf` counts where `indexed`. */
