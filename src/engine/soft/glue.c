@@ -53,6 +53,7 @@ static void emit_restore(struct emit *e)
         if (carries[h] >= 0)
             emit_load_gs(e, h, GPR((unsigned)carries[h]));
     }
+    emit_load_gs(e, H_R10, OFF(spill[0])); /* a retried access wants its address again */
     emit_jmp_gs(e, H_NONE, OFF(resume));
 }
 

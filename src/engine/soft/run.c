@@ -146,52 +146,70 @@ void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w)
     __asm__ volatile("rep stosq" : "+D"(slot), "+c"(count) : "a"(miss) : "memory");
 }
 
-/* Where translated code goes on at RIP, or NULL: the dispatcher has something to do first. */
-static void *go(struct soft_cpu *cpu)
+/* The block at RIP, or NULL with *r: SOFT_NEXT (there is none: execute one instruction in C),
+ * SOFT_FAULT. */
+static struct soft_block *block_at_rip(struct soft_cpu *cpu, enum soft_result *r)
 {
-    struct soft_cache *cache = cpu->vm->cache;
-    struct soft_page page;
     uint64_t rip = cpu->s.rip;
+    struct soft_page page;
 
-    if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || must_step(cpu) || interrupt_due(cpu))
-        return NULL;
-    cpu->s.rflags &= ~(uint64_t)SOFT_RF;
-    match_jump_table(cpu);
-
+    *r = SOFT_NEXT;
     if ((uint64_t)((int64_t)(rip << 16) >> 16) != rip) {
-        soft_raise_error(cpu, SOFT_GP, 0);
-        soft_deliver_fault(cpu);
+        *r = soft_raise_error(cpu, SOFT_GP, 0);
         return NULL;
     }
-    if (soft_translate(cpu, rip, SOFT_EXEC, &page) != SOFT_NEXT) {
-        soft_deliver_fault(cpu);
+    *r = soft_translate(cpu, rip, SOFT_EXEC, &page);
+    if (*r != SOFT_NEXT || !page.host)
         return NULL;
-    }
-    if (!page.host)
-        goto step;
+    struct soft_block *b =
+        soft_block_find(cpu->vm->cache, page.gpa, rip, cpu->mode & SOFT_BLOCK_MODE);
+    return b ? b : soft_block_translate(cpu, &page, rip);
+}
 
-    struct soft_block *b = soft_block_find(cache, page.gpa, rip, cpu->mode & SOFT_BLOCK_MODE);
-    if (!b) {
-        b = soft_block_translate(cpu, &page, rip);
-        if (!b)
-            goto step;
-    }
-    cpu->stats.jump_misses++;
+/* Put a block into the jump table; if it was dropped meanwhile, take it back. */
+static void enter_jump_table(struct soft_cpu *cpu, const struct soft_block *b)
+{
+    uint64_t *slot = &cpu->window[cpu->window_id]->jump[soft_jump_index(b->rip)];
 
-    /* Publish in the jump table; if the block was dropped meanwhile, take it back. */
-    uint64_t *slot = &cpu->window[cpu->window_id]->jump[soft_jump_index(rip)];
     __atomic_store_n(slot, (uint64_t)(uintptr_t)b->indirect, __ATOMIC_SEQ_CST);
     if (!atomic_load(&b->valid))
         __atomic_store_n(slot, cpu->jump_miss, __ATOMIC_SEQ_CST);
+}
 
-    soft_flags_to_glue(cpu);
-    if (!cpu->vectors_live)
-        soft_vectors_load(cpu);
-    return b->body;
+/* Where translated code goes on at RIP, or NULL: the dispatcher has something to do first. */
+static void *go(struct soft_cpu *cpu)
+{
+    for (;;) {
+        const struct soft_insn *in;
+        enum soft_result r;
 
-step:
-    cpu->step_once = true;
-    return NULL;
+        if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || must_step(cpu) ||
+            interrupt_due(cpu))
+            return NULL;
+        cpu->s.rflags &= ~(uint64_t)SOFT_RF;
+        match_jump_table(cpu);
+        cpu->code_changed = false;
+
+        struct soft_block *b = block_at_rip(cpu, &r);
+        if (b) {
+            cpu->stats.jump_misses++;
+            enter_jump_table(cpu, b);
+            soft_flags_to_glue(cpu);
+            if (!cpu->vectors_live)
+                soft_vectors_load(cpu);
+            return b->body;
+        }
+        if (atomic_load(&cpu->vm->cache->flush_wanted))
+            return NULL;
+        if (r == SOFT_NEXT)
+            r = decode_at_rip(cpu, &in);
+        if (r == SOFT_NEXT)
+            r = soft_exec(cpu, in);
+        if (r == SOFT_FAULT)
+            r = soft_deliver_fault(cpu);
+        if (r == SOFT_HALT || r == SOFT_STOP)
+            return NULL;
+    }
 }
 
 /* After an instruction was executed in C with @r: go on at @next (translated code of the
@@ -216,7 +234,6 @@ static void *after_exec(struct soft_cpu *cpu, enum soft_result r, uint8_t *next)
     case SOFT_STOP:
         return NULL;
     }
-    cpu->code_changed = false;
     return go(cpu);
 }
 
@@ -461,11 +478,6 @@ static void run_translated(struct soft_cpu *cpu)
     }
     if (atomic_fetch_sub(&cache->inside, 1) == 1)
         soft_futex_wake(&cache->inside, 1);
-    if (cpu->step_once) {
-        cpu->step_once = false;
-        if (!atomic_load(&cache->flush_wanted))
-            step(cpu);
-    }
     if (atomic_load(&cache->flush_wanted)) {
         soft_vectors_park(cpu);
         soft_cache_flush_wait(cpu);

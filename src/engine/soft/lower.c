@@ -1,0 +1,358 @@
+/*
+ * What the translator emits itself: guest addresses, the software TLB check in front of each
+ * access, the stack, control flow, and the cold code behind a block. Knows which scratch registers
+ * live how long; see glue.c for the register map.
+ */
+#include "engine/soft/translate.h"
+
+#define WINDOW_OFF(member) ((uint32_t)offsetof(struct soft_window, member))
+
+void tr_emit_get(struct translation *t, unsigned host, unsigned guest)
+{
+    if (tr_host_of[guest] >= 0)
+        emit_mov_reg(&t->e, host, (unsigned)tr_host_of[guest]);
+    else
+        emit_load_gs(&t->e, host, TR_OFF(s.gpr) + 8 * guest);
+}
+
+void tr_emit_put(struct translation *t, unsigned guest, unsigned host)
+{
+    if (tr_host_of[guest] >= 0)
+        emit_mov_reg(&t->e, (unsigned)tr_host_of[guest], host);
+    else
+        emit_store_gs(&t->e, TR_OFF(s.gpr) + 8 * guest, host);
+}
+
+/* The host register that holds a guest register, loading a parked one into @scratch. */
+static unsigned in_register(struct translation *t, unsigned guest, unsigned scratch)
+{
+    if (tr_host_of[guest] >= 0)
+        return (unsigned)tr_host_of[guest];
+    emit_load_gs(&t->e, scratch, TR_OFF(s.gpr) + 8 * guest);
+    return scratch;
+}
+
+static int segment_with_base(const ZydisDecodedOperand *op)
+{
+    if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+        return -1;
+    if (op->mem.segment == ZYDIS_REGISTER_FS)
+        return MULL_FS;
+    if (op->mem.segment == ZYDIS_REGISTER_GS)
+        return MULL_GS;
+    return -1;
+}
+
+void tr_emit_address(struct translation *t, const struct tr_insn *in, const ZydisDecodedOperand *op)
+{
+    const ZydisDecodedOperandMem *m = &op->mem;
+    bool wide = in->z.address_width == 64;
+    int seg = segment_with_base(op);
+    int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
+
+    if (base < 0 && index < 0) {
+        uint64_t address = (uint64_t)m->disp.value;
+        if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
+            address += in->rip + in->z.length;
+        emit_mov_imm(&t->e, H_R10, wide ? address : (uint32_t)address);
+    } else {
+        int b = base < 0 ? H_NONE : (int)in_register(t, (unsigned)base, H_R10);
+        int x = index < 0 ? H_NONE : (int)in_register(t, (unsigned)index, H_R11);
+        emit_op_mem(&t->e, 0, wide, 0x8d, H_R10, b, x, m->scale ? m->scale : 1,
+                    (int32_t)m->disp.value);
+    }
+    if (seg >= 0) {
+        emit_load_gs(&t->e, H_RCX,
+                     TR_OFF(s.seg) + (uint32_t)seg * (uint32_t)sizeof(struct mull_segment) +
+                         (uint32_t)offsetof(struct mull_segment, base));
+        emit_lea(&t->e, H_R10, H_R10, H_RCX, 1, 0);
+    }
+}
+
+void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_live)
+{
+    struct emit *e = &t->e;
+    uint32_t tag = write ? WINDOW_OFF(write_tag) : WINDOW_OFF(read_tag);
+    uint8_t *retry = emit_here(e);
+    uint8_t *from;
+
+    /* The last byte's page must be the page of the entry that the first byte selects. */
+    if (flags_live) {
+        emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)size - 1);
+        emit_pext_gs(e, H_RCX, H_RCX, TR_OFF(page_mask));
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+        emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)tag);
+        emit_lea(e, H_RCX, H_RCX, H_R11, 1, 0);
+        uint8_t *hit = emit_jrcxz(e);
+        emit_jmp(e, emit_here(e));
+        from = e->p - 4;
+        emit_patch8(e, hit);
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+        emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
+        emit_lea(e, H_R10, H_R10, H_R11, 1, 0);
+    } else {
+        emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)size - 1);
+        emit8(e, 0x48), emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, 12); /* shr rcx, 12 */
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+        emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_R11, 8, (int32_t)tag);
+        emit_jcc(e, 5, emit_here(e));
+        from = e->p - 4;
+        emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
+    }
+
+    struct tr_slow *slow = &t->slow[t->slow_count++];
+    slow->from = from;
+    slow->retry = retry;
+    slow->info = size | (write ? 0x100u : 0);
+}
+
+/* ---- In C ---- */
+
+void tr_emit_exec(struct translation *t, const struct tr_insn *in)
+{
+    struct soft_site *site = soft_cache_alloc(t->cache, sizeof(*site));
+    if (!site) {
+        t->full = true;
+        return;
+    }
+    soft_insn_from_zydis(&site->insn, &in->z, in->op, in->bytes, 64);
+    site->rip = in->rip;
+    site->next_host = NULL;
+    emit_mov_imm(&t->e, H_R10, (uintptr_t)site);
+    emit_jmp(&t->e, t->cache->glue.exec);
+    if (in->kind != TR_EXEC_END)
+        site->next_host = emit_here(&t->e);
+}
+
+/* ---- The stack ---- */
+
+static void emit_memory(struct translation *t, const struct tr_insn *in, unsigned size, bool write)
+{
+    tr_emit_address(t, in, in->memory);
+    tr_emit_check(t, size, write, in->flags_live);
+}
+
+/* R10 = host address of the 8 bytes below RSP. */
+static void emit_push_address(struct translation *t, const struct tr_insn *in)
+{
+    emit_lea(&t->e, H_R10, H_RSP, H_NONE, 1, -8);
+    tr_emit_check(t, 8, true, in->flags_live);
+}
+
+/* Store a 64-bit constant at [R10]. */
+static void emit_store_imm(struct translation *t, uint64_t value)
+{
+    if ((int64_t)value == (int32_t)value) {
+        emit8(&t->e, 0x49), emit8(&t->e, 0xc7), emit8(&t->e, 0x02); /* mov qword [r10], imm32 */
+        emit32(&t->e, (uint32_t)value);
+    } else {
+        emit_mov_imm(&t->e, H_RCX, value);
+        emit_op_mem(&t->e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, 0);
+    }
+}
+
+static void emit_push(struct translation *t, const struct tr_insn *in)
+{
+    const ZydisDecodedOperand *op = &in->op[0];
+
+    if (in->memory) {
+        emit_memory(t, in, 8, false);
+        emit_op_mem(&t->e, 0, true, 0x8b, H_RCX, H_R10, H_NONE, 1, 0);
+        emit_store_gs(&t->e, TR_OFF(spill[4]), H_RCX);
+        emit_push_address(t, in);
+        emit_load_gs(&t->e, H_RCX, TR_OFF(spill[4]));
+        emit_op_mem(&t->e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, 0);
+    } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+        emit_push_address(t, in);
+        unsigned src = in_register(t, (unsigned)tr_gpr(op->reg.value, NULL), H_RCX);
+        emit_op_mem(&t->e, 0, true, 0x89, src, H_R10, H_NONE, 1, 0);
+    } else {
+        emit_push_address(t, in);
+        emit_store_imm(t, op->imm.value.u);
+    }
+    emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
+}
+
+static void emit_pop(struct translation *t, const struct tr_insn *in)
+{
+    unsigned guest = (unsigned)tr_gpr(in->op[0].reg.value, NULL);
+
+    emit_lea(&t->e, H_R10, H_RSP, H_NONE, 1, 0);
+    tr_emit_check(t, 8, false, in->flags_live);
+    int dst = tr_host_of[guest] >= 0 ? tr_host_of[guest] : H_RCX;
+    emit_op_mem(&t->e, 0, true, 0x8b, (unsigned)dst, H_R10, H_NONE, 1, 0);
+    if (dst == H_RCX)
+        tr_emit_put(t, guest, H_RCX);
+    if (guest != MULL_RSP)
+        emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, 8);
+}
+
+static void emit_leave(struct translation *t, const struct tr_insn *in)
+{
+    emit_lea(&t->e, H_R10, H_RBP, H_NONE, 1, 0);
+    tr_emit_check(t, 8, false, in->flags_live);
+    emit_lea(&t->e, H_RSP, H_RBP, H_NONE, 1, 8);
+    emit_op_mem(&t->e, 0, true, 0x8b, H_RBP, H_R10, H_NONE, 1, 0);
+}
+
+void tr_emit_stack(struct translation *t, const struct tr_insn *in)
+{
+    if (in->kind == TR_PUSH)
+        emit_push(t, in);
+    else if (in->kind == TR_POP_REG)
+        emit_pop(t, in);
+    else
+        emit_leave(t, in);
+}
+
+/* ---- Control flow ---- */
+
+/* R10 = guest address: go there through the jump table. */
+static void emit_indirect(struct translation *t)
+{
+    emit_pext_gs(&t->e, H_R11, H_R10, TR_OFF(jump_index_mask));
+    emit_jmp_gs(&t->e, H_R11, WINDOW_OFF(jump));
+}
+
+static void emit_far_goto(struct translation *t, uint64_t rip)
+{
+    emit_mov_imm(&t->e, H_R10, rip);
+    emit_jmp_gs(&t->e, H_NONE, WINDOW_OFF(jump) + 8 * soft_jump_index(rip));
+}
+
+static bool in_page(const struct translation *t, uint64_t rip)
+{
+    return ((rip ^ t->rip) & MULL_PAGE_MASK) == 0;
+}
+
+/* The rel32 just emitted is an edge to @rip. */
+static void new_edge(struct translation *t, uint64_t rip)
+{
+    struct soft_edge *edge = soft_cache_alloc(t->cache, sizeof(*edge));
+    if (!edge) {
+        t->full = true;
+        return;
+    }
+    *edge = (struct soft_edge){
+        .rip = rip, .site = emit_here(&t->e) - 4, .polled = rip <= t->rip, .from = t->block};
+    t->edge[t->edge_count++] = edge;
+}
+
+void tr_emit_goto(struct translation *t, uint64_t rip)
+{
+    if (!in_page(t, rip)) {
+        emit_far_goto(t, rip);
+        return;
+    }
+    emit_align_rel32(&t->e, 1);
+    emit_jmp(&t->e, emit_here(&t->e));
+    new_edge(t, rip);
+}
+
+static void emit_jcc_to(struct translation *t, const struct tr_insn *in, uint64_t rip)
+{
+    unsigned cc = in->z.opcode & 15;
+
+    if (in_page(t, rip)) {
+        emit_align_rel32(&t->e, 2);
+        emit_jcc(&t->e, cc, emit_here(&t->e));
+        new_edge(t, rip);
+    } else {
+        emit_jcc(&t->e, cc, emit_here(&t->e));
+        t->far[t->far_count].from = t->e.p - 4;
+        t->far[t->far_count].rip = rip;
+        t->far_count++;
+    }
+}
+
+static void emit_return(struct translation *t, const struct tr_insn *in)
+{
+    int32_t pop = 8;
+    if (in->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        pop += (int32_t)(in->op[0].imm.value.u & 0xffff);
+
+    emit_lea(&t->e, H_R10, H_RSP, H_NONE, 1, 0);
+    tr_emit_check(t, 8, false, in->flags_live);
+    emit_op_mem(&t->e, 0, true, 0x8b, H_R10, H_R10, H_NONE, 1, 0);
+    emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, pop);
+    emit_indirect(t);
+}
+
+/* R10 = target of an indirect jump or call. */
+static void emit_target(struct translation *t, const struct tr_insn *in)
+{
+    if (in->memory) {
+        emit_memory(t, in, 8, false);
+        emit_op_mem(&t->e, 0, true, 0x8b, H_R10, H_R10, H_NONE, 1, 0);
+    } else {
+        tr_emit_get(t, H_R10, (unsigned)tr_gpr(in->op[0].reg.value, NULL));
+    }
+}
+
+void tr_emit_control(struct translation *t, const struct tr_insn *in)
+{
+    uint64_t next = in->rip + in->z.length;
+    uint64_t target =
+        in->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? next + (uint64_t)in->op[0].imm.value.s : 0;
+
+    switch (in->kind) {
+    case TR_JMP:
+        tr_emit_goto(t, target);
+        break;
+    case TR_JCC:
+        emit_jcc_to(t, in, target);
+        tr_emit_goto(t, next);
+        break;
+    case TR_CALL:
+        emit_push_address(t, in);
+        emit_store_imm(t, next);
+        emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
+        tr_emit_goto(t, target);
+        break;
+    case TR_JMP_INDIRECT:
+        emit_target(t, in);
+        emit_indirect(t);
+        break;
+    case TR_CALL_INDIRECT:
+        emit_target(t, in);
+        emit_store_gs(&t->e, TR_OFF(spill[4]), H_R10);
+        emit_push_address(t, in);
+        emit_store_imm(t, next);
+        emit_load_gs(&t->e, H_R10, TR_OFF(spill[4]));
+        emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
+        emit_indirect(t);
+        break;
+    case TR_RET:
+        emit_return(t, in);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- Cold code ---- */
+
+void tr_emit_cold(struct translation *t)
+{
+    struct emit *e = &t->e;
+
+    for (unsigned i = 0; i < t->slow_count; i++) {
+        emit_patch32(e, t->slow[i].from);
+        emit_mov_imm(e, H_RCX, t->slow[i].info);
+        /* lea r11, [rip + retry] */
+        emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x1d);
+        emit32(e, (uint32_t)(t->slow[i].retry - (emit_here(e) + 4)));
+        emit_jmp(e, t->cache->glue.miss);
+    }
+    for (unsigned i = 0; i < t->far_count; i++) {
+        emit_patch32(e, t->far[i].from);
+        emit_far_goto(t, t->far[i].rip);
+    }
+    for (unsigned i = 0; i < t->edge_count; i++) {
+        struct soft_edge *edge = t->edge[i];
+        edge->stub = emit_here(e);
+        emit_patch32(e, soft_cache_rw(t->cache, edge->site));
+        emit_mov_imm(e, H_R10, (uintptr_t)edge);
+        emit_jmp(e, t->cache->glue.chain);
+    }
+}

@@ -1,0 +1,646 @@
+/*
+ * Which guest instructions are copied, and how: the same opcode with other registers, its memory
+ * operand replaced by a checked host address. Works on the instruction's bytes, so that whatever
+ * the guest encoded is what the host executes. Knows nothing of blocks.
+ * Encodings: Intel SDM volume 2, chapter 2.
+ */
+#include "engine/soft/translate.h"
+
+/* R9, R10 and R11 are the least used; RCX is scratch because JRCXZ tests it. */
+const int8_t tr_host_of[16] = {
+    H_RAX, H_R9,   H_RDX,  H_RBX,  H_RSP, H_RBP, H_RSI, H_RDI,
+    H_R8,  H_NONE, H_NONE, H_NONE, H_R12, H_R13, H_R14, H_R15,
+};
+
+int tr_gpr(ZydisRegister reg, bool *high)
+{
+    if (high)
+        *high = false;
+    if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL)
+        return reg - ZYDIS_REGISTER_AL;
+    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH) {
+        if (high)
+            *high = true;
+        return reg - ZYDIS_REGISTER_AH;
+    }
+    if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
+        return reg - ZYDIS_REGISTER_SPL + 4;
+    if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W)
+        return reg - ZYDIS_REGISTER_AX;
+    if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D)
+        return reg - ZYDIS_REGISTER_EAX;
+    if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
+        return reg - ZYDIS_REGISTER_RAX;
+    return -1;
+}
+
+/* ---- Classification ---- */
+
+static bool is_shift_by_cl(const struct tr_insn *in)
+{
+    if (in->z.meta.category != ZYDIS_CATEGORY_SHIFT && in->z.meta.category != ZYDIS_CATEGORY_ROTATE)
+        return false;
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            in->op[i].reg.value == ZYDIS_REGISTER_CL &&
+            in->op[i].encoding == ZYDIS_OPERAND_ENCODING_NONE)
+            return true;
+    }
+    return false;
+}
+
+static bool is_cmpxchg_wide(const struct tr_insn *in)
+{
+    return in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B ||
+           in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+}
+
+static bool category_copies(const struct tr_insn *in)
+{
+    switch (in->z.meta.category) {
+    case ZYDIS_CATEGORY_ADOX_ADCX:
+    case ZYDIS_CATEGORY_AES:
+    case ZYDIS_CATEGORY_AVX:
+    case ZYDIS_CATEGORY_AVX2:
+    case ZYDIS_CATEGORY_AVX512:
+    case ZYDIS_CATEGORY_AVX512_BITALG:
+    case ZYDIS_CATEGORY_AVX512_VBMI:
+    case ZYDIS_CATEGORY_BINARY:
+    case ZYDIS_CATEGORY_BITBYTE:
+    case ZYDIS_CATEGORY_BLEND:
+    case ZYDIS_CATEGORY_BMI1:
+    case ZYDIS_CATEGORY_BMI2:
+    case ZYDIS_CATEGORY_BROADCAST:
+    case ZYDIS_CATEGORY_CMOV:
+    case ZYDIS_CATEGORY_COMPRESS:
+    case ZYDIS_CATEGORY_CONFLICT:
+    case ZYDIS_CATEGORY_CONVERT:
+    case ZYDIS_CATEGORY_DATAXFER:
+    case ZYDIS_CATEGORY_EXPAND:
+    case ZYDIS_CATEGORY_FCMOV:
+    case ZYDIS_CATEGORY_GFNI:
+    case ZYDIS_CATEGORY_IFMA:
+    case ZYDIS_CATEGORY_KMASK:
+    case ZYDIS_CATEGORY_LOGICAL:
+    case ZYDIS_CATEGORY_LOGICAL_FP:
+    case ZYDIS_CATEGORY_LZCNT:
+    case ZYDIS_CATEGORY_MMX:
+    case ZYDIS_CATEGORY_PCLMULQDQ:
+    case ZYDIS_CATEGORY_RDRAND:
+    case ZYDIS_CATEGORY_RDSEED:
+    case ZYDIS_CATEGORY_ROTATE:
+    case ZYDIS_CATEGORY_SEMAPHORE:
+    case ZYDIS_CATEGORY_SETCC:
+    case ZYDIS_CATEGORY_SHA:
+    case ZYDIS_CATEGORY_SHIFT:
+    case ZYDIS_CATEGORY_SSE:
+    case ZYDIS_CATEGORY_UFMA:
+    case ZYDIS_CATEGORY_VAES:
+    case ZYDIS_CATEGORY_VBMI2:
+    case ZYDIS_CATEGORY_VFMA:
+    case ZYDIS_CATEGORY_VPCLMULQDQ:
+    case ZYDIS_CATEGORY_X87_ALU:
+        return true;
+    case ZYDIS_CATEGORY_FLAGOP:
+        return in->z.mnemonic == ZYDIS_MNEMONIC_CLC || in->z.mnemonic == ZYDIS_MNEMONIC_STC ||
+               in->z.mnemonic == ZYDIS_MNEMONIC_CMC || in->z.mnemonic == ZYDIS_MNEMONIC_LAHF ||
+               in->z.mnemonic == ZYDIS_MNEMONIC_SAHF;
+    case ZYDIS_CATEGORY_MISC:
+        return in->z.mnemonic == ZYDIS_MNEMONIC_LFENCE || in->z.mnemonic == ZYDIS_MNEMONIC_MFENCE ||
+               in->z.mnemonic == ZYDIS_MNEMONIC_SFENCE;
+    default:
+        return false;
+    }
+}
+
+/* Is the unit that the instruction uses switched on in this mode? Otherwise C raises the fault. */
+static bool unit_enabled(uint32_t mode, const struct tr_insn *in)
+{
+    bool x87 = in->z.meta.category == ZYDIS_CATEGORY_X87_ALU ||
+               in->z.meta.category == ZYDIS_CATEGORY_FCMOV ||
+               in->z.meta.category == ZYDIS_CATEGORY_MMX;
+    bool sse = in->z.meta.category == ZYDIS_CATEGORY_SSE;
+    bool mask = in->z.meta.category == ZYDIS_CATEGORY_KMASK;
+
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        if (in->op[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        switch (ZydisRegisterGetClass(in->op[i].reg.value)) {
+        case ZYDIS_REGCLASS_X87:
+        case ZYDIS_REGCLASS_MMX:
+            x87 = true;
+            break;
+        case ZYDIS_REGCLASS_XMM:
+        case ZYDIS_REGCLASS_YMM:
+        case ZYDIS_REGCLASS_ZMM:
+            sse = true;
+            break;
+        case ZYDIS_REGCLASS_MASK:
+            mask = true;
+            break;
+        default:
+            break;
+        }
+    }
+    bool vex = in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+               in->z.meta.category != ZYDIS_CATEGORY_BMI1 &&
+               in->z.meta.category != ZYDIS_CATEGORY_BMI2;
+    if (x87 && (mode & SOFT_MODE_NO_X87))
+        return false;
+    if (sse && (mode & SOFT_MODE_NO_SSE))
+        return false;
+    if (vex && (mode & SOFT_MODE_NO_AVX))
+        return false;
+    if ((mask || in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) &&
+        (mode & (SOFT_MODE_NO_AVX | SOFT_MODE_NO_AVX512)))
+        return false;
+    return true;
+}
+
+/* Operands that the rewriter understands: general and vector registers, immediates, at most one
+ * explicit memory operand; nothing hidden but flags, accumulator and what is named here. */
+static bool operands_copy(struct tr_insn *in)
+{
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &in->op[i];
+        bool hidden = op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
+
+        if (op->type == ZYDIS_OPERAND_TYPE_POINTER)
+            return false;
+        if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            if (hidden || op->visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT || in->memory ||
+                op->mem.type != ZYDIS_MEMOP_TYPE_MEM || op->size == 0 || op->size > 512 ||
+                op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+                return false;
+            in->memory = op;
+            continue;
+        }
+        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        switch (ZydisRegisterGetClass(op->reg.value)) {
+        case ZYDIS_REGCLASS_SEGMENT:
+        case ZYDIS_REGCLASS_CONTROL:
+        case ZYDIS_REGCLASS_DEBUG:
+        case ZYDIS_REGCLASS_TEST:
+        case ZYDIS_REGCLASS_TABLE:
+        case ZYDIS_REGCLASS_BOUND:
+            return false;
+        default:
+            break;
+        }
+        int gpr = tr_gpr(op->reg.value, NULL);
+        if (gpr >= 0 && op->encoding == ZYDIS_OPERAND_ENCODING_NONE) {
+            /* Fixed in the opcode: must live in the register of that name. */
+            if (gpr == MULL_RCX && !is_shift_by_cl(in) && !is_cmpxchg_wide(in))
+                return false;
+            if (gpr == MULL_RSP || gpr >= MULL_R8)
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool copies(const struct translation *t, struct tr_insn *in)
+{
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_BT: /* a register bit offset reaches beyond the operand */
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:
+        if (in->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            in->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
+            return false;
+        break;
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+        return false;
+    default:
+        break;
+    }
+    if (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+        in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX &&
+        in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX)
+        return false;
+    return category_copies(in) && operands_copy(in) && unit_enabled(t->mode, in);
+}
+
+static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
+{
+    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedOperand *op = in->op;
+    bool near64 = z->operand_width == 64 && z->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+
+    switch (z->meta.category) {
+    case ZYDIS_CATEGORY_NOP:
+        return z->mnemonic == ZYDIS_MNEMONIC_NOP ? TR_NOP : TR_EXEC;
+    case ZYDIS_CATEGORY_WIDENOP:
+    case ZYDIS_CATEGORY_PREFETCH:
+        return TR_NOP;
+    case ZYDIS_CATEGORY_CET:
+        return z->mnemonic == ZYDIS_MNEMONIC_ENDBR64 || z->mnemonic == ZYDIS_MNEMONIC_ENDBR32
+                   ? TR_NOP
+                   : TR_EXEC;
+    case ZYDIS_CATEGORY_COND_BR:
+        /* Jcc rel8 and rel32; not LOOPcc, JRCXZ, XBEGIN. */
+        if (near64 && ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf0) == 0x70) ||
+                       (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode & 0xf0) == 0x80)))
+            return TR_JCC;
+        return TR_EXEC_END;
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_CALL:
+        if (z->mnemonic != ZYDIS_MNEMONIC_JMP && z->mnemonic != ZYDIS_MNEMONIC_CALL)
+            return TR_EXEC_END;
+        if (!near64)
+            return TR_EXEC_END;
+        if (op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            return z->mnemonic == ZYDIS_MNEMONIC_JMP ? TR_JMP : TR_CALL;
+        if (op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            in->memory = &op[0];
+        else if (op[0].type != ZYDIS_OPERAND_TYPE_REGISTER || tr_gpr(op[0].reg.value, NULL) < 0)
+            return TR_EXEC_END;
+        return z->mnemonic == ZYDIS_MNEMONIC_JMP ? TR_JMP_INDIRECT : TR_CALL_INDIRECT;
+    case ZYDIS_CATEGORY_RET:
+        return z->mnemonic == ZYDIS_MNEMONIC_RET && near64 ? TR_RET : TR_EXEC_END;
+    case ZYDIS_CATEGORY_INTERRUPT:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+        return TR_EXEC_END;
+    case ZYDIS_CATEGORY_PUSH:
+        if (z->mnemonic != ZYDIS_MNEMONIC_PUSH || z->operand_width != 64)
+            return TR_EXEC;
+        if (op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            in->memory = &op[0];
+        else if (op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && tr_gpr(op[0].reg.value, NULL) < 0)
+            return TR_EXEC;
+        return TR_PUSH;
+    case ZYDIS_CATEGORY_POP:
+        return z->mnemonic == ZYDIS_MNEMONIC_POP && z->operand_width == 64 &&
+                       op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                       tr_gpr(op[0].reg.value, NULL) >= 0
+                   ? TR_POP_REG
+                   : TR_EXEC;
+    case ZYDIS_CATEGORY_MISC:
+        if (z->mnemonic == ZYDIS_MNEMONIC_LEA)
+            return TR_LEA;
+        if (z->mnemonic == ZYDIS_MNEMONIC_LEAVE && z->operand_width == 64)
+            return TR_LEAVE;
+        if (z->mnemonic == ZYDIS_MNEMONIC_UD2 || z->mnemonic == ZYDIS_MNEMONIC_UD1 ||
+            z->mnemonic == ZYDIS_MNEMONIC_UD0)
+            return TR_EXEC_END;
+        break;
+    case ZYDIS_CATEGORY_SYSTEM:
+        return z->mnemonic == ZYDIS_MNEMONIC_HLT ? TR_EXEC_END : TR_EXEC;
+    default:
+        break;
+    }
+    return copies(t, in) ? TR_COPY : TR_EXEC;
+}
+
+void tr_classify(const struct translation *t, struct tr_insn *in)
+{
+    const ZydisAccessedFlags *f = in->z.cpu_flags;
+
+    in->memory = NULL;
+    in->kind = kind_of(t, in);
+    if (in->kind == TR_EXEC || in->kind == TR_EXEC_END) {
+        in->flags_read = (uint32_t)SOFT_ARITH_FLAGS;
+        in->flags_written = 0;
+        return;
+    }
+    in->flags_read = f ? f->tested & (uint32_t)SOFT_ARITH_FLAGS : 0;
+    in->flags_written =
+        f ? (f->modified | f->set_0 | f->set_1 | f->undefined) & (uint32_t)SOFT_ARITH_FLAGS : 0;
+    /* A shift or rotate by zero leaves all flags alone. */
+    if (in->z.meta.category == ZYDIS_CATEGORY_SHIFT || in->z.meta.category == ZYDIS_CATEGORY_ROTATE)
+        in->flags_written = 0;
+}
+
+/* ---- Re-encoding ---- */
+
+/* Where each register field of one instruction points in the host, and what must be moved. */
+struct fields {
+    int reg, rm, vvvv, opcode; /* host register numbers, -1: as in the original */
+    bool high;                 /* AH..BH is used: no REX allowed */
+    bool rex_byte;             /* a byte register that needs REX (SPL..DIL) */
+    unsigned moves;
+    struct {
+        uint8_t guest, host;
+        bool load, store;
+    } move[3];
+};
+
+static bool writes(const ZydisDecodedOperand *op)
+{
+    return (op->actions & (ZYDIS_OPERAND_ACTION_MASK_WRITE)) != 0;
+}
+
+/* Must the old value be there? Reads, partial writes and conditional writes need it. */
+static bool needs_old(const ZydisDecodedOperand *op)
+{
+    return (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ) || op->size < 32 ||
+           (op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE);
+}
+
+/* Choose a host register for a register operand; parked ones get a scratch register. */
+static int place(struct fields *f, const ZydisDecodedOperand *op, unsigned guest, uint8_t *pool,
+                 unsigned *pool_count)
+{
+    bool temporary = tr_host_of[guest] == H_NONE || (f->high && guest == MULL_RCX);
+    if (!temporary)
+        return tr_host_of[guest];
+
+    unsigned i = 0;
+    while (i < f->moves && f->move[i].guest != guest)
+        i++;
+    if (i == f->moves) {
+        if (f->moves == 3)
+            return -2;
+        uint8_t host;
+        if (guest == MULL_RCX) {
+            host = H_RCX;
+        } else {
+            if (*pool_count == 0)
+                return -2;
+            host = pool[--*pool_count];
+        }
+        f->move[i].guest = (uint8_t)guest;
+        f->move[i].host = host;
+        f->move[i].load = f->move[i].store = false;
+        f->moves++;
+    }
+    f->move[i].load |= needs_old(op);
+    f->move[i].store |= writes(op);
+    return f->move[i].host;
+}
+
+static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken)
+{
+    uint8_t pool[3];
+    unsigned pool_count = 0;
+
+    f->reg = f->rm = f->vvvv = f->opcode = -1;
+    f->high = f->rex_byte = false;
+    f->moves = 0;
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        bool high;
+        if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            tr_gpr(in->op[i].reg.value, &high) >= 0)
+            f->high |= high;
+    }
+    /* The last one is taken first. With memory, R10 (RCX if no REX is allowed) is the address. */
+    if (!rcx_taken && !f->high)
+        pool[pool_count++] = H_RCX;
+    if (!in->memory)
+        pool[pool_count++] = H_R10;
+    pool[pool_count++] = H_R11;
+
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &in->op[i];
+        bool high;
+        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        int gpr = tr_gpr(op->reg.value, &high);
+        if (gpr < 0 || op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
+            continue;
+        int host = place(f, op, (unsigned)gpr, pool, &pool_count);
+        if (host < 0)
+            return false;
+        if (high)
+            host += 4; /* AH is number 4 */
+        else if (op->size == 8 && host >= 4 && host < 8)
+            f->rex_byte = true;
+        switch (op->encoding) {
+        case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+            f->reg = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+            f->rm = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_NDSNDD:
+            f->vvvv = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_OPCODE:
+            f->opcode = host;
+            break;
+        default:
+            return false;
+        }
+    }
+    if (f->high) {
+        /* RCX may be the address or the moved guest RCX, not both; and no REX at all. */
+        for (unsigned i = 0; i < f->moves; i++) {
+            if (f->move[i].host != H_RCX || in->memory)
+                return false;
+        }
+        if (rcx_taken || f->rex_byte || f->reg > 7 || f->rm > 7 || f->opcode > 7)
+            return false;
+    }
+    return true;
+}
+
+/* ModRM with the memory operand as [base], or the register form. */
+static void emit_modrm(struct emit *e, const struct tr_insn *in, unsigned reg, unsigned rm,
+                       int base)
+{
+    if (base >= 0)
+        emit8(e, (uint8_t)((reg & 7) << 3 | ((unsigned)base & 7)));
+    else
+        emit8(e, (uint8_t)(in->z.raw.modrm.mod << 6 | (reg & 7) << 3 | (rm & 7)));
+}
+
+/* Everything behind ModRM, SIB and displacement: immediates. */
+static void emit_tail(struct emit *e, const struct tr_insn *in)
+{
+    unsigned i = in->z.length;
+    if (in->z.attributes & ZYDIS_ATTRIB_HAS_MODRM)
+        i = in->z.raw.modrm.offset + 1u + (in->z.raw.sib.offset ? 1 : 0) + in->z.raw.disp.size / 8u;
+    else if (in->z.raw.imm[0].size)
+        i = in->z.raw.imm[0].offset;
+    for (; i < in->z.length; i++)
+        emit8(e, in->bytes[i]);
+}
+
+static void reencode_legacy(struct emit *e, const struct tr_insn *in, const struct fields *f,
+                            int base)
+{
+    const uint8_t *b = in->bytes;
+    unsigned i = 0;
+    uint8_t rex = 0;
+
+    for (; i < in->z.raw.prefix_count; i++) {
+        uint8_t p = b[i];
+        if ((p & 0xf0) == 0x40)
+            rex = p;
+        else if (p == 0x66 || p == 0xf2 || p == 0xf3 || p == 0xf0)
+            emit8(e, p);
+    }
+    bool has_modrm = in->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
+    unsigned reg = in->z.raw.modrm.reg | (rex & 4) << 1;
+    unsigned rm = in->z.raw.modrm.rm | (rex & 1) << 3;
+    unsigned opcode_reg = 0;
+    unsigned opcode_end = has_modrm               ? in->z.raw.modrm.offset
+                          : in->z.raw.imm[0].size ? in->z.raw.imm[0].offset
+                                                  : in->z.length;
+    if (f->reg >= 0)
+        reg = (unsigned)f->reg;
+    if (f->rm >= 0)
+        rm = (unsigned)f->rm;
+    if (f->opcode >= 0)
+        opcode_reg = (unsigned)f->opcode;
+
+    uint8_t new_rex = rex & 8;
+    if (has_modrm) {
+        new_rex |= (reg & 8) >> 1;
+        new_rex |= base >= 0 ? (base & 8) >> 3 : (rm & 8) >> 3;
+    } else if (f->opcode >= 0) {
+        new_rex |= (opcode_reg & 8) >> 3;
+    }
+    if (new_rex || f->rex_byte || (rex && !f->high))
+        emit8(e, 0x40 | new_rex);
+    for (; i < opcode_end; i++) {
+        uint8_t op = b[i];
+        if (f->opcode >= 0 && i == opcode_end - 1)
+            op = (uint8_t)((op & ~7u) | (opcode_reg & 7));
+        emit8(e, op);
+    }
+    if (has_modrm)
+        emit_modrm(e, in, reg, rm, base);
+    emit_tail(e, in);
+}
+
+static void reencode_vex(struct emit *e, const struct tr_insn *in, const struct fields *f, int base)
+{
+    const uint8_t *b = in->bytes + in->z.raw.vex.offset;
+    bool three = b[0] == 0xc4;
+    /* All as in the three-byte form: R X B mmmmm, W vvvv L pp; R, X, B, vvvv inverted. */
+    uint8_t p1 = three ? b[1] : (uint8_t)((b[1] & 0x80) | 0x61);
+    uint8_t p2 = three ? b[2] : (uint8_t)(b[1] & 0x7f);
+    unsigned reg = in->z.raw.modrm.reg | (p1 & 0x80 ? 0 : 8);
+    unsigned rm = in->z.raw.modrm.rm | (p1 & 0x20 ? 0 : 8);
+
+    if (f->reg >= 0)
+        reg = (unsigned)f->reg;
+    if (f->rm >= 0)
+        rm = (unsigned)f->rm;
+    if (f->vvvv >= 0)
+        p2 = (uint8_t)((p2 & ~0x78u) | (~(unsigned)f->vvvv & 15) << 3);
+    unsigned b_bit = base >= 0 ? (unsigned)base & 8 : rm & 8;
+    emit8(e, 0xc4);
+    emit8(e, (uint8_t)((p1 & 0x1f) | (reg & 8 ? 0 : 0x80) | 0x40 | (b_bit ? 0 : 0x20)));
+    emit8(e, p2);
+    emit8(e, b[three ? 3 : 2]);
+    if (in->z.attributes & ZYDIS_ATTRIB_HAS_MODRM)
+        emit_modrm(e, in, reg, rm, base);
+    emit_tail(e, in);
+}
+
+static void reencode_evex(struct emit *e, const struct tr_insn *in, const struct fields *f,
+                          int base)
+{
+    const uint8_t *b = in->bytes + in->z.raw.evex.offset;
+    /* 62, R X B R' 0 mmm, W vvvv 1 pp, z L'L b V' aaa; R, X, B, R', vvvv, V' inverted. */
+    uint8_t p0 = b[1], p1 = b[2];
+    unsigned reg = in->z.raw.modrm.reg;
+    unsigned rm = in->z.raw.modrm.rm;
+
+    if (f->reg >= 0) {
+        reg = (unsigned)f->reg;
+        p0 = (uint8_t)((p0 & ~0x90u) | (reg & 8 ? 0 : 0x80) | 0x10);
+    }
+    if (base >= 0) {
+        p0 = (uint8_t)((p0 & ~0x60u) | 0x40 | (base & 8 ? 0 : 0x20));
+    } else if (f->rm >= 0) {
+        rm = (unsigned)f->rm;
+        p0 = (uint8_t)((p0 & ~0x60u) | 0x40 | (rm & 8 ? 0 : 0x20));
+    }
+    if (f->vvvv >= 0)
+        p1 = (uint8_t)((p1 & ~0x78u) | (~(unsigned)f->vvvv & 15) << 3);
+    emit8(e, 0x62);
+    emit8(e, p0);
+    emit8(e, p1);
+    emit8(e, b[3]);
+    emit8(e, b[4]);
+    emit_modrm(e, in, reg, rm, base);
+    emit_tail(e, in);
+}
+
+/* Bytes that the operand may touch: never less than the host's instruction does. */
+static unsigned access_size(const struct tr_insn *in)
+{
+    unsigned size = in->memory->size / 8u;
+    if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
+        in->z.avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID)
+        size = in->memory->element_size / 8u > 8 ? 64 : 8;
+    return size;
+}
+
+bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
+{
+    struct fields f;
+    bool rcx_taken = is_shift_by_cl(in) || is_cmpxchg_wide(in);
+    int base = -1;
+
+    if (!assign(in, &f, rcx_taken))
+        return false;
+    if (in->memory) {
+        tr_emit_address(t, in, in->memory);
+        tr_emit_check(t, access_size(in), writes(in->memory), in->flags_live);
+        base = H_R10;
+        if (f.high) {
+            emit_mov_reg(&t->e, H_RCX, H_R10);
+            base = H_RCX;
+        }
+    }
+    if (rcx_taken)
+        emit_mov_reg(&t->e, H_RCX, (unsigned)tr_host_of[MULL_RCX]);
+    for (unsigned i = 0; i < f.moves; i++) {
+        if (f.move[i].load)
+            tr_emit_get(t, f.move[i].host, f.move[i].guest);
+    }
+    switch (in->z.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        reencode_vex(&t->e, in, &f, base);
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+        reencode_evex(&t->e, in, &f, base);
+        break;
+    default:
+        reencode_legacy(&t->e, in, &f, base);
+        break;
+    }
+    for (unsigned i = 0; i < f.moves; i++) {
+        if (f.move[i].store)
+            tr_emit_put(t, f.move[i].guest, f.move[i].host);
+    }
+    return true;
+}
+
+bool tr_emit_lea(struct translation *t, const struct tr_insn *in)
+{
+    const ZydisDecodedOperandMem *m = &in->op[1].mem;
+    int dst = tr_gpr(in->op[0].reg.value, NULL);
+    int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
+
+    if (in->op[0].size == 16 || dst < 0)
+        return false;
+    /* All in host registers: one instruction. A 32-bit result needs no 64-bit sum. */
+    if (tr_host_of[dst] >= 0 && base >= 0 && tr_host_of[base] >= 0 &&
+        (index < 0 || tr_host_of[index] >= 0) &&
+        (in->z.address_width == 64 || in->op[0].size == 32)) {
+        emit_op_mem(&t->e, 0, in->op[0].size == 64, 0x8d, (unsigned)tr_host_of[dst],
+                    tr_host_of[base], index < 0 ? H_NONE : tr_host_of[index], m->scale,
+                    (int32_t)m->disp.value);
+        return true;
+    }
+    tr_emit_address(t, in, &in->op[1]);
+    if (in->op[0].size == 32)
+        emit_op_reg(&t->e, false, 0x89, H_R10, H_R10); /* mov r10d, r10d */
+    tr_emit_put(t, (unsigned)dst, H_R10);
+    return true;
+}

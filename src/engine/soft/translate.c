@@ -1,0 +1,215 @@
+/*
+ * The translator's first tier: one basic block, decoded with Zydis, at once. Walks guest code from
+ * RIP to a control transfer or the end of the page, finds which accesses must keep the flags, and
+ * emits. Runs under the cache's lock with the vectors parked.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/soft/decode.h"
+#include "engine/soft/translate.h"
+
+/* No block is larger: 48 instructions of at most two checks, a copy and their slow paths each. */
+#define BLOCK_MAX_CODE 24576
+
+static bool ends_block(enum tr_kind kind)
+{
+    switch (kind) {
+    case TR_EXEC_END:
+    case TR_JMP:
+    case TR_JCC:
+    case TR_CALL:
+    case TR_JMP_INDIRECT:
+    case TR_CALL_INDIRECT:
+    case TR_RET:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Decode to the end of the block. @return false: not even the first instruction. */
+static bool decode_block(struct translation *t, const uint8_t *code, unsigned available)
+{
+    ZydisDecoder decoder;
+    unsigned at = 0;
+
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    while (t->count < SOFT_BLOCK_MAX_INSNS && at < available) {
+        struct tr_insn *in = &t->insn[t->count];
+        unsigned n = available - at < 15 ? available - at : 15;
+
+        /* Another vCPU may be writing these bytes: decode and copy the same ones. */
+        memcpy(in->bytes, code + at, n);
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, in->bytes, n, &in->z, in->op)))
+            break;
+        in->rip = t->rip + at;
+        tr_classify(t, in);
+        at += in->z.length;
+        t->count++;
+        if (ends_block(in->kind))
+            break;
+    }
+    return t->count > 0;
+}
+
+/* Backward over the block: which flags must survive the check in front of each access? */
+static void find_live_flags(struct translation *t)
+{
+    uint32_t live = (uint32_t)SOFT_ARITH_FLAGS;
+
+    for (unsigned i = t->count; i-- > 0;) {
+        struct tr_insn *in = &t->insn[i];
+        live = (live & ~in->flags_written) | in->flags_read;
+        in->flags_live = live != 0;
+    }
+}
+
+/* The three entries: verify the address (indirect jumps), poll for events, or neither. */
+static void emit_entries(struct translation *t)
+{
+    struct emit *e = &t->e;
+    struct soft_block *b = t->block;
+
+    uint8_t *leave = e->p;
+    emit_mov_imm(e, H_R10, t->rip);
+    emit_jmp(e, t->cache->glue.poll);
+
+    b->indirect = emit_here(e);
+    uint64_t minus = 0 - t->rip;
+    if ((int64_t)minus == (int32_t)minus) {
+        emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)minus);
+    } else {
+        emit_mov_imm(e, H_RCX, minus);
+        emit_lea(e, H_RCX, H_RCX, H_R10, 1, 0);
+    }
+    uint8_t *same = emit_jrcxz(e);
+    emit_jmp(e, t->cache->glue.jump);
+    emit_patch8(e, same);
+
+    b->polled = emit_here(e);
+    emit_load_gs(e, H_RCX, TR_OFF(run_ok));
+    uint8_t *out = emit_jrcxz(e);
+    if (!e->overflow)
+        *out = (uint8_t)(leave - (out + 1));
+    b->body = emit_here(e);
+}
+
+static void emit_insn(struct translation *t, const struct tr_insn *in)
+{
+    switch (in->kind) {
+    case TR_NOP:
+        return;
+    case TR_COPY:
+        if (tr_emit_copy(t, in))
+            return;
+        break;
+    case TR_LEA:
+        if (tr_emit_lea(t, in))
+            return;
+        break;
+    case TR_PUSH:
+    case TR_POP_REG:
+    case TR_LEAVE:
+        tr_emit_stack(t, in);
+        return;
+    case TR_EXEC:
+    case TR_EXEC_END:
+        break;
+    default:
+        tr_emit_control(t, in);
+        return;
+    }
+    tr_emit_exec(t, in);
+}
+
+static void emit_block(struct translation *t)
+{
+    struct soft_block *b = t->block;
+
+    b->start = emit_here(&t->e);
+    emit_entries(t);
+    for (unsigned i = 0; i < t->count && !t->full; i++) {
+        b->map[i].guest = (uint16_t)(t->insn[i].rip - t->rip);
+        b->map[i].host = (uint16_t)(emit_here(&t->e) - b->start);
+        emit_insn(t, &t->insn[i]);
+    }
+    const struct tr_insn *last = &t->insn[t->count - 1];
+    b->guest_size = (uint16_t)(last->rip + last->z.length - t->rip);
+    if (!ends_block(last->kind) && !t->full)
+        tr_emit_goto(t, last->rip + last->z.length);
+    if (!t->full)
+        tr_emit_cold(t);
+    b->end = emit_here(&t->e);
+}
+
+/* Mark the page as holding code: from now on every write to it is seen. */
+static void watch_page(struct soft_vm *vm, const struct soft_page *page)
+{
+    _Atomic uint8_t *flags = &page->ram->flags[(page->gpa - page->ram->gpa) >> MULL_PAGE_SHIFT];
+
+    if (!(atomic_fetch_or(flags, MULL_PAGE_CODE) & MULL_PAGE_CODE))
+        soft_tlb_protect(vm, page->ram, page->gpa & MULL_PAGE_MASK);
+}
+
+static struct soft_block *translate(struct translation *t, const struct soft_page *page)
+{
+    struct soft_cache *c = t->cache;
+    unsigned available = (unsigned)(MULL_PAGE_SIZE - (t->rip & ~MULL_PAGE_MASK));
+
+    if (c->size - c->used < BLOCK_MAX_CODE || c->blocks >= c->blocks_max)
+        goto full;
+    watch_page(t->cpu->vm, page);
+    if (!decode_block(t, page->host, available))
+        return NULL;
+    find_live_flags(t);
+
+    t->block = soft_cache_alloc(c, sizeof(*t->block) + t->count * sizeof(t->block->map[0]));
+    if (!t->block)
+        goto full;
+    memset(t->block, 0, sizeof(*t->block));
+    t->block->gpa = page->gpa;
+    t->block->rip = t->rip;
+    t->block->mode = t->mode;
+    t->block->insns = (uint16_t)t->count;
+
+    t->e = (struct emit){.p = c->rw + c->used,
+                         .limit = c->rw + c->used + BLOCK_MAX_CODE,
+                         .rx = c->rx - c->rw,
+                         .overflow = false};
+    emit_block(t);
+    if (t->full || t->e.overflow)
+        goto full;
+    c->used = ((size_t)(t->e.p - c->rw) + 15) & ~(size_t)15;
+    soft_block_publish(c, t->block);
+    t->cpu->stats.blocks_translated++;
+    t->cpu->stats.guest_insns_translated += t->count;
+    return t->block;
+
+full:
+    atomic_store(&c->flush_wanted, 1);
+    return NULL;
+}
+
+struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
+                                        uint64_t rip)
+{
+    struct translation t;
+    struct soft_cache *c = cpu->vm->cache;
+    uint32_t mode = cpu->mode & SOFT_BLOCK_MODE;
+
+    soft_vectors_park(cpu);
+    t.cpu = cpu;
+    t.cache = c;
+    t.rip = rip;
+    t.mode = mode;
+    t.count = t.slow_count = t.edge_count = t.far_count = 0;
+    t.full = false;
+
+    soft_cache_lock(c);
+    struct soft_block *b = soft_block_find(c, page->gpa, rip, mode);
+    if (!b)
+        b = translate(&t, page);
+    soft_cache_unlock(c);
+    return b;
+}

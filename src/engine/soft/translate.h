@@ -1,0 +1,119 @@
+/*
+ * Inside the translator: one decoded guest instruction on its way to host code, and the state of
+ * the block being made. translate.c walks the block, rewrite.c re-encodes copied instructions,
+ * lower.c emits the memory checks and control flow.
+ */
+#ifndef MULL_SOFT_TRANSLATE_H
+#define MULL_SOFT_TRANSLATE_H
+
+#include <Zydis/Zydis.h>
+
+#include "engine/soft/cache.h"
+#include "engine/soft/emit.h"
+
+/* How an instruction is translated. */
+enum tr_kind {
+    TR_EXEC,     /* in C, through a site */
+    TR_EXEC_END, /* in C, and the block ends: it always goes elsewhere */
+    TR_COPY,     /* re-encoded */
+    TR_LEA,
+    TR_NOP,
+    TR_PUSH,
+    TR_POP_REG,
+    TR_LEAVE,
+    TR_JMP,
+    TR_JCC,
+    TR_CALL,
+    TR_JMP_INDIRECT,
+    TR_CALL_INDIRECT,
+    TR_RET,
+};
+
+struct tr_insn {
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    uint8_t bytes[15];
+    enum tr_kind kind;
+    const ZydisDecodedOperand *memory; /* the explicit memory operand, or NULL */
+    uint64_t rip;
+    uint32_t flags_read;    /* arithmetic flags the instruction depends on */
+    uint32_t flags_written; /* flags it surely overwrites */
+    bool flags_live;        /* some flag must survive until the instruction has executed */
+};
+
+/* A forward jump to code at the end of the block. */
+struct tr_slow {
+    uint8_t *from;  /* writable address of the rel32 */
+    uint8_t *retry; /* executable address */
+    uint32_t info;  /* size | write << 8 */
+};
+
+#define TR_MAX_SLOW (SOFT_BLOCK_MAX_INSNS * 2)
+
+struct translation {
+    struct soft_cpu *cpu;
+    struct soft_cache *cache;
+    struct emit e;
+    struct soft_block *block;
+    uint64_t rip; /* of the block */
+    uint32_t mode;
+    unsigned count;
+    struct tr_insn insn[SOFT_BLOCK_MAX_INSNS];
+    unsigned slow_count;
+    struct tr_slow slow[TR_MAX_SLOW];
+    unsigned edge_count;
+    struct soft_edge *edge[2];
+    unsigned far_count; /* Jcc out of the page */
+    struct {
+        uint8_t *from;
+        uint64_t rip;
+    } far[1];
+    bool full; /* the arena is full */
+};
+
+/* Guest general register -> host register, H_NONE: in memory. */
+extern const int8_t tr_host_of[16];
+
+/** GPR number of a Zydis register, -1: not one. @high: AH, CH, DH or BH. */
+int tr_gpr(ZydisRegister reg, bool *high);
+
+/** Decide how to translate (sets kind, memory, flags). */
+void tr_classify(const struct translation *t, struct tr_insn *in);
+
+/** Emit a TR_COPY instruction, its memory operand checked first. @return false: it cannot be
+ *  copied (nothing was emitted): execute it in C. */
+bool tr_emit_copy(struct translation *t, const struct tr_insn *in);
+
+/** Emit LEA. */
+bool tr_emit_lea(struct translation *t, const struct tr_insn *in);
+
+/* ---- lower.c ---- */
+
+/** R10 = linear address of a memory operand. Clobbers RCX, R11; leaves flags alone. */
+void tr_emit_address(struct translation *t, const struct tr_insn *in,
+                     const ZydisDecodedOperand *op);
+
+/** R10 = linear address -> R10 = host address, or the slow path. Clobbers RCX, R11, and the flags
+ *  unless @flags_live. */
+void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_live);
+
+/** Load or store a guest register by number, wherever it lives. Flags untouched. */
+void tr_emit_get(struct translation *t, unsigned host, unsigned guest);
+void tr_emit_put(struct translation *t, unsigned guest, unsigned host);
+
+/** Emit an instruction that is executed in C. */
+void tr_emit_exec(struct translation *t, const struct tr_insn *in);
+
+/** Emit the other kinds. */
+void tr_emit_stack(struct translation *t, const struct tr_insn *in);
+void tr_emit_control(struct translation *t, const struct tr_insn *in);
+
+/** Jump to guest address @rip: chained inside the page, through the jump table outside. */
+void tr_emit_goto(struct translation *t, uint64_t rip);
+
+/** The cold code behind the block: slow paths, unchained edges. */
+void tr_emit_cold(struct translation *t);
+
+#define TR_OFF(member) ((uint32_t)offsetof(struct soft_cpu, member))
+
+#endif
