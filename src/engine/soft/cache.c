@@ -191,7 +191,7 @@ static void drop(struct soft_cache *cache, struct soft_block *b)
 void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
 {
     struct soft_cache *cache = vm->cache;
-    const struct mull_ram *ram = mull_memory_find_ram(vm->memory, gpa);
+    const struct mull_ram *ram = soft_find_ram(vm, gpa);
     struct soft_block **list = page_list(cache, gpa);
 
     if (!list || !ram)

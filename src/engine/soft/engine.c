@@ -233,6 +233,7 @@ static void soft_vcpu_destroy(struct mull_vcpu *handle)
     __atomic_store_n(&cpu->vm->cpu[cpu->index], NULL, __ATOMIC_RELEASE);
     soft_exec_fini(cpu);
     free(cpu->private_run);
+    unmap(cpu->signal_stack, SOFT_SIGNAL_STACK);
     free((void *)cpu->cpuid);
     memcpy(window, cpu->window, sizeof(window));
     for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
@@ -266,8 +267,10 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
     struct mull_cpuid *copy = malloc(sizeof(*copy));
     cpu->private_run = calloc(1, soft_run_state_size());
     cpu->cpuid = copy;
-    r = copy && cpu->private_run ? soft_exec_init(cpu, err)
-                                 : mull_fail(err, ENOMEM, "soft engine: out of memory");
+    cpu->signal_stack = map_zero(SOFT_SIGNAL_STACK);
+    r = copy && cpu->private_run && cpu->signal_stack
+            ? soft_exec_init(cpu, err)
+            : mull_fail(err, ENOMEM, "soft engine: out of memory");
     if (r < 0) {
         soft_vcpu_destroy((struct mull_vcpu *)cpu);
         return r;

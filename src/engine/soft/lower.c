@@ -3,6 +3,7 @@
  * access, the stack, control flow, and the cold code behind a block. Knows which scratch registers
  * live how long; see glue.c for the register map.
  */
+#include "engine/soft/decode.h"
 #include "engine/soft/translate.h"
 
 #define WINDOW_OFF(member) ((uint32_t)offsetof(struct soft_window, member))

@@ -306,7 +306,7 @@ void *soft_on_chain(struct soft_cpu *cpu)
     uint64_t gpa = (from->gpa & MULL_PAGE_MASK) | (edge->rip & ~MULL_PAGE_MASK);
     struct soft_block *to = soft_block_find(cache, gpa, edge->rip, from->mode);
     if (!to) {
-        const struct mull_ram *ram = mull_memory_find_ram(cpu->vm->memory, gpa);
+        const struct mull_ram *ram = soft_find_ram(cpu->vm, gpa);
         struct soft_page page = {.gpa = gpa, .ram = ram};
         page.host = ram ? ram->host + (gpa - ram->gpa) : NULL;
         if (page.host)
@@ -488,7 +488,7 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
 {
     exit->error.code = 0;
     exit->error.message[0] = 0;
-    if (soft_fault_handlers(cpu, &exit->error) < 0) {
+    if (soft_fault_enter(cpu, &exit->error) < 0) {
         exit->reason = MULL_EXIT_FAILED;
         return;
     }
@@ -533,4 +533,5 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
         }
     }
     soft_vectors_park(cpu);
+    soft_fault_leave(cpu);
 }

@@ -28,7 +28,11 @@ void soft_signal(struct soft_cpu *cpu, enum mull_signal signal, unsigned arg);
 void soft_flags_from_glue(struct soft_cpu *cpu);
 void soft_flags_to_glue(struct soft_cpu *cpu);
 
-/** Install the process's fault handlers (once) and this thread's alternate stack. */
-int soft_fault_handlers(struct soft_cpu *cpu, struct mull_error *err);
+#define SOFT_SIGNAL_STACK (64u << 10)
+
+/** Before a thread runs translated code, and after: the process's fault handlers (installed once)
+ *  find the thread's vCPU and its alternate stack, because translated code has the guest's RSP. */
+int soft_fault_enter(struct soft_cpu *cpu, struct mull_error *err);
+void soft_fault_leave(struct soft_cpu *cpu);
 
 #endif

@@ -122,23 +122,22 @@ static void install(void)
     }
 }
 
-int soft_fault_handlers(struct soft_cpu *cpu, struct mull_error *err)
+int soft_fault_enter(struct soft_cpu *cpu, struct mull_error *err)
 {
-    /* Translated code runs with the guest's RSP: handlers must never use it. */
-    const size_t size = 256 * 1024;
-    stack_t old;
+    stack_t ss = {.ss_sp = cpu->signal_stack, .ss_size = SOFT_SIGNAL_STACK};
 
     pthread_once(&handlers_once, install);
     if (handlers_error)
         return mull_fail(err, handlers_error, "soft engine: installing fault handlers: %s",
                          strerror(handlers_error));
-    if (sigaltstack(NULL, &old) == 0 && (old.ss_flags & SS_DISABLE || old.ss_size < size)) {
-        void *stack = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        stack_t ss = {.ss_sp = stack, .ss_size = size};
-        if (stack == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
-            return mull_fail(err, errno, "soft engine: signal stack: %s", strerror(errno));
-    }
+    if (sigaltstack(&ss, &cpu->signal_stack_before) < 0)
+        return mull_fail(err, errno, "soft engine: signal stack: %s", strerror(errno));
     current = cpu;
     return 0;
+}
+
+void soft_fault_leave(struct soft_cpu *cpu)
+{
+    current = NULL;
+    sigaltstack(&cpu->signal_stack_before, NULL);
 }

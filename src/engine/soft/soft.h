@@ -14,6 +14,7 @@
 #ifndef MULL_SOFT_SOFT_H
 #define MULL_SOFT_SOFT_H
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -226,6 +227,8 @@ struct soft_cpu {
 
     /* run.c */
     void *private_run;
+    void *signal_stack; /* host faults in translated code are handled on it */
+    stack_t signal_stack_before;
     uint64_t jump_miss;                 /* what an empty jump table slot holds */
     uint32_t jump_mode[SOFT_WIN_COUNT]; /* the mode each window's jump table was filled for */
     void *exec_state;                   /* exec.c */
@@ -455,5 +458,15 @@ struct soft_vm {
     /* Page-crossing or MMIO locked accesses take this; see exec.c. */
     _Atomic uint32_t split_lock;
 };
+
+/** mull_memory_find_ram() for code that runs with live vectors. */
+static inline const struct mull_ram *soft_find_ram(const struct soft_vm *vm, uint64_t gpa)
+{
+    for (unsigned i = 0; i < vm->ram_count; i++) {
+        if (gpa - vm->ram[i].gpa < vm->ram[i].size)
+            return &vm->ram[i];
+    }
+    return NULL;
+}
 
 #endif

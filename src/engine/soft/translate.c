@@ -34,7 +34,7 @@ static bool decode_block(struct translation *t, const uint8_t *code, unsigned av
     ZydisDecoder decoder;
     unsigned at = 0;
 
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    soft_decoder_init(&decoder, 64);
     while (t->count < SOFT_BLOCK_MAX_INSNS && at < available) {
         struct tr_insn *in = &t->insn[t->count];
         unsigned n = available - at < 15 ? available - at : 15;
