@@ -124,6 +124,9 @@ static inline bool mull_virtio_has(const struct mull_virtio *v, unsigned bit)
 /** Is the driver running, and are queues processed? Locked. */
 bool mull_virtio_running(const struct mull_virtio *v);
 
+/** Has the driver set DRIVER_OK, on a device that is neither broken nor being reset? Locked. */
+bool mull_virtio_driver_ok(const struct mull_virtio *v);
+
 /** The driver broke the rules: NEEDS_RESET, and silence until it resets. Locked. */
 void mull_virtio_broken(struct mull_virtio *v, const char *why);
 

@@ -51,7 +51,7 @@ bool mull_virtqueue_enable(struct mull_virtqueue *q)
         !range_ok(q->used, 4, RING_ENTRIES + 8ull * q->size + 2))
         return false;
     q->next_avail = q->next_used = q->signalled_used = 0;
-    q->signalled_valid = false;
+    q->signalled_valid = q->pushed = false;
     q->enabled = true;
     return true;
 }
@@ -63,7 +63,7 @@ void mull_virtqueue_clear(struct mull_virtqueue *q)
     q->enabled = q->resetting = false;
     q->desc = q->avail = q->used = 0;
     q->next_avail = q->next_used = q->signalled_used = 0;
-    q->signalled_valid = false;
+    q->signalled_valid = q->pushed = false;
 }
 
 /* ---- Taking chains ---- */
@@ -208,6 +208,7 @@ void mull_virtqueue_push(struct mull_virtqueue *q, uint16_t head, uint32_t writt
         return;
     }
     q->next_used++;
+    q->pushed = true;
 }
 
 /* Has the driver asked to hear of the buffers up to next_used? (2.7.7.1, 2.7.10) */
@@ -233,10 +234,9 @@ static bool driver_wants_interrupt(struct mull_virtqueue *q)
 
 void mull_virtqueue_signal(struct mull_virtqueue *q)
 {
-    if (!q->enabled || q->resetting || !mull_virtio_driver_ok(q->device))
+    if (!q->pushed || !q->enabled || q->resetting || !mull_virtio_driver_ok(q->device))
         return;
-    if (q->signalled_valid && q->signalled_used == q->next_used)
-        return;
+    q->pushed = false;
     if (driver_wants_interrupt(q))
         q->device->due_queues |= 1u << (q - q->device->queues);
 }

@@ -37,6 +37,7 @@ struct mull_virtqueue {
     uint16_t next_used;      /* the next entry of the used ring to fill */
     uint16_t signalled_used; /* next_used when we last thought of an interrupt */
     bool signalled_valid;
+    bool pushed; /* chains were given back since we last thought of an interrupt */
 
     uint32_t in_flight; /* chains taken and not given back; not saved: a quiet device has none */
 };
