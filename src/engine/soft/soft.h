@@ -231,7 +231,7 @@ struct soft_cpu {
     stack_t signal_stack_before;
     uint64_t jump_miss;                 /* what an empty jump table slot holds */
     uint32_t jump_mode[SOFT_WIN_COUNT]; /* the mode each window's jump table was filled for */
-    void *exec_state;                   /* exec.c */
+    struct soft_thunks *thunks;         /* thunk.c */
     bool irq_waiting;  /* irq_pending() may say yes: look when interrupts are enabled */
     bool code_changed; /* the instruction just executed wrote to translated code */
     bool step_once;    /* the next instruction has no translation: execute it in C */
@@ -360,15 +360,47 @@ struct soft_operand {
 #define SOFT_PREFIX_REP 0x01u   /* F3 */
 #define SOFT_PREFIX_REPNE 0x02u /* F2 */
 #define SOFT_PREFIX_LOCK 0x04u
+#define SOFT_PREFIX_FAR 0x08u /* no prefix: JMP, CALL or RET is a far one */
 
-struct soft_cpu;
 struct soft_insn;
 typedef enum soft_result (*soft_handler)(struct soft_cpu *cpu, const struct soft_insn *in);
+
+/** What state an instruction needs, and so how it may be unavailable (#UD, #NM). */
+enum soft_unit {
+    SOFT_UNIT_INTEGER,
+    SOFT_UNIT_VEX_INTEGER, /* general registers, VEX or XOP encoded: not in real mode */
+    SOFT_UNIT_X87,
+    SOFT_UNIT_MMX,
+    SOFT_UNIT_SSE,
+    SOFT_UNIT_AVX,
+    SOFT_UNIT_AVX512,
+};
+
+enum soft_encoding { SOFT_ENC_LEGACY, SOFT_ENC_VEX2, SOFT_ENC_VEX3, SOFT_ENC_EVEX };
+
+/** How to run an instruction natively (thunk.c, exec.c). */
+struct soft_native {
+    uint8_t unit;     /* enum soft_unit */
+    uint8_t encoding; /* enum soft_encoding */
+    uint8_t keep;     /* prefixes the copy needs: SOFT_KEEP_* */
+    uint8_t rex;      /* the REX byte, 0: none */
+    uint8_t opcode;   /* offset of the opcode, or of the VEX, XOP or EVEX prefix */
+    uint8_t modrm;    /* offset of ModRM, 0: none */
+    uint8_t tail;     /* offset of what follows the opcode, ModRM, SIB and displacement */
+    uint8_t sp;       /* fields that name RSP as an operand: SOFT_SP_* */
+    uint8_t flags;    /* SOFT_FLAGS_* */
+    uint8_t memory;   /* 1 + index of the memory operand in op[], 0: none */
+    uint8_t align;    /* alignment of the memory operand that #GP(0) enforces, 0: none */
+    uint8_t mask;     /* opmask register that suppresses faults of the memory operand, 0: none */
+    uint8_t element;  /* bytes in one element of the memory operand */
+    uint8_t vector;   /* vector length in bytes */
+    bool broadcast;   /* the memory operand is repeated over the vector */
+    uint16_t gprs;    /* general registers that are operands, one bit each */
+};
 
 /** One decoded instruction, all that is needed to execute it in C; independent of its address. */
 struct soft_insn {
     soft_handler handler;
-    void *thunk;       /* exec.c: host code that runs it natively, once made */
     uint16_t mnemonic; /* ZydisMnemonic */
     uint8_t length;
     uint8_t code_bits;    /* 16, 32, 64: the mode it was decoded in */
@@ -379,6 +411,7 @@ struct soft_insn {
     uint8_t operands; /* explicit ones, Intel order */
     uint8_t bytes[15];
     struct soft_operand op[5];
+    struct soft_native native;
 };
 
 /** Decode. @return 0; -EINVAL: not an instruction (#UD, or #GP if longer than 15 bytes); -EAGAIN:

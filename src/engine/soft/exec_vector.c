@@ -1,0 +1,335 @@
+/*
+ * Vector instructions whose memory operand is not one block: opmasks and vector masks (a masked-off
+ * element must not fault), gathers and scatters (element by element, restartable), and the
+ * byte-masked stores. Works on copies of single registers, made with thunks. Built without vector
+ * instructions.
+ */
+#include <Zydis/Zydis.h>
+
+#include "engine/soft/exec.h"
+#include "engine/soft/thunk.h"
+
+static unsigned vector_number(uint16_t reg)
+{
+    if (reg >= ZYDIS_REGISTER_ZMM0)
+        return reg - ZYDIS_REGISTER_ZMM0;
+    if (reg >= ZYDIS_REGISTER_YMM0)
+        return reg - ZYDIS_REGISTER_YMM0;
+    if (reg >= ZYDIS_REGISTER_XMM0)
+        return reg - ZYDIS_REGISTER_XMM0;
+    return reg - ZYDIS_REGISTER_MM0;
+}
+
+static enum soft_result opmask_read(struct soft_cpu *cpu, unsigned reg, unsigned elements,
+                                    uint64_t *mask)
+{
+    *mask = 0;
+    enum soft_result r = soft_thunk_opmask(cpu, false, reg, elements > 16 ? 64 : 16, mask);
+    if (elements < 64)
+        *mask &= (1ull << elements) - 1;
+    return r;
+}
+
+/* ---- Masked loads and stores ---- */
+
+/* Which elements of the memory operand does @in access? Bit i: the i-th in memory. */
+static enum soft_result accessed_elements(struct soft_cpu *cpu, const struct soft_insn *in,
+                                          const struct soft_operand *op, uint64_t *elements)
+{
+    unsigned count = op->size / in->native.element;
+    unsigned wide = in->native.broadcast ? in->native.vector / in->native.element : count;
+    uint64_t mask;
+    enum soft_result r = opmask_read(cpu, in->native.mask, wide, &mask);
+    if (r)
+        return r;
+    uint64_t all = count >= 64 ? ~0ull : (1ull << count) - 1;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_VPCOMPRESSB:
+    case ZYDIS_MNEMONIC_VPCOMPRESSW:
+    case ZYDIS_MNEMONIC_VPCOMPRESSD:
+    case ZYDIS_MNEMONIC_VPCOMPRESSQ:
+    case ZYDIS_MNEMONIC_VCOMPRESSPD:
+    case ZYDIS_MNEMONIC_VCOMPRESSPS:
+    case ZYDIS_MNEMONIC_VPEXPANDB:
+    case ZYDIS_MNEMONIC_VPEXPANDW:
+    case ZYDIS_MNEMONIC_VPEXPANDD:
+    case ZYDIS_MNEMONIC_VPEXPANDQ:
+    case ZYDIS_MNEMONIC_VEXPANDPD:
+    case ZYDIS_MNEMONIC_VEXPANDPS: { /* as many as there are bits, from the first on */
+        unsigned bits = (unsigned)__builtin_popcountll(mask & all);
+        *elements = bits >= 64 ? ~0ull : (1ull << bits) - 1;
+        return SOFT_NEXT;
+    }
+    default:
+        break;
+    }
+    if (in->native.broadcast)
+        *elements = mask ? all : 0;
+    else
+        *elements = mask & all;
+    return SOFT_NEXT;
+}
+
+static enum soft_result copy_in(struct soft_cpu *cpu, uint8_t *copy, uint64_t va, unsigned count,
+                                unsigned size, uint64_t elements)
+{
+    for (unsigned i = 0; i < count; i++) {
+        enum soft_result r = SOFT_NEXT;
+        if (elements >> i & 1)
+            r = soft_read(cpu, va + i * size, copy + i * size, size, SOFT_READ);
+        if (r)
+            return r;
+    }
+    return SOFT_NEXT;
+}
+
+static enum soft_result probe_out(struct soft_cpu *cpu, uint64_t va, unsigned count, unsigned size,
+                                  uint64_t elements)
+{
+    for (unsigned i = 0; i < count; i++) {
+        enum soft_result r = SOFT_NEXT;
+        if (elements >> i & 1)
+            r = soft_probe(cpu, va + i * size, size, SOFT_WRITE);
+        if (r)
+            return r;
+    }
+    return SOFT_NEXT;
+}
+
+static enum soft_result copy_out(struct soft_cpu *cpu, const uint8_t *copy, uint64_t va,
+                                 unsigned count, unsigned size, uint64_t elements)
+{
+    for (unsigned i = 0; i < count; i++) {
+        enum soft_result r = SOFT_NEXT;
+        if (elements >> i & 1)
+            r = soft_write(cpu, va + i * size, copy + i * size, size, SOFT_WRITE);
+        if (r)
+            return r;
+    }
+    return SOFT_NEXT;
+}
+
+static enum soft_result run_elements(struct soft_cpu *cpu, const struct soft_insn *in,
+                                     const struct soft_operand *op, uint64_t va, unsigned size,
+                                     uint64_t elements)
+{
+    unsigned count = op->size / size;
+    uint8_t *copy = cpu->thunks->bounce + (va & 63);
+    enum soft_result r;
+
+    if (op->access == SOFT_READ) {
+        r = copy_in(cpu, copy, va, count, size, elements);
+        return r ? r : soft_thunk_run(cpu, in, copy);
+    }
+    r = probe_out(cpu, va, count, size, elements);
+    if (!r)
+        r = soft_thunk_run(cpu, in, copy);
+    return r ? r : copy_out(cpu, copy, va, count, size, elements);
+}
+
+enum soft_result soft_run_masked(struct soft_cpu *cpu, const struct soft_insn *in,
+                                 const struct soft_operand *op, uint64_t va)
+{
+    uint64_t elements;
+    unsigned size = in->native.element;
+    if (!size || op->size % size)
+        return soft_raise(cpu, SOFT_UD);
+    enum soft_result r = accessed_elements(cpu, in, op, &elements);
+    return r ? r : run_elements(cpu, in, op, va, size, elements);
+}
+
+/* VMASKMOVPS, VPMASKMOVD...: the sign bits of the second operand are the mask. */
+enum soft_result soft_exec_mask_move(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    const struct soft_operand *op = &in->op[in->native.memory - 1];
+    unsigned size =
+        in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD || in->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ ? 8
+                                                                                               : 4;
+    uint8_t mask[64] __attribute__((aligned(64)));
+    uint64_t elements = 0, va;
+
+    enum soft_result r = soft_check_unit(cpu, in);
+    if (!r)
+        r = soft_operand_address(cpu, in, op, op->access, &va);
+    if (r)
+        return r;
+    void *host = soft_direct(cpu, va, op->size, op->access == SOFT_READ ? SOFT_READ : SOFT_WRITE);
+    if (host) {
+        r = soft_thunk_run(cpu, in, host);
+        return r ? r : soft_done(cpu, in);
+    }
+    r = soft_thunk_vector(cpu, false, vector_number(in->op[1].reg), op->size, mask);
+    if (r)
+        return r;
+    for (unsigned i = 0; i < op->size / size; i++)
+        elements |= (uint64_t)(mask[i * size + size - 1] >> 7) << i;
+    r = run_elements(cpu, in, op, va, size, elements);
+    return r ? r : soft_done(cpu, in);
+}
+
+/* MASKMOVQ, MASKMOVDQU: bytes of the first register to DS:rDI where the second's sign is set. */
+enum soft_result soft_exec_mask_bytes(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    uint8_t value[64] __attribute__((aligned(64))), mask[64] __attribute__((aligned(64)));
+    const struct soft_operand *op = &in->op[in->operands - 1];
+    unsigned size = in->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
+    uint64_t va;
+
+    enum soft_result r = soft_check_unit(cpu, in);
+    if (!r && op->kind != SOFT_OP_MEM)
+        r = soft_raise(cpu, SOFT_UD);
+    if (!r)
+        r = soft_linear(cpu, op->seg, soft_operand_offset(cpu, in, op, 0), size, SOFT_WRITE, &va);
+    if (!r)
+        r = soft_thunk_vector(cpu, false, vector_number(in->op[0].reg), size == 8 ? 8 : 16, value);
+    if (!r)
+        r = soft_thunk_vector(cpu, false, vector_number(in->op[1].reg), size == 8 ? 8 : 16, mask);
+    if (r)
+        return r;
+    uint64_t elements = 0;
+    for (unsigned i = 0; i < size; i++)
+        elements |= (uint64_t)(mask[i] >> 7) << i;
+    r = probe_out(cpu, va, size, 1, elements);
+    if (!r)
+        r = copy_out(cpu, value, va, size, 1, elements);
+    return r ? r : soft_done(cpu, in);
+}
+
+/* ---- Gathers and scatters ---- */
+
+struct gather {
+    const struct soft_operand *memory;
+    unsigned data_reg, index_reg;
+    unsigned mask_reg;
+    bool evex, scatter;
+    unsigned data_size, index_size, count;
+    uint8_t data[64] __attribute__((aligned(64)));
+    uint8_t index[64] __attribute__((aligned(64)));
+    uint8_t vmask[64] __attribute__((aligned(64)));
+    uint64_t mask; /* elements still to do */
+};
+
+static bool gather_index_is_long(uint16_t mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_VPGATHERQD:
+    case ZYDIS_MNEMONIC_VPGATHERQQ:
+    case ZYDIS_MNEMONIC_VGATHERQPD:
+    case ZYDIS_MNEMONIC_VGATHERQPS:
+    case ZYDIS_MNEMONIC_VPSCATTERQD:
+    case ZYDIS_MNEMONIC_VPSCATTERQQ:
+    case ZYDIS_MNEMONIC_VSCATTERQPD:
+    case ZYDIS_MNEMONIC_VSCATTERQPS:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static unsigned register_bytes(uint16_t reg)
+{
+    return reg >= ZYDIS_REGISTER_ZMM0 ? 64 : reg >= ZYDIS_REGISTER_YMM0 ? 32 : 16;
+}
+
+static enum soft_result gather_begin(struct soft_cpu *cpu, const struct soft_insn *in,
+                                     struct gather *g)
+{
+    g->evex = in->native.encoding == SOFT_ENC_EVEX;
+    g->scatter = in->native.memory == 1;
+    g->memory = &in->op[in->native.memory - 1];
+    const struct soft_operand *data = g->scatter ? &in->op[2] : &in->op[0];
+    const struct soft_operand *mask = g->evex ? &in->op[1] : &in->op[2];
+    g->data_reg = vector_number(data->reg);
+    g->index_reg = vector_number(g->memory->reg);
+    g->data_size = g->memory->size;
+    g->index_size = gather_index_is_long(in->mnemonic) ? 8 : 4;
+    unsigned wide = g->index_size > g->data_size ? g->index_size : g->data_size;
+    g->count = in->native.vector / wide;
+    if (g->data_size != 4 && g->data_size != 8)
+        return soft_raise(cpu, SOFT_UD);
+
+    enum soft_result r;
+    r = soft_thunk_vector(cpu, false, g->index_reg, register_bytes(g->memory->reg), g->index);
+    if (!r)
+        r = soft_thunk_vector(cpu, false, g->data_reg, register_bytes(data->reg), g->data);
+    if (r)
+        return r;
+    if (g->evex) {
+        g->mask_reg = mask->reg - ZYDIS_REGISTER_K0;
+        return opmask_read(cpu, g->mask_reg, g->count, &g->mask);
+    }
+    g->mask_reg = vector_number(mask->reg);
+    r = soft_thunk_vector(cpu, false, g->mask_reg, register_bytes(mask->reg), g->vmask);
+    g->mask = 0;
+    for (unsigned i = 0; i < g->count; i++)
+        g->mask |= (uint64_t)(g->vmask[(i + 1) * g->data_size - 1] >> 7) << i;
+    return r;
+}
+
+static enum soft_result gather_element(struct soft_cpu *cpu, const struct soft_insn *in,
+                                       struct gather *g, unsigned i)
+{
+    int64_t index;
+    uint64_t va;
+    if (g->index_size == 8) {
+        __builtin_memcpy(&index, g->index + i * 8, 8);
+    } else {
+        int32_t narrow;
+        __builtin_memcpy(&narrow, g->index + i * 4, 4);
+        index = narrow;
+    }
+    uint64_t offset = soft_operand_offset(cpu, in, g->memory, (uint64_t)index * g->memory->scale);
+    unsigned access = g->scatter ? SOFT_WRITE : SOFT_READ;
+    enum soft_result r = soft_linear(cpu, g->memory->seg, offset, g->data_size, access, &va);
+    if (r)
+        return r;
+    if (g->scatter)
+        return soft_write(cpu, va, g->data + i * g->data_size, g->data_size, SOFT_WRITE);
+    return soft_read(cpu, va, g->data + i * g->data_size, g->data_size, SOFT_READ);
+}
+
+/* Put back what was done: the data of a gather, and the mask without the elements done. */
+static enum soft_result gather_end(struct soft_cpu *cpu, struct gather *g)
+{
+    unsigned bytes = g->count * g->data_size;
+    enum soft_result r = SOFT_NEXT;
+    if (!g->scatter) {
+        /* Half-filled XMM registers (two or four narrow elements) are zeroed above. */
+        for (unsigned i = bytes; i < 64; i++)
+            g->data[i] = 0;
+        unsigned width = bytes <= 16 ? 16 : bytes <= 32 ? 32 : 64;
+        r = soft_thunk_vector(cpu, true, g->data_reg, width, g->data);
+    }
+    if (r)
+        return r;
+    if (g->evex)
+        return soft_thunk_opmask(cpu, true, g->mask_reg, 16, &g->mask);
+    for (unsigned i = 0; i < 64; i++) {
+        bool pending = i < bytes && g->mask >> (i / g->data_size) & 1;
+        g->vmask[i] = pending ? g->vmask[i] : 0;
+    }
+    return soft_thunk_vector(cpu, true, g->mask_reg, bytes <= 16 ? 16 : 32, g->vmask);
+}
+
+enum soft_result soft_exec_gather(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    struct gather g;
+    enum soft_result r = soft_check_unit(cpu, in);
+    if (!r)
+        r = gather_begin(cpu, in, &g);
+    if (r)
+        return r;
+    for (unsigned i = 0; i < g.count && !r; i++) {
+        if (!(g.mask >> i & 1))
+            continue;
+        r = gather_element(cpu, in, &g, i);
+        if (!r)
+            g.mask &= ~(1ull << i);
+    }
+    struct soft_fault fault = cpu->fault;
+    enum soft_result end = gather_end(cpu, &g);
+    if (end)
+        return end;
+    cpu->fault = fault;
+    return r ? r : soft_done(cpu, in);
+}
