@@ -261,6 +261,10 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
     cpu->page_mask = MULL_PAGE_MASK;
     cpu->tlb_index_mask = SOFT_TLB_INDEX_MASK;
     cpu->jump_index_mask = SOFT_JUMP_INDEX_MASK;
+    cpu->not_if_mask = ~(uint64_t)SOFT_IF;
+    cpu->not_ac_mask = ~(uint64_t)SOFT_AC;
+    /* What PUSHF shows of the flags kept in memory; bit 1 comes with LAHF. */
+    cpu->system_flags_mask = 0xfcffff & ~(uint64_t)(SOFT_ARITH_FLAGS | 2);
     cpu->jump_miss = (uint64_t)(uintptr_t)vm->cache->glue.jump;
     cpu->xsave_mask = host_xcr0() & 0xe7; /* x87, SSE, AVX, AVX-512; never PKRU or AMX */
 
@@ -335,7 +339,7 @@ static int soft_vcpu_set(struct mull_vcpu *vcpu, const struct mull_cpu_state *st
         bus->state_set(bus->opaque, cpu->index, state);
     soft_mode_changed(cpu);
     soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
-    cpu->irq_waiting = true;
+    cpu->irq_clear = 0;
     return 0;
 }
 

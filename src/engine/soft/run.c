@@ -125,17 +125,23 @@ static bool must_step(const struct soft_cpu *cpu)
 
 static bool interrupt_due(const struct soft_cpu *cpu)
 {
-    return cpu->irq_waiting && (cpu->s.rflags & SOFT_IF);
+    return !cpu->irq_clear && (cpu->s.rflags & SOFT_IF);
 }
 
 /* A jump table entry does not say for which mode its block was made: one mode a window. */
 static void match_jump_table(struct soft_cpu *cpu)
 {
     uint32_t mode = cpu->mode & SOFT_BLOCK_MODE;
+
     if (cpu->jump_mode[cpu->window_id] == mode)
         return;
-    cpu->jump_mode[cpu->window_id] = mode;
-    soft_jump_clear(cpu, cpu->window[cpu->window_id]);
+    /* STAC and CLAC go between the kernel's two windows without coming here. */
+    for (unsigned w = 0; w < SOFT_WIN_COUNT; w++) {
+        if ((w == SOFT_WIN_USER) != (cpu->window_id == SOFT_WIN_USER))
+            continue;
+        cpu->jump_mode[w] = mode;
+        soft_jump_clear(cpu, cpu->window[w]);
+    }
 }
 
 void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w)
@@ -176,10 +182,11 @@ static void enter_jump_table(struct soft_cpu *cpu, const struct soft_block *b)
         __atomic_store_n(slot, cpu->jump_miss, __ATOMIC_SEQ_CST);
 }
 
-/* Where translated code goes on at RIP, or NULL: the dispatcher has something to do first. */
-static void *go(struct soft_cpu *cpu)
+/* Where translated code goes on at RIP, or NULL: the dispatcher has something to do first.
+ * @probe: the jump table may know (not after it was just found not to). */
+static void *go(struct soft_cpu *cpu, bool probe)
 {
-    for (;;) {
+    for (;; probe = true) {
         const struct soft_insn *in;
         enum soft_result r;
 
@@ -190,6 +197,17 @@ static void *go(struct soft_cpu *cpu)
         match_jump_table(cpu);
         cpu->code_changed = false;
 
+        if (probe) {
+            uint64_t host = __atomic_load_n(
+                &cpu->window[cpu->window_id]->jump[soft_jump_index(cpu->s.rip)], __ATOMIC_RELAXED);
+            if (host != cpu->jump_miss) {
+                cpu->spill[0] = cpu->s.rip; /* R10: the block verifies it */
+                soft_flags_to_glue(cpu);
+                if (!cpu->vectors_live)
+                    soft_vectors_load(cpu);
+                return (void *)(uintptr_t)host;
+            }
+        }
         struct soft_block *b = block_at_rip(cpu, &r);
         if (b) {
             cpu->stats.jump_misses++;
@@ -234,7 +252,7 @@ static void *after_exec(struct soft_cpu *cpu, enum soft_result r, uint8_t *next)
     case SOFT_STOP:
         return NULL;
     }
-    return go(cpu);
+    return go(cpu, true);
 }
 
 /* Execute in C the instruction whose translated code holds @host. */
@@ -283,7 +301,7 @@ void *soft_on_jump(struct soft_cpu *cpu)
 {
     cpu->s.rip = cpu->spill[0];
     soft_flags_from_glue(cpu);
-    return go(cpu);
+    return go(cpu, false);
 }
 
 void *soft_on_poll(struct soft_cpu *cpu)
@@ -313,7 +331,7 @@ void *soft_on_chain(struct soft_cpu *cpu)
             to = soft_block_translate(cpu, &page, edge->rip);
     }
     if (!to)
-        return go(cpu);
+        return go(cpu, false);
     cpu->stats.chains++;
     soft_edge_chain(cache, edge, to);
     if (!cpu->vectors_live)
@@ -361,7 +379,7 @@ static void init_cpu(struct soft_cpu *cpu)
         cpu->vm->bus->cpu_init(cpu->vm->bus->opaque, cpu->index);
     soft_mode_changed(cpu);
     soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
-    cpu->irq_waiting = false;
+    cpu->irq_clear = 1;
 }
 
 static void start_up(struct soft_cpu *cpu)
@@ -389,7 +407,7 @@ static bool take_signals(struct soft_cpu *cpu)
     if (signals & MULL_SIGNAL_NMI)
         cpu->s.nmi_pending = 1;
     if (signals & MULL_SIGNAL_IRQ)
-        cpu->irq_waiting = true;
+        cpu->irq_clear = 0;
     return !(signals & MULL_SIGNAL_STOP);
 }
 
@@ -426,7 +444,7 @@ static void deliver_events(struct soft_cpu *cpu)
     const struct mull_engine_bus *bus = cpu->vm->bus;
     soft_vectors_park(cpu);
     if (bus->irq_pending(bus->opaque, cpu->index) < 0) {
-        cpu->irq_waiting = false;
+        cpu->irq_clear = 1;
         /* One that came after the look has signalled, and will be looked at. */
         return;
     }
@@ -470,7 +488,7 @@ static void run_translated(struct soft_cpu *cpu)
     /* A flush waits for all to be outside: do not go in while one is wanted. */
     atomic_fetch_add(&cache->inside, 1);
     if (!atomic_load(&cache->flush_wanted)) {
-        void *host = go(cpu);
+        void *host = go(cpu, true);
         if (host) {
             cpu->resume = (uint64_t)(uintptr_t)host;
             cache->glue.enter(cpu);
@@ -494,7 +512,7 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
     }
     if (cpu->vm->bus->resumed)
         cpu->vm->bus->resumed(cpu->vm->bus->opaque, cpu->index);
-    cpu->irq_waiting = true;
+    cpu->irq_clear = 0;
 
     for (;;) {
         if (!take_signals(cpu)) {

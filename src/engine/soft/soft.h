@@ -82,6 +82,8 @@ static inline unsigned soft_jump_index(uint64_t rip)
 #define SOFT_MODE_NO_AVX 0x0400u /* not CR4.OSXSAVE, not XCR0.AVX, or CR0.TS */
 #define SOFT_MODE_NO_AVX512 0x0800u
 #define SOFT_MODE_NO_FSGSBASE 0x1000u
+#define SOFT_MODE_CPL12 0x2000u /* CPL 1 or 2 */
+#define SOFT_MODE_SMAP 0x4000u  /* CR4.SMAP */
 
 /* ---- Results ---- */
 
@@ -199,7 +201,8 @@ struct soft_cpu {
     uint64_t resume;  /* host address where translated code goes on */
     uint64_t gs_base; /* the window that translated code runs with */
     uint64_t page_mask, tlb_index_mask, jump_index_mask;
-    uint64_t glue[8];
+    uint64_t irq_clear; /* 0: an interrupt may be waiting for EFLAGS.IF */
+    uint64_t not_if_mask, not_ac_mask, system_flags_mask;
     uint64_t spill[8];
 
     struct mull_cpu_state s; /* canonical state; GPRs and arithmetic flags while not in code */

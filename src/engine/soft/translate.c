@@ -114,6 +114,9 @@ static void emit_insn(struct translation *t, const struct tr_insn *in)
         tr_emit_stack(t, in);
         return;
     case TR_EXEC:
+        if (tr_emit_system(t, in, in == &t->insn[t->count - 1]))
+            return;
+        break;
     case TR_EXEC_END:
         break;
     default:

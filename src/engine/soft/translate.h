@@ -104,6 +104,10 @@ void tr_emit_put(struct translation *t, unsigned guest, unsigned host);
 /** Emit an instruction that is executed in C. */
 void tr_emit_exec(struct translation *t, const struct tr_insn *in);
 
+/** Emit a TR_EXEC instruction without C. @return false: nothing was emitted.
+ *  @last: it is the last of its block. */
+bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last);
+
 /** Emit the other kinds. */
 void tr_emit_stack(struct translation *t, const struct tr_insn *in);
 void tr_emit_control(struct translation *t, const struct tr_insn *in);

@@ -1,0 +1,134 @@
+/*
+ * System instructions that kernels execute all the time, in translated code instead of in C:
+ * CLI, STI, PUSHF, SWAPGS, STAC, CLAC. Each does exactly what its C handler does, or leaves to it.
+ * Only for CPL 0, where none of them can fault but for the stack.
+ */
+#include "engine/soft/translate.h"
+
+/* RCX = system flags of the guest with @bit cleared. Leaves the flags alone. */
+static void emit_flags_without(struct emit *e, uint32_t mask)
+{
+    emit_load_gs(e, H_RCX, TR_OFF(s.rflags));
+    emit_pext_gs(e, H_RCX, H_RCX, mask);
+    /* pdep rcx, rcx, gs:[mask]: VEX.LZ.F2.0F38.W1 F5 /r */
+    emit8(e, 0x65);
+    emit8(e, 0xc4);
+    emit8(e, 0xe2);
+    emit8(e, (uint8_t)(0x80 | (~H_RCX & 15) << 3 | 3));
+    emit8(e, 0xf5);
+    emit_modrm_mem(e, H_RCX, H_NONE, H_NONE, 1, (int32_t)mask);
+}
+
+static void emit_cli(struct translation *t)
+{
+    emit_flags_without(&t->e, TR_OFF(not_if_mask));
+    emit_store_gs(&t->e, TR_OFF(s.rflags), H_RCX);
+}
+
+/* With an interrupt waiting, C must look at it after the next instruction. */
+static void emit_sti(struct translation *t, const struct tr_insn *in)
+{
+    struct emit *e = &t->e;
+
+    emit_load_gs(e, H_RCX, TR_OFF(irq_clear));
+    uint8_t *waiting = emit_jrcxz(e);
+    emit_flags_without(e, TR_OFF(not_if_mask));
+    emit_lea(e, H_RCX, H_RCX, H_NONE, 1, SOFT_IF);
+    emit_store_gs(e, TR_OFF(s.rflags), H_RCX);
+    emit8(e, 0xeb); /* jmp over the call into C */
+    uint8_t *done = e->p;
+    emit8(e, 0);
+    emit_patch8(e, waiting);
+    tr_emit_exec(t, in);
+    emit_patch8(e, done);
+}
+
+/* The flags are copied out by LAHF and SETO, which leave them as they are. */
+static void emit_pushf(struct translation *t, const struct tr_insn *in)
+{
+    struct emit *e = &t->e;
+
+    emit_lea(e, H_R10, H_RSP, H_NONE, 1, -8);
+    tr_emit_check(t, 8, true, true);
+    emit_load_gs(e, H_RCX, TR_OFF(s.rflags));
+    emit_store_gs(e, TR_OFF(spill[4]), H_RAX);
+    emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0);                 /* seto al */
+    emit8(e, 0x9f);                                                 /* lahf */
+    emit8(e, 0x44), emit8(e, 0x0f), emit8(e, 0xb6), emit8(e, 0xd8); /* movzx r11d, al */
+    /* RCX = system flags, arithmetic bits cleared */
+    emit_pext_gs(e, H_RCX, H_RCX, TR_OFF(system_flags_mask));
+    emit8(e, 0x65), emit8(e, 0xc4), emit8(e, 0xe2);
+    emit8(e, (uint8_t)(0x80 | (~H_RCX & 15) << 3 | 3));
+    emit8(e, 0xf5);
+    emit_modrm_mem(e, H_RCX, H_NONE, H_NONE, 1, (int32_t)TR_OFF(system_flags_mask));
+    /* + OF << 11: lea rcx, [rcx + r11 * 8] with r11 = OF << 8 (bswap-free: rorx by 56) */
+    emit8(e, 0xc4), emit8(e, 0x43), emit8(e, 0xfb), emit8(e, 0xf0), emit8(e, 0xdb), emit8(e, 56);
+    emit_lea(e, H_RCX, H_RCX, H_R11, 8, 0);
+    /* + SF ZF AF PF CF: movzx eax, ah; bit 1 is always set there and in RFLAGS */
+    emit8(e, 0x0f), emit8(e, 0xb6), emit8(e, 0xc4);
+    emit_lea(e, H_RCX, H_RCX, H_RAX, 1, 0);
+    emit_load_gs(e, H_RAX, TR_OFF(spill[4]));
+    emit_op_mem(e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, 0);
+    emit_lea(e, H_RSP, H_RSP, H_NONE, 1, -8);
+}
+
+static void emit_swapgs(struct translation *t)
+{
+    struct emit *e = &t->e;
+    uint32_t base = TR_OFF(s.seg) + MULL_GS * (uint32_t)sizeof(struct mull_segment) +
+                    (uint32_t)offsetof(struct mull_segment, base);
+
+    emit_load_gs(e, H_RCX, base);
+    emit_load_gs(e, H_R10, TR_OFF(s.kernel_gs_base));
+    emit_store_gs(e, base, H_R10);
+    emit_store_gs(e, TR_OFF(s.kernel_gs_base), H_RCX);
+}
+
+/* STAC and CLAC change what the kernel may touch: another window. */
+static void emit_ac(struct translation *t, bool set)
+{
+    struct emit *e = &t->e;
+    uint32_t id = set ? SOFT_WIN_KERNEL_AC : SOFT_WIN_KERNEL;
+
+    emit_flags_without(e, TR_OFF(not_ac_mask));
+    if (set)
+        emit_lea(e, H_RCX, H_RCX, H_NONE, 1, SOFT_AC);
+    emit_store_gs(e, TR_OFF(s.rflags), H_RCX);
+    emit_mov_imm(e, H_RCX, id);
+    emit_op_mem(e, 0x65, false, 0x89, H_RCX, H_NONE, H_NONE, 1, (int32_t)TR_OFF(window_id));
+    emit_load_gs(e, H_RCX, TR_OFF(window) + 8 * id);
+    emit_store_gs(e, TR_OFF(gs_base), H_RCX);
+    emit8(e, 0xf3), emit8(e, 0x48), emit8(e, 0x0f), emit8(e, 0xae), emit8(e, 0xd9); /* wrgsbase */
+}
+
+bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last)
+{
+    if (t->mode & (SOFT_MODE_CPL3 | SOFT_MODE_CPL12))
+        return false;
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_CLI:
+        emit_cli(t);
+        return true;
+    case ZYDIS_MNEMONIC_STI:
+        /* The instruction behind STI is not interrupted: it must be in this block, which polls at
+         * its entries only. */
+        if (last)
+            return false;
+        emit_sti(t, in);
+        return true;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        emit_pushf(t, in);
+        return true;
+    case ZYDIS_MNEMONIC_SWAPGS:
+        emit_swapgs(t);
+        return true;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+        if (!(t->mode & SOFT_MODE_SMAP))
+            return false;
+        emit_ac(t, in->z.mnemonic == ZYDIS_MNEMONIC_STAC);
+        return true;
+    default:
+        return false;
+    }
+}
