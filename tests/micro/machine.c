@@ -1,0 +1,553 @@
+/*
+ * The machine of machine.h: makes it, runs each vCPU in a thread of its own with a time limit, and
+ * takes it apart and together again where the guest asks to be moved.
+ */
+#include "machine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TIME_LIMIT_S 30
+#define LATER_NS 3000000
+
+/* ---- The log ---- */
+
+static void log_value(struct micro_machine *m, uint64_t value)
+{
+    if (m->log_count < MICRO_LOG_MAX)
+        m->log[m->log_count++] = value;
+}
+
+static void log_access(struct micro_machine *m, unsigned kind, unsigned size, uint64_t offset,
+                       uint64_t value)
+{
+    pthread_mutex_lock(&m->lock);
+    log_value(m, MICRO_LOG_ACCESS(kind, size, offset));
+    log_value(m, value);
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* ---- Interrupts and signals ---- */
+
+static void stop_all(struct micro_machine *m)
+{
+    for (unsigned i = 0; i < m->cpus; i++)
+        m->engine->vcpu_signal(m->vcpu[i], MULL_SIGNAL_STOP, 0);
+}
+
+static void raise_irq(struct micro_machine *m, unsigned cpu, unsigned vector)
+{
+    atomic_store(&m->irq[cpu], (int)vector);
+    m->engine->vcpu_signal(m->vcpu[cpu], MULL_SIGNAL_IRQ, 0);
+}
+
+struct later {
+    struct micro_machine *m;
+    unsigned port, cpu, value;
+};
+
+static void *later_thread(void *opaque)
+{
+    struct later *l = opaque;
+    const struct timespec wait = {.tv_nsec = LATER_NS};
+
+    nanosleep(&wait, NULL);
+    switch (l->port) {
+    case MICRO_PORT_IRQ_LATER:
+        raise_irq(l->m, l->cpu, l->value);
+        break;
+    case MICRO_PORT_NMI_LATER:
+        l->m->engine->vcpu_signal(l->m->vcpu[l->value % l->m->cpus], MULL_SIGNAL_NMI, 0);
+        break;
+    case MICRO_PORT_MOVE_LATER:
+        l->m->move = true;
+        stop_all(l->m);
+        break;
+    }
+    free(l);
+    return NULL;
+}
+
+static void do_later(struct micro_machine *m, unsigned port, unsigned cpu, unsigned value)
+{
+    struct later *l = malloc(sizeof(*l));
+
+    if (!l || m->laters == sizeof(m->later) / sizeof(m->later[0])) {
+        free(l);
+        return;
+    }
+    *l = (struct later){.m = m, .port = port, .cpu = cpu, .value = value};
+    if (pthread_create(&m->later[m->laters], NULL, later_thread, l))
+        free(l);
+    else
+        m->laters++;
+}
+
+static void join_laters(struct micro_machine *m)
+{
+    while (m->laters)
+        pthread_join(m->later[--m->laters], NULL);
+}
+
+/* ---- Ports and MMIO ---- */
+
+static uint64_t control_read(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    return offset + 0xe0 == MICRO_PORT_CPU ? cpu : 0xff;
+}
+
+static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size,
+                          uint64_t value)
+{
+    struct micro_machine *m = opaque;
+    unsigned port = 0xe0 + (unsigned)offset;
+
+    switch (port) {
+    case MICRO_PORT_LOG_LOW:
+        m->log_low[cpu] = (uint32_t)value;
+        break;
+    case MICRO_PORT_LOG_HIGH:
+        value = value << 32 | m->log_low[cpu];
+        /* fall through */
+    case MICRO_PORT_LOG:
+        pthread_mutex_lock(&m->lock);
+        log_value(m, value);
+        pthread_mutex_unlock(&m->lock);
+        break;
+    case MICRO_PORT_DONE:
+        m->done = true;
+        stop_all(m);
+        break;
+    case MICRO_PORT_IRQ:
+        raise_irq(m, cpu, (unsigned)value);
+        break;
+    case MICRO_PORT_NMI:
+        m->engine->vcpu_signal(m->vcpu[value % m->cpus], MULL_SIGNAL_NMI, 0);
+        break;
+    case MICRO_PORT_INIT:
+        m->engine->vcpu_signal(m->vcpu[value % m->cpus], MULL_SIGNAL_INIT, 0);
+        break;
+    case MICRO_PORT_SIPI:
+        m->engine->vcpu_signal(m->vcpu[(value & 0xff) % m->cpus], MULL_SIGNAL_SIPI,
+                               (unsigned)value >> 8);
+        break;
+    case MICRO_PORT_MOVE:
+        if (m->moving) {
+            m->move = true;
+            stop_all(m);
+        }
+        break;
+    case MICRO_PORT_MOVE_LATER:
+        if (!m->moving)
+            break;
+        /* fall through */
+    case MICRO_PORT_IRQ_LATER:
+    case MICRO_PORT_NMI_LATER:
+        do_later(m, port, cpu, (unsigned)value);
+        break;
+    }
+}
+
+static uint64_t device_value(const uint8_t *at, unsigned size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, at, size);
+    return value;
+}
+
+static uint64_t port_read(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    struct micro_machine *m = opaque;
+    uint64_t value = device_value(m->device[0] + offset, size);
+
+    log_access(m, MICRO_PORT_READ, size, offset, value);
+    return value;
+}
+
+static void port_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct micro_machine *m = opaque;
+
+    memcpy(m->device[0] + offset, &value, size);
+    log_access(m, MICRO_PORT_WRITE, size, offset, value);
+}
+
+static uint64_t mmio_read(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    struct micro_machine *m = opaque;
+    uint64_t value = device_value(m->device[1] + offset, size);
+
+    log_access(m, MICRO_MMIO_READ, size, offset, value);
+    return value;
+}
+
+static void mmio_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct micro_machine *m = opaque;
+
+    memcpy(m->device[1] + offset, &value, size);
+    log_access(m, MICRO_MMIO_WRITE, size, offset, value);
+}
+
+static const struct mull_region_ops control_ops = {control_read, control_write, 1, 4};
+static const struct mull_region_ops port_ops = {port_read, port_write, 1, 4};
+static const struct mull_region_ops mmio_ops = {mmio_read, mmio_write, 1, 8};
+
+/* ---- The bus ---- */
+
+static int bus_irq_pending(void *opaque, unsigned cpu)
+{
+    struct micro_machine *m = opaque;
+
+    return atomic_load_explicit(&m->irq[cpu], memory_order_relaxed);
+}
+
+static int bus_irq_accept(void *opaque, unsigned cpu)
+{
+    struct micro_machine *m = opaque;
+
+    return atomic_exchange(&m->irq[cpu], -1);
+}
+
+static uint8_t bus_cr8_read(void *opaque, unsigned cpu)
+{
+    struct micro_machine *m = opaque;
+
+    return (uint8_t)m->platform[cpu].cr8;
+}
+
+static void bus_cr8_write(void *opaque, unsigned cpu, uint8_t value)
+{
+    struct micro_machine *m = opaque;
+
+    m->platform[cpu].cr8 = value;
+    m->platform[cpu].lapic[0x80] = (uint8_t)(value << 4);
+}
+
+static uint64_t *bus_msr(struct micro_machine *m, unsigned cpu, uint32_t msr)
+{
+    switch (msr) {
+    case MICRO_MSR:
+        return &m->bus_msr;
+    case 0x1b:
+        return &m->platform[cpu].apic_base;
+    case 0x6e0:
+        return &m->platform[cpu].tsc_deadline;
+    default:
+        return NULL;
+    }
+}
+
+static int bus_msr_read(void *opaque, unsigned cpu, uint32_t msr, uint64_t *value)
+{
+    const uint64_t *at = bus_msr(opaque, cpu, msr);
+
+    if (!at)
+        return -1;
+    *value = *at;
+    return 0;
+}
+
+static int bus_msr_write(void *opaque, unsigned cpu, uint32_t msr, uint64_t value)
+{
+    uint64_t *at = bus_msr(opaque, cpu, msr);
+
+    if (!at)
+        return -1;
+    *at = value;
+    return 0;
+}
+
+static void copy_platform(struct mull_cpu_state *to, const struct mull_cpu_state *from)
+{
+    memcpy(to->lapic, from->lapic, sizeof(to->lapic));
+    to->apic_base = from->apic_base;
+    to->cr8 = from->cr8;
+    to->tsc_deadline = from->tsc_deadline;
+    to->kvm_wall_clock = from->kvm_wall_clock;
+    to->kvm_system_time = from->kvm_system_time;
+    to->kvm_async_pf = from->kvm_async_pf;
+    to->kvm_steal_time = from->kvm_steal_time;
+    to->kvm_pv_eoi = from->kvm_pv_eoi;
+    to->kvm_poll_control = from->kvm_poll_control;
+}
+
+static void bus_state_get(void *opaque, unsigned cpu, struct mull_cpu_state *s)
+{
+    struct micro_machine *m = opaque;
+
+    copy_platform(s, &m->platform[cpu]);
+}
+
+static void bus_state_set(void *opaque, unsigned cpu, const struct mull_cpu_state *s)
+{
+    struct micro_machine *m = opaque;
+
+    copy_platform(&m->platform[cpu], s);
+}
+
+static void bus_eoi(void *opaque, uint8_t vector) {}
+
+static void bus_cpu_init(void *opaque, unsigned cpu) {}
+
+/* ---- Start states ---- */
+
+static struct mull_segment flat(uint16_t selector, uint32_t attr)
+{
+    return (struct mull_segment){.limit = 0xffffffff, .attr = attr, .selector = selector};
+}
+
+static void lapic_word(struct mull_cpu_state *s, unsigned offset, uint32_t value)
+{
+    memcpy(s->lapic + offset, &value, sizeof(value));
+}
+
+static void start_state(struct mull_cpu_state *s, enum micro_start start)
+{
+    /* As firmware leaves the boot processor: LINT0 is the 8259's line, LINT1 the NMI. */
+    lapic_word(s, 0xf0, 0x1ff);
+    lapic_word(s, 0x350, 0x700);
+    lapic_word(s, 0x360, 0x400);
+    if (start == MICRO_REAL) {
+        s->seg[MULL_CS].selector = MICRO_LOAD >> 4;
+        s->seg[MULL_CS].base = MICRO_LOAD;
+        s->rip = 0;
+        s->cr0 = 0x10;
+        s->gpr[MULL_RSP] = 0x8000;
+        return;
+    }
+    for (unsigned i = 0; i < 6; i++)
+        s->seg[i] = flat(0x10, 0xc093);
+    s->rip = MICRO_LOAD;
+    s->gpr[MULL_RDX] = 0;
+    if (start == MICRO_PVH) { /* Xen's "PVH direct boot": docs/misc/pvh.pandoc */
+        s->seg[MULL_CS] = flat(0x8, 0xc09b);
+        s->seg[MULL_TR] = (struct mull_segment){.limit = 0x67, .attr = 0x8b};
+        s->cr0 = 0x11;
+        s->gpr[MULL_RBX] = 0x9000;
+        return;
+    }
+    s->seg[MULL_CS] = flat(0x8, 0xa09b);
+    s->cr0 = 0x80010033; /* PG WP NE ET MP PE */
+    s->cr3 = MICRO_TABLES;
+    s->cr4 = 0x620;  /* OSXMMEXCPT OSFXSR PAE */
+    s->efer = 0xd01; /* NXE LMA LME SCE */
+}
+
+static void put_entry(struct micro_machine *m, uint64_t table, unsigned index, uint64_t entry)
+{
+    mull_mem_load(m->memory, table + 8 * index, &entry, sizeof(entry));
+}
+
+/* 4 GiB identity-mapped, supervisor only: the first 2 MiB in small pages. */
+static void make_tables(struct micro_machine *m)
+{
+    const uint64_t pml4 = MICRO_TABLES, pdpt = pml4 + 0x1000, pt = pdpt + 0x1000, pd = pt + 0x1000;
+
+    put_entry(m, pml4, 0, pdpt | 7);
+    for (unsigned i = 0; i < 4; i++)
+        put_entry(m, pdpt, i, (pd + 0x1000 * i) | 7);
+    for (unsigned i = 0; i < 2048; i++)
+        put_entry(m, pd, i, i << 21 | 0xe3); /* large, D, A, writable, present */
+    put_entry(m, pd, 0, pt | 7);
+    for (unsigned i = 0; i < 512; i++)
+        put_entry(m, pt, i, i << 12 | 0x63);
+}
+
+/* ---- Making and running it ---- */
+
+static int make_engine_side(struct micro_machine *m, const struct mull_cpu_state *states,
+                            struct mull_error *err)
+{
+    const struct mull_vm_config config = {
+        .memory = m->memory,
+        .clock = m->clock,
+        .bus = &m->bus,
+        .log = &m->log_handle,
+        .cpus = m->cpus,
+    };
+    int r = m->engine->vm_create(&config, &m->vm, err);
+
+    for (unsigned i = 0; !r && i < m->cpus; i++) {
+        r = m->engine->vcpu_create(m->vm, i, m->cpuid, &m->vcpu[i], err);
+        if (!r)
+            r = m->engine->vcpu_set(m->vcpu[i], &states[i], err);
+    }
+    return r;
+}
+
+static void drop_engine_side(struct micro_machine *m)
+{
+    for (unsigned i = 0; i < MICRO_CPUS; i++) {
+        if (m->vcpu[i])
+            m->engine->vcpu_destroy(m->vcpu[i]);
+        m->vcpu[i] = NULL;
+    }
+    if (m->vm)
+        m->engine->vm_destroy(m->vm);
+    m->vm = NULL;
+}
+
+struct runner {
+    struct micro_machine *m;
+    unsigned cpu;
+};
+
+static void *run_thread(void *opaque)
+{
+    struct runner *r = opaque;
+    struct micro_machine *m = r->m;
+
+    m->engine->vcpu_run(m->vcpu[r->cpu], &m->exit[r->cpu]);
+    if (m->exit[r->cpu].reason != MULL_EXIT_STOPPED)
+        stop_all(m);
+    return NULL;
+}
+
+/* Run all vCPUs until each has come back. @return false: one did not in time. */
+static bool run_all(struct micro_machine *m)
+{
+    struct runner runner[MICRO_CPUS];
+    struct timespec limit;
+    bool in_time = true;
+
+    for (unsigned i = 0; i < m->cpus; i++) {
+        runner[i] = (struct runner){m, i};
+        if (pthread_create(&m->thread[i], NULL, run_thread, &runner[i]))
+            abort();
+    }
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += TIME_LIMIT_S;
+    for (unsigned i = 0; i < m->cpus; i++) {
+        if (!pthread_timedjoin_np(m->thread[i], NULL, &limit))
+            continue;
+        in_time = false;
+        stop_all(m);
+        limit.tv_sec += 5;
+        if (pthread_timedjoin_np(m->thread[i], NULL, &limit)) {
+            fprintf(stderr, "%s on %s: vCPU %u does not even stop\n", m->guest->name,
+                    m->engine->name, i);
+            _exit(99);
+        }
+    }
+    return in_time;
+}
+
+static void run_to_the_end(struct micro_machine *m, micro_mover mover,
+                           struct mull_cpu_state *states)
+{
+    struct mull_error err = {0};
+
+    while (!m->failure[0]) {
+        bool in_time = run_all(m);
+
+        join_laters(m);
+        for (unsigned i = 0; i < m->cpus; i++) {
+            if (m->engine->vcpu_get(m->vcpu[i], &states[i], &err))
+                snprintf(m->failure, sizeof(m->failure), "%s", err.message);
+            if (m->exit[i].reason == MULL_EXIT_FAILED)
+                snprintf(m->failure, sizeof(m->failure), "%s", m->exit[i].error.message);
+        }
+        if (!in_time && !m->failure[0])
+            snprintf(m->failure, sizeof(m->failure), "no end in %d s: vCPU 0 at RIP %#llx",
+                     TIME_LIMIT_S, (unsigned long long)states[0].rip);
+        if (m->done || !m->move || m->failure[0])
+            return;
+        m->move = false;
+        drop_engine_side(m);
+        if (mover(m, states, &err) || make_engine_side(m, states, &err))
+            snprintf(m->failure, sizeof(m->failure), "moving: %s", err.message);
+    }
+}
+
+static void collect(struct micro_machine *m, struct micro_result *result)
+{
+    result->reason = m->exit[0].reason;
+    for (unsigned i = 0; i < m->cpus; i++)
+        if (m->exit[i].reason == MULL_EXIT_SHUTDOWN)
+            result->reason = MULL_EXIT_SHUTDOWN;
+    memcpy(result->failure, m->failure, sizeof(result->failure));
+    result->log_count = m->log_count;
+    memcpy(result->log, m->log, sizeof(result->log));
+    result->ram = malloc(MICRO_RAM_SIZE);
+    if (result->ram && m->memory)
+        mull_mem_read(m->memory, 0, result->ram, MICRO_RAM_SIZE);
+}
+
+static int make_machine(struct micro_machine *m, struct mull_cpu_state *states,
+                        struct mull_error *err)
+{
+    int r = mull_memory_create(&m->log_handle, &m->memory, err);
+
+    if (!r)
+        r = mull_clock_create(&m->clock, err);
+    if (!r)
+        r = mull_memory_add_ram(m->memory, 0, MICRO_RAM_SIZE, false, err);
+    if (!r)
+        r = mull_region_add(m->memory, MULL_SPACE_PORT, 0xe0, 0x20, &control_ops, m, "control",
+                            NULL, err);
+    if (!r)
+        r = mull_region_add(m->memory, MULL_SPACE_PORT, MICRO_PORT_DEVICE, 16, &port_ops, m,
+                            "device ports", NULL, err);
+    if (!r)
+        r = mull_region_add(m->memory, MULL_SPACE_MMIO, MICRO_MMIO, 4096, &mmio_ops, m,
+                            "device MMIO", NULL, err);
+    if (r)
+        return r;
+    make_tables(m);
+    mull_mem_load(m->memory, MICRO_LOAD, m->guest->code, *m->guest->code_size);
+    for (unsigned i = 0; i < m->cpus; i++) {
+        atomic_store(&m->irq[i], -1);
+        mull_cpu_state_reset(&states[i], i, i == 0);
+    }
+    start_state(&states[0], m->guest->start);
+    return make_engine_side(m, states, err);
+}
+
+void micro_run(const struct micro_guest *guest, const struct mull_engine *engine,
+               const struct mull_cpuid *cpuid, micro_mover mover, struct micro_result *result)
+{
+    struct micro_machine *m = calloc(1, sizeof(*m));
+    struct mull_error err = {0};
+
+    if (!m)
+        abort();
+    m->guest = guest;
+    m->engine = engine;
+    m->cpuid = cpuid;
+    m->cpus = guest->cpus ? guest->cpus : 1;
+    m->moving = mover != NULL;
+    m->log_handle.level = getenv("MICRO_DEBUG") ? MULL_LOG_DEBUG : MULL_LOG_WARN;
+    pthread_mutex_init(&m->lock, NULL);
+    m->bus = (struct mull_engine_bus){
+        .opaque = m,
+        .irq_pending = bus_irq_pending,
+        .irq_accept = bus_irq_accept,
+        .cr8_read = bus_cr8_read,
+        .cr8_write = bus_cr8_write,
+        .msr_read = bus_msr_read,
+        .msr_write = bus_msr_write,
+        .eoi = bus_eoi,
+        .state_get = bus_state_get,
+        .state_set = bus_state_set,
+        .cpu_init = bus_cpu_init,
+    };
+    memset(result, 0, sizeof(*result));
+    if (make_machine(m, result->state, &err))
+        snprintf(m->failure, sizeof(m->failure), "%s", err.message);
+    else
+        run_to_the_end(m, mover, result->state);
+    collect(m, result);
+    drop_engine_side(m);
+    if (m->memory)
+        mull_memory_destroy(m->memory);
+    if (m->clock)
+        mull_clock_destroy(m->clock);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}

@@ -1,0 +1,71 @@
+/*
+ * The smallest machine around an engine: RAM, a log on I/O ports, an interrupt line without a
+ * controller, and whatever else the micro-guests ask for through ports. What the local APIC of a
+ * platform would keep for an engine without one is kept here as plain bytes.
+ */
+#ifndef TESTS_MICRO_MACHINE_H
+#define TESTS_MICRO_MACHINE_H
+
+#include <pthread.h>
+
+#include "engine/engine.h"
+#include "micro.h"
+
+#define MICRO_CPUS 2
+#define MICRO_LOG_MAX 4096
+
+struct micro_machine {
+    const struct micro_guest *guest;
+    const struct mull_engine *engine;
+    const struct mull_cpuid *cpuid;
+    struct mull_memory *memory;
+    struct mull_clock *clock;
+    struct mull_log log_handle;
+    struct mull_engine_bus bus;
+    struct mull_vm *vm;
+    struct mull_vcpu *vcpu[MICRO_CPUS];
+    struct mull_exit exit[MICRO_CPUS];
+    pthread_t thread[MICRO_CPUS];
+    unsigned cpus;
+    bool moving; /* MICRO_PORT_MOVE stops the machine */
+
+    pthread_mutex_t lock;
+    uint64_t log[MICRO_LOG_MAX];
+    unsigned log_count;
+    uint32_t log_low[MICRO_CPUS];
+    uint8_t device[2][4096]; /* ports, MMIO */
+    unsigned laters;
+    pthread_t later[64];
+    bool done, move;
+
+    _Atomic int irq[MICRO_CPUS];                /* the vector on each CPU's line, -1: none */
+    struct mull_cpu_state platform[MICRO_CPUS]; /* state_get and state_set */
+    uint64_t bus_msr;
+    char failure[600];
+};
+
+/** What is left at the end, for comparing. */
+struct micro_result {
+    enum mull_exit_reason reason;
+    char failure[600];
+    unsigned log_count;
+    uint64_t log[MICRO_LOG_MAX];
+    struct mull_cpu_state state[MICRO_CPUS];
+    uint8_t *ram;
+};
+
+/** Called between two runs: may save, load, and change m->engine. @return 0 or -errno. */
+typedef int (*micro_mover)(struct micro_machine *m, struct mull_cpu_state *states,
+                           struct mull_error *err);
+
+/**
+ * Run a guest to its end.
+ *
+ * @param mover   NULL: MICRO_PORT_MOVE does nothing
+ * @param result  result->failure is empty if the machine could be made and came to an end;
+ *                result->ram is the caller's to free
+ */
+void micro_run(const struct micro_guest *guest, const struct mull_engine *engine,
+               const struct mull_cpuid *cpuid, micro_mover mover, struct micro_result *result);
+
+#endif
