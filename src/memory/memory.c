@@ -147,7 +147,7 @@ int mull_memory_fd(const struct mull_memory *mem)
 
 void mull_memory_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch)
 {
-    mem->watch = *watch;
+    mem->watch = watch ? *watch : (struct mull_memory_watch){0};
 }
 
 /* ---- Access ---- */

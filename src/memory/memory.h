@@ -91,6 +91,7 @@ const struct mull_ram *mull_memory_find_ram(const struct mull_memory *mem, uint6
 /** The memfd behind all RAM ranges (for vhost-user and engines). Stays the memory's. */
 int mull_memory_fd(const struct mull_memory *mem);
 
+/** @watch is copied; NULL: nobody watches any more. */
 void mull_memory_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch);
 
 /* ---- Access: everything but engines ---- */

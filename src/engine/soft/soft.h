@@ -37,6 +37,8 @@
 #define SOFT_TLB_INDEX_MASK 0x00008000007ff000ull
 #define SOFT_JUMP_INDEX_MASK 0x0000800000001ffeull
 
+#define SOFT_TLB_LOG 512
+
 #define SOFT_TLB_INVALID 1ull /* page number + 1 is never 0 */
 
 enum soft_window_id {
@@ -55,6 +57,12 @@ struct soft_window {
     uint64_t write_tag[SOFT_TLB_ENTRIES];
     uint64_t addend[SOFT_TLB_ENTRIES]; /* host address minus guest address */
     uint64_t jump[SOFT_JUMP_ENTRIES];  /* host entry of the block that may start there */
+    /* mmu.c: the TLB slots of the lower half that were filled since its last flush, so that a
+     * change of address space costs what was used; more than fit: the count only. */
+    uint32_t lower_filled;
+    bool upper_filled;
+    uint16_t lower_slot[SOFT_TLB_LOG];
+    uint8_t pad[4096 - 8 - 2 * SOFT_TLB_LOG]; /* a window is whole pages */
 };
 
 static inline unsigned soft_tlb_index(uint64_t va)
@@ -192,6 +200,17 @@ struct soft_stats {
     uint64_t mmio, pio, halts, code_writes;
 };
 
+/** What mmu.c keeps for a vCPU. */
+struct soft_mmu {
+    uint64_t reserved;  /* physical address bits (of 51..12) beyond what CPUID offers; 0: not set */
+    bool ready;         /* the tables are not as allocated any more */
+    bool lower_large;   /* the lower half holds pieces of large pages */
+    bool upper_large;   /* the upper half does, see the two filters */
+    uint64_t upper_2m[64]; /* by a hash of address >> 21: bit set if there is a piece of a 2 or 4 MiB
+                              page */
+    uint64_t upper_1g[8];  /* by a hash of address >> 30 */
+};
+
 /** The vCPU. Aliased at the start of each window: C uses the one mapping in vm->cpu[i]. */
 struct soft_cpu {
     /* Reached from translated code, with offsets baked into it. */
@@ -221,6 +240,7 @@ struct soft_cpu {
     const struct mull_cpuid *cpuid;
     uint64_t xsave_mask;  /* state components the host saves for the guest */
     bool upper_has_local; /* the TLB holds upper-half pages that are not global */
+    struct soft_mmu mmu;
 
     _Atomic uint32_t signals; /* enum mull_signal bits not yet looked at */
     _Atomic uint8_t sipi_vector;

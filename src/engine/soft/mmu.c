@@ -1,0 +1,731 @@
+/*
+ * The memory management unit: page walks (no paging, 32-bit, PAE, 4-level; SDM volume 3 chapter 4)
+ * and the software TLB that translated code looks into. Runs between translated blocks with the
+ * guest's vectors in the host's registers, so it calls nothing but what is safe then.
+ */
+#include "engine/soft/system.h"
+
+#define PTE_P 0x1ull
+#define PTE_W 0x2ull
+#define PTE_U 0x4ull
+#define PTE_A 0x20ull
+#define PTE_D 0x40ull
+#define PTE_PS 0x80ull
+#define PTE_G 0x100ull
+#define PTE_NX (1ull << 63)
+#define PTE_ADDRESS 0x000ffffffffff000ull
+
+#define PF_P 0x1u
+#define PF_W 0x2u
+#define PF_U 0x4u
+#define PF_RSVD 0x8u
+#define PF_I 0x10u
+
+#define ACCESS_KIND 3u
+
+_Static_assert(sizeof(struct soft_cpu) <= SOFT_COMMON_SIZE, "a window's front holds the vCPU");
+
+/* ---- Page-table entries in guest RAM ---- */
+
+struct entry {
+    const struct mull_ram *ram;
+    uint64_t gpa;
+    uint64_t value;
+};
+
+static const struct mull_ram *find_ram(const struct soft_vm *vm, uint64_t gpa)
+{
+    for (unsigned i = 0; i < vm->ram_count; i++)
+        if (gpa - vm->ram[i].gpa < vm->ram[i].size)
+            return &vm->ram[i];
+    return NULL;
+}
+
+/* Tables outside RAM read as not present. */
+static void read_entry(const struct soft_vm *vm, uint64_t gpa, bool wide, struct entry *e)
+{
+    e->gpa = gpa;
+    e->ram = find_ram(vm, gpa);
+    if (!e->ram) {
+        e->value = 0;
+        return;
+    }
+    const uint8_t *host = e->ram->host + (gpa - e->ram->gpa);
+    e->value = wide ? __atomic_load_n((const uint64_t *)host, __ATOMIC_RELAXED)
+                    : __atomic_load_n((const uint32_t *)host, __ATOMIC_RELAXED);
+}
+
+static _Atomic uint8_t *page_flags(const struct mull_ram *ram, uint64_t gpa)
+{
+    return &ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT];
+}
+
+/* After a write of ours to RAM: dirty tracking and translations of what was there. The flags are
+ * looked at after the write is visible, as mull_mem_write() does. */
+static void wrote(struct soft_cpu *cpu, const struct mull_ram *ram, uint64_t gpa, unsigned size)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    uint8_t flags = atomic_load_explicit(page_flags(ram, gpa), memory_order_relaxed);
+    if (flags & MULL_PAGE_CLEAN)
+        atomic_fetch_and(page_flags(ram, gpa), (uint8_t)~MULL_PAGE_CLEAN);
+    if (flags & MULL_PAGE_CODE)
+        soft_code_written(cpu->vm, cpu, gpa, size);
+}
+
+/* Set accessed or dirty bits if the entry is still what was read. @return false: walk again. */
+static bool set_entry_bits(struct soft_cpu *cpu, struct entry *e, bool wide, uint64_t bits)
+{
+    if ((e->value & bits) == bits || e->ram->readonly)
+        return true;
+    uint8_t *host = e->ram->host + (e->gpa - e->ram->gpa);
+    bool done;
+    if (wide) {
+        uint64_t old = e->value;
+        done = __atomic_compare_exchange_n((uint64_t *)host, &old, old | bits, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    } else {
+        uint32_t old = (uint32_t)e->value;
+        done = __atomic_compare_exchange_n((uint32_t *)host, &old, old | (uint32_t)bits, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    if (done) {
+        e->value |= bits;
+        wrote(cpu, e->ram, e->gpa, wide ? 8 : 4);
+    }
+    return done;
+}
+
+/* ---- The walk ---- */
+
+struct walk {
+    uint64_t va;
+    unsigned access;
+    bool quiet;     /* change nothing, check no permission */
+    bool can_write; /* out: with the privilege of `access`, dirty or not */
+    uint32_t error; /* out: of the page fault */
+};
+
+enum walk_result { WALK_OK, WALK_FAULT, WALK_AGAIN };
+
+static bool is_user_access(const struct soft_cpu *cpu, unsigned access)
+{
+    return (cpu->mode & SOFT_MODE_CPL3) && !(access & SOFT_SYSTEM);
+}
+
+static enum walk_result page_fault(const struct soft_cpu *cpu, struct walk *w, uint32_t error)
+{
+    const struct mull_cpu_state *s = &cpu->s;
+    if (w->access & SOFT_WRITE)
+        error |= PF_W;
+    if (is_user_access(cpu, w->access))
+        error |= PF_U;
+    if ((w->access & ACCESS_KIND) == SOFT_EXEC &&
+        ((s->cr4 & SOFT_CR4_SMEP) || ((s->cr4 & SOFT_CR4_PAE) && (s->efer & SOFT_EFER_NXE))))
+        error |= PF_I;
+    w->error = error;
+    return WALK_FAULT;
+}
+
+/* SDM volume 3, 4.6: may the access use a page with these rights? */
+static bool permitted(const struct soft_cpu *cpu, struct walk *w, bool user, bool writable, bool nx)
+{
+    const struct mull_cpu_state *s = &cpu->s;
+    bool exec = (w->access & ACCESS_KIND) == SOFT_EXEC;
+
+    if (is_user_access(cpu, w->access)) {
+        w->can_write = writable;
+        if (!user)
+            return false;
+    } else {
+        w->can_write = writable || !(s->cr0 & SOFT_CR0_WP);
+        if (user && exec && (s->cr4 & SOFT_CR4_SMEP))
+            return false;
+        if (user && !exec && (s->cr4 & SOFT_CR4_SMAP) &&
+            ((w->access & SOFT_SYSTEM) || !(s->rflags & SOFT_AC)))
+            return false;
+    }
+    if (exec)
+        return !nx;
+    return w->can_write || !(w->access & SOFT_WRITE);
+}
+
+static void set_page(struct soft_cpu *cpu, struct soft_page *page, uint64_t gpa)
+{
+    page->gpa = gpa;
+    page->ram = find_ram(cpu->vm, gpa);
+    page->host = page->ram ? page->ram->host + (gpa - page->ram->gpa) : NULL;
+}
+
+/* Reserved bits of a present entry. @shift: of the memory it maps or the table below covers. */
+static uint64_t reserved_bits(const struct soft_cpu *cpu, unsigned levels, unsigned level,
+                              bool leaf)
+{
+    if (levels == 2) /* 32-bit entries: bit 21 of a 4 MiB page; PSE-36 reaches 40 bits */
+        return leaf && level == 2 ? 1ull << 21 : 0;
+
+    uint64_t reserved = cpu->mmu.reserved;
+    if (!(cpu->s.efer & SOFT_EFER_NXE))
+        reserved |= PTE_NX;
+    if (levels == 3) {
+        reserved |= 0x7ff0000000000000ull;
+        if (level == 3)
+            return reserved | PTE_NX | 0x1e6;
+    }
+    if (level == 4)
+        reserved |= PTE_PS;
+    if (leaf && level == 3)
+        reserved |= 0x3fffe000;
+    if (leaf && level == 2)
+        reserved |= 0x1fe000;
+    return reserved;
+}
+
+static enum walk_result walk_once(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
+{
+    const struct mull_cpu_state *s = &cpu->s;
+    const bool wide = s->cr4 & SOFT_CR4_PAE;
+    const unsigned levels = !wide ? 2 : soft_long_mode(cpu) ? 4 : 3;
+    const unsigned index_bits = wide ? 9 : 10;
+    const unsigned entry_shift = wide ? 3 : 2;
+    uint64_t table = s->cr3 & (levels == 4   ? PTE_ADDRESS & ~cpu->mmu.reserved
+                               : levels == 3 ? 0xffffffe0ull
+                                             : 0xfffff000ull);
+    bool user = true, writable = true, nx = false;
+    struct entry entry[4];
+    unsigned level = levels, shift, used = 0;
+
+    for (;; level--) {
+        struct entry *e = &entry[used++];
+        shift = 12 + (level - 1) * index_bits;
+        uint64_t index = (w->va >> shift) & ((1u << index_bits) - 1);
+        if (levels == 3 && level == 3)
+            index &= 3;
+        read_entry(cpu->vm, table + (index << entry_shift), wide, e);
+        if (!(e->value & PTE_P))
+            return page_fault(cpu, w, 0);
+
+        bool top_pae = levels == 3 && level == 3;
+        bool leaf = level == 1;
+        if ((e->value & PTE_PS) && !top_pae) {
+            if (levels == 2)
+                leaf |= level == 2 && (s->cr4 & SOFT_CR4_PSE);
+            else
+                leaf |= level == 2 || level == 3;
+        }
+        if (e->value & reserved_bits(cpu, levels, level, leaf))
+            return page_fault(cpu, w, PF_P | PF_RSVD);
+        if (top_pae) { /* has no rights and no accessed bit */
+            used--;
+        } else {
+            user &= (e->value & PTE_U) != 0;
+            writable &= (e->value & PTE_W) != 0;
+            nx |= wide && (e->value & PTE_NX);
+        }
+        if (leaf)
+            break;
+        table = e->value & (wide ? PTE_ADDRESS : 0xfffff000ull);
+    }
+
+    struct entry *last = &entry[used - 1];
+    if (!w->quiet) {
+        if (!permitted(cpu, w, user, writable, nx))
+            return page_fault(cpu, w, PF_P);
+        for (unsigned i = 0; i + 1 < used; i++)
+            if (!set_entry_bits(cpu, &entry[i], wide, PTE_A))
+                return WALK_AGAIN;
+        uint64_t bits = w->access & SOFT_WRITE ? PTE_A | PTE_D : PTE_A;
+        if (!set_entry_bits(cpu, last, wide, bits))
+            return WALK_AGAIN;
+    }
+
+    uint64_t size = 1ull << shift;
+    uint64_t base = last->value & (wide ? PTE_ADDRESS : 0xfffff000ull) & ~(size - 1);
+    if (levels == 2 && level == 2) /* PSE-36 */
+        base = (last->value & 0xffc00000) | ((last->value >> 13) & 0xff) << 32;
+    page->user = user;
+    page->writable = writable;
+    page->global = (last->value & PTE_G) && (s->cr4 & SOFT_CR4_PGE);
+    page->dirty = last->value & PTE_D;
+    page->log2_size = (uint8_t)shift;
+    set_page(cpu, page, base | (w->va & (size - 1)));
+    return WALK_OK;
+}
+
+static bool walk(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
+{
+    enum walk_result r;
+
+    if (!(cpu->s.cr0 & SOFT_CR0_PG)) {
+        page->user = page->writable = page->dirty = true;
+        page->global = false;
+        page->log2_size = 12;
+        w->can_write = true;
+        set_page(cpu, page, w->va & 0xffffffffu);
+        return true;
+    }
+    cpu->stats.page_walks++;
+    do
+        r = walk_once(cpu, w, page);
+    while (r == WALK_AGAIN);
+    return r == WALK_OK;
+}
+
+enum soft_result soft_translate(struct soft_cpu *cpu, uint64_t va, unsigned access,
+                                struct soft_page *page)
+{
+    struct walk w = {.va = va, .access = access};
+
+    if (!soft_canonical(va))
+        return soft_raise_error(cpu, SOFT_GP, 0);
+    return walk(cpu, &w, page) ? SOFT_NEXT : soft_raise_page(cpu, va, w.error);
+}
+
+bool soft_translate_quiet(struct soft_cpu *cpu, uint64_t va, uint64_t *gpa)
+{
+    struct walk w = {.va = va, .access = SOFT_READ, .quiet = true};
+    struct soft_page page;
+
+    if (!soft_canonical(va) || !walk(cpu, &w, &page))
+        return false;
+    *gpa = page.gpa;
+    return true;
+}
+
+/* ---- The TLB ---- */
+
+static uint64_t tag_of(uint64_t va)
+{
+    return -(va >> MULL_PAGE_SHIFT);
+}
+
+static unsigned filter_hash(uint64_t number, unsigned bits)
+{
+    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> (64 - bits));
+}
+
+/* Remember what a later INVLPG must know: pieces of large pages and local pages. */
+static void note_kind(struct soft_cpu *cpu, uint64_t va, const struct soft_page *page)
+{
+    struct soft_mmu *mmu = &cpu->mmu;
+
+    if (!(va >> 63)) {
+        if (page->log2_size > MULL_PAGE_SHIFT)
+            mmu->lower_large = true;
+        return;
+    }
+    if (!page->global)
+        cpu->upper_has_local = true;
+    if (page->log2_size > MULL_PAGE_SHIFT) {
+        unsigned bit = page->log2_size == 30 ? filter_hash(va >> 30, 9) : filter_hash(va >> 21, 12);
+        uint64_t *filter = page->log2_size == 30 ? mmu->upper_1g : mmu->upper_2m;
+        mmu->upper_large = true;
+        filter[bit / 64] |= 1ull << (bit % 64);
+    }
+}
+
+static void note_slot(struct soft_window *win, unsigned slot)
+{
+    if (slot & (SOFT_TLB_ENTRIES / 2)) {
+        win->upper_filled = true;
+    } else {
+        if (win->lower_filled < SOFT_TLB_LOG)
+            win->lower_slot[win->lower_filled] = (uint16_t)slot;
+        win->lower_filled++;
+    }
+}
+
+/* Give the page write permission, unless its flags forbid it. */
+static bool allow_write(struct soft_window *win, unsigned slot, uint64_t tag,
+                        const struct soft_page *page, bool want)
+{
+    _Atomic uint8_t *flags = page_flags(page->ram, page->gpa);
+
+    for (;;) {
+        uint8_t now = atomic_load_explicit(flags, memory_order_relaxed);
+        if (now & MULL_PAGE_CODE)
+            return false;
+        if (now & MULL_PAGE_CLEAN) {
+            if (!want)
+                return false;
+            atomic_fetch_and(flags, (uint8_t)~MULL_PAGE_CLEAN);
+        }
+        /* Store the tag, then (the exchange is a fence) look again: soft_tlb_protect() sets the
+         * flag, then looks for the tag, so one of us sees the other. */
+        __atomic_exchange_n(&win->write_tag[slot], tag, __ATOMIC_SEQ_CST);
+        if (!(atomic_load(flags) & MULL_PAGE_SLOW))
+            return true;
+        __atomic_store_n(&win->write_tag[slot], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+    }
+}
+
+/* Enter a page of RAM. @want_write: for a write, @can_write: it may also be written. @return: the
+ * access can go through the TLB now. */
+static bool install(struct soft_cpu *cpu, enum soft_window_id id, uint64_t va,
+                    const struct soft_page *page, bool want_write, bool can_write)
+{
+    struct soft_window *win = cpu->window[id];
+    unsigned slot = soft_tlb_index(va);
+    uint64_t tag = tag_of(va);
+
+    if (!page->host)
+        return false;
+    if (win->read_tag[slot] == SOFT_TLB_INVALID)
+        note_slot(win, slot);
+    note_kind(cpu, va, page);
+    /* The slot has one addend: no tag may stay that belongs to another page. */
+    __atomic_store_n(&win->write_tag[slot], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+    __atomic_store_n(&win->read_tag[slot], tag, __ATOMIC_RELAXED);
+    __atomic_store_n(&win->addend[slot], (uint64_t)(uintptr_t)page->host - va, __ATOMIC_RELAXED);
+    if (!can_write || !page->dirty || page->ram->readonly)
+        return !want_write;
+    return allow_write(win, slot, tag, page, want_write) || !want_write;
+}
+
+/* The window whose rights an access has. */
+static enum soft_window_id window_for(const struct soft_cpu *cpu, unsigned access)
+{
+    if (!(access & SOFT_SYSTEM))
+        return cpu->window_id;
+    return cpu->s.cr4 & SOFT_CR4_SMAP ? SOFT_WIN_KERNEL : SOFT_WIN_KERNEL_AC;
+}
+
+static bool crosses_page(uint64_t va, unsigned size)
+{
+    return (va & ~MULL_PAGE_MASK) + size > MULL_PAGE_SIZE;
+}
+
+bool soft_tlb_fill(struct soft_cpu *cpu, uint64_t va, unsigned size, bool write)
+{
+    struct walk w = {.va = va, .access = write ? SOFT_WRITE : SOFT_READ};
+    struct soft_page page;
+
+    if (crosses_page(va, size) || !soft_canonical(va) || !walk(cpu, &w, &page))
+        return false;
+    return install(cpu, cpu->window_id, va, &page, write, w.can_write);
+}
+
+static uint8_t *tlb_lookup(const struct soft_window *win, uint64_t va, bool write)
+{
+    unsigned slot = soft_tlb_index(va);
+    uint64_t tag =
+        __atomic_load_n(write ? &win->write_tag[slot] : &win->read_tag[slot], __ATOMIC_RELAXED);
+    if (tag != tag_of(va))
+        return NULL;
+    return (uint8_t *)(uintptr_t)(va + win->addend[slot]);
+}
+
+void *soft_direct(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access)
+{
+    enum soft_window_id id = window_for(cpu, access);
+    bool write = access & SOFT_WRITE;
+    struct walk w = {.va = va, .access = access};
+    struct soft_page page;
+
+    if (crosses_page(va, size))
+        return NULL;
+    uint8_t *host = tlb_lookup(cpu->window[id], va, write);
+    if (host)
+        return host;
+    if (!soft_canonical(va) || !walk(cpu, &w, &page) ||
+        !install(cpu, id, va, &page, write, w.can_write))
+        return NULL;
+    return page.host;
+}
+
+/* ---- Access from C ---- */
+
+static void read_page(struct soft_cpu *cpu, const struct soft_page *page, uint8_t *to,
+                      unsigned size)
+{
+    if (page->host) {
+        soft_copy_guest(to, page->host, size);
+        return;
+    }
+    soft_vectors_park(cpu);
+    for (unsigned done = 0; done < size;) {
+        unsigned part = size - done;
+        if (part > 8)
+            part = 8;
+        uint64_t value =
+            mull_space_read(cpu->vm->memory, MULL_SPACE_MMIO, cpu->index, page->gpa + done, part);
+        soft_copy(to + done, &value, part);
+        done += part;
+        cpu->stats.mmio++;
+    }
+}
+
+static void write_page(struct soft_cpu *cpu, const struct soft_page *page, const uint8_t *from,
+                       unsigned size)
+{
+    if (page->host) {
+        if (!page->ram->readonly) {
+            soft_copy_guest(page->host, from, size);
+            wrote(cpu, page->ram, page->gpa, size);
+        }
+        return;
+    }
+    soft_vectors_park(cpu);
+    for (unsigned done = 0; done < size;) {
+        unsigned part = size - done;
+        uint64_t value = 0;
+        if (part > 8)
+            part = 8;
+        soft_copy(&value, from + done, part);
+        mull_space_write(cpu->vm->memory, MULL_SPACE_MMIO, cpu->index, page->gpa + done, part,
+                         value);
+        done += part;
+        cpu->stats.mmio++;
+    }
+}
+
+/* Translate one page for C and enter it into the TLB for the next time. */
+static enum soft_result fetch_page(struct soft_cpu *cpu, uint64_t va, unsigned access,
+                                   struct soft_page *page)
+{
+    struct walk w = {.va = va, .access = access};
+
+    if (!soft_canonical(va))
+        return soft_raise_error(cpu, SOFT_GP, 0);
+    if (!walk(cpu, &w, page))
+        return soft_raise_page(cpu, va, w.error);
+    if ((access & ACCESS_KIND) != SOFT_EXEC)
+        install(cpu, window_for(cpu, access), va, page, access & SOFT_WRITE, w.can_write);
+    return SOFT_NEXT;
+}
+
+/* The page behind the one of @va; linear addresses wrap at 4 GiB outside long mode. */
+static uint64_t next_page(const struct soft_cpu *cpu, uint64_t va)
+{
+    uint64_t next = (va | ~MULL_PAGE_MASK) + 1;
+    return soft_long_mode(cpu) ? next : next & 0xffffffffu;
+}
+
+enum soft_result soft_read(struct soft_cpu *cpu, uint64_t va, void *buf, unsigned size,
+                           unsigned access)
+{
+    struct soft_page page[2];
+    uint8_t *to = buf;
+
+    if (!crosses_page(va, size)) {
+        const uint8_t *host = NULL;
+        if ((access & ACCESS_KIND) != SOFT_EXEC)
+            host = tlb_lookup(cpu->window[window_for(cpu, access)], va, false);
+        if (host) {
+            soft_copy_guest(to, host, size);
+            return SOFT_NEXT;
+        }
+        if (fetch_page(cpu, va, access, &page[0]) != SOFT_NEXT)
+            return SOFT_FAULT;
+        read_page(cpu, &page[0], to, size);
+        return SOFT_NEXT;
+    }
+    unsigned first = (unsigned)(MULL_PAGE_SIZE - (va & ~MULL_PAGE_MASK));
+    if (fetch_page(cpu, va, access, &page[0]) != SOFT_NEXT)
+        return SOFT_FAULT;
+    uint64_t next = next_page(cpu, va);
+    if (size - first > MULL_PAGE_SIZE) { /* larger than any architectural structure */
+        read_page(cpu, &page[0], to, first);
+        return soft_read(cpu, next, to + first, size - first, access);
+    }
+    if (fetch_page(cpu, next, access, &page[1]) != SOFT_NEXT)
+        return SOFT_FAULT;
+    read_page(cpu, &page[0], to, first);
+    read_page(cpu, &page[1], to + first, size - first);
+    return SOFT_NEXT;
+}
+
+enum soft_result soft_write(struct soft_cpu *cpu, uint64_t va, const void *buf, unsigned size,
+                            unsigned access)
+{
+    struct soft_page page[2];
+    const uint8_t *from = buf;
+
+    access |= SOFT_WRITE;
+    if (!crosses_page(va, size)) {
+        uint8_t *host = tlb_lookup(cpu->window[window_for(cpu, access)], va, true);
+        if (host) {
+            soft_copy_guest(host, from, size);
+            return SOFT_NEXT;
+        }
+        if (fetch_page(cpu, va, access, &page[0]) != SOFT_NEXT)
+            return SOFT_FAULT;
+        write_page(cpu, &page[0], from, size);
+        return SOFT_NEXT;
+    }
+    unsigned first = (unsigned)(MULL_PAGE_SIZE - (va & ~MULL_PAGE_MASK));
+    if (fetch_page(cpu, va, access, &page[0]) != SOFT_NEXT)
+        return SOFT_FAULT;
+    uint64_t next = next_page(cpu, va);
+    if (size - first > MULL_PAGE_SIZE) {
+        /* Larger than any architectural structure: look before the leap. */
+        enum soft_result r = soft_probe(cpu, next, size - first, access);
+        if (r != SOFT_NEXT)
+            return r;
+        write_page(cpu, &page[0], from, first);
+        return soft_write(cpu, next, from + first, size - first, access);
+    }
+    if (fetch_page(cpu, next, access, &page[1]) != SOFT_NEXT)
+        return SOFT_FAULT;
+    write_page(cpu, &page[0], from, first);
+    write_page(cpu, &page[1], from + first, size - first);
+    return SOFT_NEXT;
+}
+
+enum soft_result soft_probe(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access)
+{
+    bool write = access & SOFT_WRITE;
+    bool exec = (access & ACCESS_KIND) == SOFT_EXEC;
+
+    for (;;) {
+        unsigned room = (unsigned)(MULL_PAGE_SIZE - (va & ~MULL_PAGE_MASK));
+        struct soft_page page;
+        if (exec || !tlb_lookup(cpu->window[window_for(cpu, access)], va, write))
+            if (fetch_page(cpu, va, access, &page) != SOFT_NEXT)
+                return SOFT_FAULT;
+        if (size <= room)
+            return SOFT_NEXT;
+        size -= room;
+        va = next_page(cpu, va);
+    }
+}
+
+/* ---- Flushes ---- */
+
+static void fill_words(uint64_t *to, uint64_t value, uint64_t count)
+{
+    __asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+}
+
+#define TLB_HALF (SOFT_TLB_ENTRIES / 2)
+#define JUMP_HALF (SOFT_JUMP_ENTRIES / 2)
+
+static void flush_lower(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+        struct soft_window *win = cpu->window[i];
+        if (win->lower_filled > SOFT_TLB_LOG) {
+            fill_words(win->read_tag, SOFT_TLB_INVALID, TLB_HALF);
+            fill_words(win->write_tag, SOFT_TLB_INVALID, TLB_HALF);
+        } else {
+            for (unsigned k = 0; k < win->lower_filled; k++) {
+                win->read_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
+                win->write_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
+            }
+        }
+        win->lower_filled = 0;
+        fill_words(win->jump, cpu->jump_miss, JUMP_HALF);
+    }
+    cpu->mmu.lower_large = false;
+}
+
+static void flush_upper(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+        struct soft_window *win = cpu->window[i];
+        if (win->upper_filled) {
+            fill_words(win->read_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
+            fill_words(win->write_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
+            win->upper_filled = false;
+        }
+        fill_words(win->jump + JUMP_HALF, cpu->jump_miss, JUMP_HALF);
+    }
+    cpu->upper_has_local = false;
+    if (cpu->mmu.upper_large) {
+        cpu->mmu.upper_large = false;
+        soft_zero(cpu->mmu.upper_2m, sizeof(cpu->mmu.upper_2m));
+        soft_zero(cpu->mmu.upper_1g, sizeof(cpu->mmu.upper_1g));
+    }
+}
+
+/* The first flush finds zeroed tables: zero is the tag of page 0. */
+static void empty_tables(struct soft_cpu *cpu)
+{
+    cpu->mmu.ready = true;
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+        cpu->window[i]->lower_filled = SOFT_TLB_LOG + 1;
+        cpu->window[i]->upper_filled = true;
+    }
+}
+
+void soft_tlb_flush(struct soft_cpu *cpu, enum soft_flush what)
+{
+    cpu->stats.tlb_flushes++;
+    if (!cpu->mmu.ready)
+        empty_tables(cpu);
+    flush_lower(cpu);
+    if (what == SOFT_FLUSH_ALL || cpu->upper_has_local)
+        flush_upper(cpu);
+}
+
+static bool in_filter(const uint64_t *filter, unsigned bit)
+{
+    return filter[bit / 64] >> (bit % 64) & 1;
+}
+
+void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
+{
+    const struct soft_mmu *mmu = &cpu->mmu;
+    unsigned slot = soft_tlb_index(va);
+    uint64_t tag = tag_of(va);
+    bool upper = slot & TLB_HALF;
+
+    cpu->stats.tlb_flushes++;
+    /* A large page is here in pieces: any address in it drops them all. */
+    if (!upper && mmu->lower_large) {
+        flush_lower(cpu);
+        return;
+    }
+    if (upper && mmu->upper_large &&
+        (in_filter(mmu->upper_2m, filter_hash(va >> 21, 12)) ||
+         in_filter(mmu->upper_1g, filter_hash(va >> 30, 9)))) {
+        flush_upper(cpu);
+        return;
+    }
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+        struct soft_window *win = cpu->window[i];
+        if (win->read_tag[slot] == tag) {
+            /* Not SOFT_TLB_INVALID in read_tag alone: the slot stays in the log of its half. */
+            win->read_tag[slot] = SOFT_TLB_INVALID;
+            win->write_tag[slot] = SOFT_TLB_INVALID;
+        }
+        fill_words(win->jump + (upper ? JUMP_HALF : 0), cpu->jump_miss, JUMP_HALF);
+    }
+}
+
+static void protect_in_window(struct soft_window *win, uint64_t host)
+{
+    for (unsigned i = 0; i < SOFT_TLB_ENTRIES; i++) {
+        uint64_t tag = __atomic_load_n(&win->write_tag[i], __ATOMIC_RELAXED);
+        if (tag == SOFT_TLB_INVALID)
+            continue;
+        uint64_t va = -tag << MULL_PAGE_SHIFT;
+        if (__atomic_load_n(&win->addend[i], __ATOMIC_RELAXED) + va == host)
+            __atomic_store_n(&win->write_tag[i], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+    }
+}
+
+void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t gpa)
+{
+    uint64_t host = (uint64_t)(uintptr_t)(ram->host + ((gpa - ram->gpa) & MULL_PAGE_MASK));
+
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        for (unsigned k = 0; cpu && k < SOFT_WIN_COUNT; k++)
+            protect_in_window(cpu->window[k], host);
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+void soft_tlb_protect_all(void *opaque)
+{
+    struct soft_vm *vm = opaque;
+
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        for (unsigned k = 0; cpu && k < SOFT_WIN_COUNT; k++)
+            fill_words(cpu->window[k]->write_tag, SOFT_TLB_INVALID, SOFT_TLB_ENTRIES);
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+}

@@ -1,0 +1,90 @@
+/*
+ * What follows from the control registers, segments and flags: the mode that translations are made
+ * for, and the TLB window that translated code runs with.
+ */
+#include "engine/soft/system.h"
+
+/* Usable for any access that 32-bit code makes, without a base or a limit to check. */
+static bool flat(const struct mull_segment *seg, bool code)
+{
+    if (seg->base != 0 || seg->limit != 0xffffffffu || (seg->attr & MULL_SEG_UNUSABLE))
+        return false;
+    if (!(seg->attr & MULL_SEG_P) || !(seg->attr & SOFT_TYPE_READ))
+        return false; /* the same bit says writable of data */
+    return code || !(seg->attr & (SOFT_TYPE_CODE | SOFT_TYPE_DOWN));
+}
+
+static uint32_t segment_mode(const struct mull_cpu_state *s)
+{
+    const struct mull_segment *seg = s->seg;
+    uint32_t mode = 0;
+
+    if ((s->efer & SOFT_EFER_LMA) && (seg[MULL_CS].attr & MULL_SEG_L))
+        return SOFT_MODE_CODE64;
+    if (seg[MULL_CS].attr & MULL_SEG_DB)
+        mode |= SOFT_MODE_CODE32;
+    if (seg[MULL_SS].attr & MULL_SEG_DB)
+        mode |= SOFT_MODE_STACK32;
+    if (flat(&seg[MULL_CS], true) && flat(&seg[MULL_DS], false) && flat(&seg[MULL_ES], false) &&
+        flat(&seg[MULL_SS], false))
+        mode |= SOFT_MODE_FLAT;
+    return mode;
+}
+
+static uint32_t vector_mode(const struct mull_cpu_state *s)
+{
+    uint32_t mode = 0;
+
+    if (s->cr0 & (SOFT_CR0_EM | SOFT_CR0_TS))
+        mode |= SOFT_MODE_NO_X87;
+    if ((s->cr0 & (SOFT_CR0_EM | SOFT_CR0_TS)) || !(s->cr4 & SOFT_CR4_OSFXSR))
+        mode |= SOFT_MODE_NO_SSE;
+    bool xsave = (s->cr4 & SOFT_CR4_OSXSAVE) && !(s->cr0 & SOFT_CR0_TS);
+    if (!xsave || (s->xcr0 & 6) != 6)
+        mode |= SOFT_MODE_NO_AVX;
+    if (!xsave || (s->xcr0 & 0xe6) != 0xe6)
+        mode |= SOFT_MODE_NO_AVX512;
+    return mode;
+}
+
+/* Physical address bits that CPUID 80000008h does not offer are reserved in page tables. */
+static uint64_t reserved_address_bits(const struct soft_cpu *cpu)
+{
+    unsigned bits = 46;
+
+    for (unsigned i = 0; cpu->cpuid && i < cpu->cpuid->count && i < MULL_CPUID_MAX; i++)
+        if (cpu->cpuid->entry[i].leaf == 0x80000008u)
+            bits = cpu->cpuid->entry[i].eax & 0xff;
+    if (bits < 32 || bits > 51)
+        bits = 46;
+    return ((1ull << 52) - 1) & ~((1ull << bits) - 1);
+}
+
+void soft_mode_changed(struct soft_cpu *cpu)
+{
+    const struct mull_cpu_state *s = &cpu->s;
+    uint32_t mode = segment_mode(s) | vector_mode(s);
+
+    if (!cpu->mmu.reserved)
+        cpu->mmu.reserved = reserved_address_bits(cpu);
+    if (s->cr0 & SOFT_CR0_PG)
+        mode |= SOFT_MODE_PAGING;
+    if (s->cr0 & SOFT_CR0_PE) {
+        mode |= SOFT_MODE_PROTECTED;
+        if (s->rflags & SOFT_VM)
+            mode |= SOFT_MODE_VM86 | SOFT_MODE_CPL3;
+        else if ((s->seg[MULL_SS].attr & MULL_SEG_DPL) == MULL_SEG_DPL)
+            mode |= SOFT_MODE_CPL3;
+    }
+    if (!(s->cr4 & SOFT_CR4_FSGSBASE))
+        mode |= SOFT_MODE_NO_FSGSBASE;
+    cpu->mode = mode;
+
+    if (mode & SOFT_MODE_CPL3)
+        cpu->window_id = SOFT_WIN_USER;
+    else if ((s->cr4 & SOFT_CR4_SMAP) && !(s->rflags & SOFT_AC))
+        cpu->window_id = SOFT_WIN_KERNEL;
+    else
+        cpu->window_id = SOFT_WIN_KERNEL_AC;
+    cpu->gs_base = (uint64_t)(uintptr_t)cpu->window[cpu->window_id];
+}

@@ -1,0 +1,182 @@
+/*
+ * What the files behind "Faults", "Memory", "Segments" and the system instructions share among
+ * themselves: copies without libc, guest stacks, descriptors, the two ways into a handler. Not for
+ * the translator or the dispatcher.
+ */
+#ifndef MULL_SOFT_SYSTEM_H
+#define MULL_SOFT_SYSTEM_H
+
+#include "engine/soft/soft.h"
+
+/* ---- Copies without libc: the compiler must not be trusted with a loop ---- */
+
+static inline void soft_copy(void *to, const void *from, uint64_t size)
+{
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
+}
+
+static inline void soft_zero(void *to, uint64_t size)
+{
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(0) : "memory");
+}
+
+/** Copy from or to guest memory: values of 1, 2, 4 or 8 bytes in one access. */
+static inline void soft_copy_guest(void *to, const void *from, unsigned size)
+{
+    switch (size) {
+    case 1:
+        *(volatile uint8_t *)to = *(const volatile uint8_t *)from;
+        break;
+    case 2:
+        *(volatile uint16_t *)to = *(const volatile uint16_t *)from;
+        break;
+    case 4:
+        *(volatile uint32_t *)to = *(const volatile uint32_t *)from;
+        break;
+    case 8:
+        *(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+        break;
+    default:
+        soft_copy(to, from, size);
+    }
+}
+
+static inline bool soft_canonical(uint64_t va)
+{
+    return (uint64_t)((int64_t)(va << 16) >> 16) == va;
+}
+
+static inline bool soft_long_mode(const struct soft_cpu *cpu)
+{
+    return cpu->s.efer & SOFT_EFER_LMA;
+}
+
+static inline bool soft_code64(const struct soft_cpu *cpu)
+{
+    return cpu->mode & SOFT_MODE_CODE64;
+}
+
+/** Real mode or virtual-8086 mode: segments are selector * 16. */
+static inline bool soft_real_segments(const struct soft_cpu *cpu)
+{
+    return !(cpu->mode & SOFT_MODE_PROTECTED) || (cpu->mode & SOFT_MODE_VM86);
+}
+
+/* ---- Descriptors (segment.c) ---- */
+
+#define SOFT_DESC_TYPE(hi) (((hi) >> 8) & 0xfu)
+#define SOFT_DESC_S 0x1000u
+#define SOFT_DESC_DPL(hi) (((hi) >> 13) & 3u)
+#define SOFT_DESC_P 0x8000u
+#define SOFT_DESC_L 0x200000u
+#define SOFT_DESC_DB 0x400000u
+/* Bits of the type field of code and data segments. */
+#define SOFT_TYPE_ACCESSED 1u
+#define SOFT_TYPE_WRITE 2u      /* data */
+#define SOFT_TYPE_READ 2u       /* code */
+#define SOFT_TYPE_DOWN 4u       /* data: expand-down */
+#define SOFT_TYPE_CONFORMING 4u /* code */
+#define SOFT_TYPE_CODE 8u
+
+/** A descriptor in memory: its two words, of system descriptors in long mode also the upper half
+ *  of the base. */
+struct soft_desc {
+    uint64_t va; /* where it is */
+    uint32_t lo, hi;
+    uint32_t base_high, reserved; /* only of 16-byte descriptors */
+};
+
+/** Read the descriptor of a selector that is not null. Beyond the table: @vector with the selector
+ *  (and @ext in bit 0) as error code. */
+enum soft_result soft_read_desc(struct soft_cpu *cpu, uint16_t selector, uint8_t vector,
+                                uint32_t ext, struct soft_desc *desc);
+
+/** The same for a system descriptor: 16 bytes in long mode. */
+enum soft_result soft_read_system_desc(struct soft_cpu *cpu, uint16_t selector, uint8_t vector,
+                                       uint32_t ext, struct soft_desc *desc);
+
+/** Set the accessed bit in memory if it is not set. */
+enum soft_result soft_set_accessed(struct soft_cpu *cpu, struct soft_desc *desc);
+
+/** The hidden part of a segment register from its descriptor. */
+void soft_desc_to_segment(const struct soft_desc *desc, uint16_t selector,
+                          struct mull_segment *seg);
+
+/** What a segment register holds after a null selector was loaded. */
+void soft_null_segment(struct mull_segment *seg, uint16_t selector);
+
+/** What it holds after a load in real or virtual-8086 mode. */
+void soft_real_segment(struct soft_cpu *cpu, unsigned seg, uint16_t selector);
+
+/** SS in long mode at a new privilege level: null, with that DPL. */
+static inline void soft_null_stack(struct mull_segment *ss, unsigned cpl)
+{
+    ss->base = 0;
+    ss->limit = 0xffffffff;
+    ss->attr = MULL_SEG_UNUSABLE | cpl << MULL_SEG_DPL_SHIFT;
+    ss->selector = (uint16_t)cpl;
+}
+
+/* ---- Stacks ---- */
+
+/** Where a stack pointer wraps: SS.B and 64-bit mode. */
+static inline uint64_t soft_stack_mask(const struct soft_cpu *cpu)
+{
+    if (soft_code64(cpu))
+        return UINT64_MAX;
+    return cpu->s.seg[MULL_SS].attr & MULL_SEG_DB ? 0xffffffffu : 0xffffu;
+}
+
+static inline void soft_set_rsp(struct soft_cpu *cpu, uint64_t mask, uint64_t rsp)
+{
+    cpu->s.gpr[MULL_RSP] =
+        mask == 0xffffu ? (cpu->s.gpr[MULL_RSP] & ~0xffffull) | (rsp & 0xffff) : rsp & mask;
+}
+
+/** Read the value at stack offset @rsp (a multiple of the operand size above RSP). */
+enum soft_result soft_stack_read(struct soft_cpu *cpu, uint64_t rsp, unsigned size,
+                                 uint64_t *value);
+/** Write it below: at @rsp, already lowered. */
+enum soft_result soft_stack_write(struct soft_cpu *cpu, uint64_t rsp, unsigned size,
+                                  uint64_t value);
+
+/* ---- Faults ---- */
+
+/** What comes through the IDT. */
+struct soft_event {
+    uint8_t vector;
+    bool has_error;
+    bool software; /* INT n, INT3, INTO: the gate's DPL counts, no EXT bit */
+    bool icebp;    /* INT1: like an exception */
+    bool resume;   /* RF in the pushed flags */
+    uint32_t error;
+    uint64_t rip; /* to come back to */
+};
+
+/** INT1. */
+enum soft_result soft_icebp(struct soft_cpu *cpu, unsigned length);
+
+/** Read a privileged stack from the current TSS. @level: 0 to 2, or 3 + IST number in long mode. */
+enum soft_result soft_tss_stack(struct soft_cpu *cpu, unsigned level, uint32_t ext, uint16_t *ss,
+                                uint64_t *rsp);
+
+/** Check and fetch a new stack segment for privilege level @cpl (not in long mode). */
+enum soft_result soft_check_new_stack(struct soft_cpu *cpu, uint16_t selector, unsigned cpl,
+                                      uint32_t ext, struct mull_segment *ss);
+
+enum soft_task_reason { SOFT_TASK_JUMP, SOFT_TASK_CALL, SOFT_TASK_IRET, SOFT_TASK_GATE };
+
+/** Switch to the task of a TSS selector (32-bit and 16-bit TSS; never in long mode). */
+enum soft_result soft_task_switch(struct soft_cpu *cpu, uint16_t selector,
+                                  enum soft_task_reason reason, uint64_t rip,
+                                  const struct soft_event *event);
+
+/* ---- Memory ---- */
+
+/** Write at the privilege level that an event is being delivered to. */
+static inline unsigned soft_access_at(unsigned cpl, unsigned access)
+{
+    return cpl == 3 ? access : access | SOFT_SYSTEM;
+}
+
+#endif
