@@ -1,0 +1,16 @@
+/*
+ * What the parts of the `mullion` command share: reporting, its subcommands.
+ */
+#ifndef MULL_CLI_CLI_H
+#define MULL_CLI_CLI_H
+
+#include "vmm/status.h"
+
+/** Print "mullion: ..." as one line on standard error. @return @status, to be returned on */
+int cli_fail(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** Each gets its own name as argv[0]. @return the exit status */
+int cli_run(int argc, char **argv);
+int cli_engines(int argc, char **argv);
+
+#endif

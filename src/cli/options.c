@@ -1,0 +1,396 @@
+/*
+ * Reads the options of `mullion run`. What an option means is checked here, what a value may be
+ * (ranges) by the machine's configuration, so that every way in gets the same answer.
+ */
+#include "cli/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "machine/config.h"
+
+static const char usage[] =
+    "Usage: mullion run --kernel FILE [OPTION]...\n"
+    "\n"
+    "Runs one virtual machine until it powers off. On a terminal, Ctrl-A x leaves, Ctrl-A c opens\n"
+    "the monitor, Ctrl-A Ctrl-A sends Ctrl-A.\n"
+    "\n"
+    "  --kernel FILE      Linux bzImage, or ELF kernel with a PVH entry\n"
+    "  --initrd FILE      initial RAM disk\n"
+    "  --append STRING    kernel command line; without it the console's: 'console=ttyS0'\n"
+    "  --name NAME        the machine's name (mullion)\n"
+    "  --memory SIZE      RAM, with K, M, G or T; a bare number is MiB (512M)\n"
+    "  --cpus N           virtual CPUs (1)\n"
+    "  --engine ENGINE    auto, soft or kvm (auto): see mullion engines\n"
+    "  --disk FILE[,readonly=on][,format=NAME][,serial=TEXT][,direct=on]\n"
+    "                     a disk; may be repeated\n"
+    "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,mac=MAC]\n"
+    "  --net tap=INTERFACE[,mac=MAC]\n"
+    "  --net none         a network card; may be repeated. user needs passt(1)\n"
+    "  --console stdio|none|unix=PATH[,device=serial|virtio]\n"
+    "                     a console (stdio, on a serial port); may be repeated\n"
+    "  --no-reboot        end instead of resetting the machine\n"
+    "  --control PATH     listen for JSON-RPC on a Unix socket\n"
+    "  --verbose          say more: the engine chosen and why\n"
+    "  --no-sandbox       do not lock the machine's process in (for debuggers)\n"
+    "  --help             show this text\n"
+    "\n"
+    "A comma in a file name is written twice. Exit status: 0 the guest powered off (or you left),\n"
+    "1 the host could not do it, 2 wrong usage, 3 reset with --no-reboot, 4 triple fault, 5 "
+    "kernel\n"
+    "panic, 143 ended by a second SIGTERM.\n";
+
+/* ---- NAME=VALUE lists ---- */
+
+#define PARTS_MAX 40
+
+struct parts {
+    char *text; /* owns the strings below */
+    unsigned count;
+    char *part[PARTS_MAX];
+};
+
+/* Split at single commas; a double one is a comma. @return false: too many, or no memory */
+static bool split(const char *text, struct parts *p)
+{
+    p->count = 0;
+    p->text = malloc(strlen(text) + 1);
+    if (!p->text)
+        return false;
+    char *to = p->text;
+    p->part[p->count++] = to;
+    for (const char *from = text; *from; from++) {
+        if (*from == ',' && from[1] == ',') {
+            *to++ = *from++;
+        } else if (*from == ',') {
+            if (p->count == PARTS_MAX)
+                return false;
+            *to++ = '\0';
+            p->part[p->count++] = to;
+        } else {
+            *to++ = *from;
+        }
+    }
+    *to = '\0';
+    return true;
+}
+
+/* The value of "key=value", or NULL where it is another key. */
+static const char *value_of(const char *part, const char *key)
+{
+    size_t len = strlen(key);
+    return !strncmp(part, key, len) && part[len] == '=' ? part + len + 1 : NULL;
+}
+
+/* "on" and "off" as JSON, or NULL. */
+static json_t *on_off(const char *value)
+{
+    if (!strcmp(value, "on") || !strcmp(value, "true"))
+        return json_true();
+    return !strcmp(value, "off") || !strcmp(value, "false") ? json_false() : NULL;
+}
+
+static int wrong(const char *option, const char *part, const char *want)
+{
+    return cli_fail(VMM_STATUS_USAGE, "%s: '%s': %s; see mullion run --help", option, part, want);
+}
+
+/* json_string() refuses what is not UTF-8, as file names may be. */
+static bool set_string(json_t *object, const char *key, const char *value)
+{
+    return !json_object_set_new(object, key, json_string(value));
+}
+
+/* ---- Options ---- */
+
+static int parse_disk_part(json_t *disk, const char *part)
+{
+    const char *value;
+    if ((value = value_of(part, "readonly")) || (value = value_of(part, "direct"))) {
+        json_t *flag = on_off(value);
+        if (!flag)
+            return wrong("--disk", part, "must be on or off");
+        json_object_set_new(disk, *part == 'r' ? "readonly" : "direct", flag);
+        return -1;
+    }
+    if ((value = value_of(part, "format")))
+        return set_string(disk, "format", value) ? -1 : wrong("--disk", part, "not UTF-8");
+    if ((value = value_of(part, "serial")))
+        return set_string(disk, "serial", value) ? -1 : wrong("--disk", part, "not UTF-8");
+    return wrong("--disk", part, "no such property (a comma in a file name is written twice)");
+}
+
+static int parse_disk(json_t *list, const char *text)
+{
+    struct parts p;
+    json_t *disk = json_object();
+    int ret = -1;
+    if (!split(text, &p) || !*p.part[0])
+        ret = wrong("--disk", text, "give FILE[,readonly=on][,format=NAME]");
+    else if (!set_string(disk, "path", p.part[0]))
+        ret = cli_fail(VMM_STATUS_HOST_ERROR, "--disk: file names must be UTF-8");
+    for (unsigned i = 1; i < p.count && ret < 0; i++)
+        ret = parse_disk_part(disk, p.part[i]);
+    free(p.text);
+    json_array_append_new(list, disk);
+    return ret;
+}
+
+static int parse_net_part(json_t *net, bool user, const char *part)
+{
+    const char *value;
+    if ((value = value_of(part, "mac"))) {
+        uint8_t mac[6];
+        if (mull_mac_parse(value, mac))
+            return wrong("--net", part, "a unicast address looks like 02:00:00:00:00:01");
+        set_string(net, "mac", value);
+        return -1;
+    }
+    if (user && (value = value_of(part, "forward"))) {
+        json_t *forward = json_object_get(net, "forward");
+        if (!forward) {
+            forward = json_array();
+            json_object_set_new(net, "forward", forward);
+        }
+        if (json_array_append_new(forward, json_string(value)))
+            return wrong("--net", part, "not UTF-8");
+        return -1;
+    }
+    return wrong("--net", part, "no such property");
+}
+
+static int parse_net(json_t *list, const char *text)
+{
+    struct parts p;
+    if (!strcmp(text, "none"))
+        return -1;
+    if (!split(text, &p)) {
+        free(p.text);
+        return wrong("--net", text, "too many properties");
+    }
+    json_t *net = json_object();
+    const char *tap = value_of(p.part[0], "tap");
+    bool user = !strcmp(p.part[0], "user");
+    int ret = -1;
+    set_string(net, "type", tap ? "tap" : "user");
+    if (tap && !set_string(net, "interface", tap))
+        ret = wrong("--net", text, "not UTF-8");
+    else if (!tap && !user)
+        ret = wrong("--net", text, "give user, tap=INTERFACE or none");
+    for (unsigned i = 1; i < p.count && ret < 0; i++)
+        ret = parse_net_part(net, user, p.part[i]);
+    free(p.text);
+    json_array_append_new(list, net);
+    return ret;
+}
+
+static int parse_console(struct run_options *o, json_t *list, const char *text)
+{
+    struct parts p;
+    if (!split(text, &p)) {
+        free(p.text);
+        return wrong("--console", text, "too many properties");
+    }
+    json_t *console = json_object();
+    const char *value;
+    int ret = -1;
+    if (!strcmp(p.part[0], "stdio")) {
+        if (o->stdio)
+            ret = wrong("--console", text, "stdio can be used once");
+        o->stdio = true;
+        set_string(console, "type", "fd");
+    } else if (!strcmp(p.part[0], "none")) {
+        set_string(console, "type", "none");
+    } else if ((value = value_of(p.part[0], "unix"))) {
+        set_string(console, "type", "unix");
+        if (!*value || !set_string(console, "path", value))
+            ret = wrong("--console", text, "give unix=PATH");
+    } else {
+        ret = wrong("--console", text, "give stdio, none or unix=PATH");
+    }
+    for (unsigned i = 1; i < p.count && ret < 0; i++) {
+        value = value_of(p.part[i], "device");
+        if (!value || (strcmp(value, "serial") && strcmp(value, "virtio")))
+            ret = wrong("--console", p.part[i], "give device=serial or device=virtio");
+        else
+            set_string(console, "device", value);
+    }
+    free(p.text);
+    json_array_append_new(list, console);
+    return ret;
+}
+
+static int parse_memory(json_t *config, const char *text)
+{
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    static const char units[] = "KMGT";
+    unsigned shift = 20;
+    const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
+    if (unit && *unit)
+        shift = 10 + 10 * (unsigned)(unit - units);
+    if (*text < '0' || *text > '9' || (*end && (!unit || end[1])))
+        return cli_fail(VMM_STATUS_USAGE, "--memory %s: give a number with K, M, G or T, like 512M",
+                        text);
+    if (errno || n > (uint64_t)INT64_MAX >> shift)
+        return cli_fail(VMM_STATUS_HOST_ERROR,
+                        "--memory %s: out of range; give %llu MiB to %llu GiB", text,
+                        MULL_MEMORY_MIN >> 20, MULL_MEMORY_MAX >> 30);
+    json_object_set_new(config, "memory", json_integer((json_int_t)(n << shift)));
+    return -1;
+}
+
+static int parse_cpus(json_t *config, const char *text)
+{
+    char *end;
+    errno = 0;
+    long n = strtol(text, &end, 10);
+    if (!*text || *end)
+        return cli_fail(VMM_STATUS_USAGE, "--cpus %s: give a whole number", text);
+    if (errno || n < 0 || n > INT_MAX)
+        n = 0; /* refused with its range by the configuration */
+    json_object_set_new(config, "cpus", json_integer(n));
+    return -1;
+}
+
+static int parse_string(json_t *config, const char *key, const char *value)
+{
+    if (set_string(config, key, value))
+        return -1;
+    return cli_fail(VMM_STATUS_HOST_ERROR, "--%s: must be UTF-8", key);
+}
+
+/* Without --append: the first console the user would look at. */
+static void set_default_cmdline(json_t *config)
+{
+    json_t *console = json_array_get(json_object_get(config, "consoles"), 0);
+    const char *device = json_string_value(json_object_get(console, "device"));
+    set_string(config, "cmdline",
+               device && !strcmp(device, "virtio") ? "console=hvc0" : "console=ttyS0");
+}
+
+enum {
+    KERNEL = 256,
+    INITRD,
+    APPEND,
+    NAME,
+    MEMORY,
+    CPUS,
+    ENGINE,
+    DISK,
+    NET,
+    CONSOLE,
+    NO_REBOOT,
+    CONTROL,
+    VERBOSE,
+    NO_SANDBOX,
+    HELP
+};
+
+static const struct option known[] = {
+    {"kernel", required_argument, NULL, KERNEL}, {"initrd", required_argument, NULL, INITRD},
+    {"append", required_argument, NULL, APPEND}, {"name", required_argument, NULL, NAME},
+    {"memory", required_argument, NULL, MEMORY}, {"cpus", required_argument, NULL, CPUS},
+    {"engine", required_argument, NULL, ENGINE}, {"disk", required_argument, NULL, DISK},
+    {"net", required_argument, NULL, NET},       {"console", required_argument, NULL, CONSOLE},
+    {"no-reboot", no_argument, NULL, NO_REBOOT}, {"control", required_argument, NULL, CONTROL},
+    {"verbose", no_argument, NULL, VERBOSE},     {"no-sandbox", no_argument, NULL, NO_SANDBOX},
+    {"help", no_argument, NULL, HELP},           {0},
+};
+
+static int parse_engine(json_t *config, const char *name)
+{
+    if (strcmp(name, "auto") && strcmp(name, "soft") && strcmp(name, "kvm"))
+        return cli_fail(VMM_STATUS_USAGE, "--engine %s: give auto, soft or kvm", name);
+    return parse_string(config, "engine", name);
+}
+
+static int parse_option(struct run_options *o, int option, const char *value)
+{
+    json_t *c = o->config;
+    switch (option) {
+    case KERNEL:
+        return parse_string(c, "kernel", value);
+    case INITRD:
+        return parse_string(c, "initrd", value);
+    case APPEND:
+        return parse_string(c, "cmdline", value);
+    case NAME:
+        return parse_string(c, "name", value);
+    case MEMORY:
+        return parse_memory(c, value);
+    case CPUS:
+        return parse_cpus(c, value);
+    case ENGINE:
+        return parse_engine(c, value);
+    case DISK:
+        return parse_disk(json_object_get(c, "disks"), value);
+    case NET:
+        return parse_net(json_object_get(c, "networks"), value);
+    case CONSOLE:
+        return parse_console(o, json_object_get(c, "consoles"), value);
+    case NO_REBOOT:
+        json_object_set_new(c, "no_reboot", json_true());
+        return -1;
+    case CONTROL:
+        o->control = value;
+        return -1;
+    case VERBOSE:
+        o->verbose = true;
+        return -1;
+    case NO_SANDBOX:
+        o->no_sandbox = true;
+        return -1;
+    default:
+        fputs(usage, stdout);
+        return 0;
+    }
+}
+
+int run_options_parse(int argc, char **argv, struct run_options *o)
+{
+    *o = (struct run_options){.config =
+                                  json_pack("{s:[], s:[], s:[]}", "disks", "networks", "consoles")};
+    if (!o->config)
+        return cli_fail(VMM_STATUS_HOST_ERROR, "no memory");
+    int ret = -1;
+    opterr = 0;
+    while (ret < 0) {
+        int c = getopt_long(argc, argv, ":", known, NULL);
+        if (c < 0)
+            break;
+        if (c == ':')
+            ret = cli_fail(VMM_STATUS_USAGE, "%s: needs a value; see mullion run --help",
+                           argv[optind - 1]);
+        else if (c == '?')
+            ret = cli_fail(VMM_STATUS_USAGE, "%s: no such option; see mullion run --help",
+                           argv[optind - 1]);
+        else
+            ret = parse_option(o, c, optarg);
+    }
+    if (ret < 0 && optind < argc)
+        ret = cli_fail(VMM_STATUS_USAGE, "%s: not expected; see mullion run --help", argv[optind]);
+    if (ret < 0 && !json_object_get(o->config, "kernel"))
+        ret = cli_fail(VMM_STATUS_USAGE,
+                       "--kernel is missing: give a bzImage or a vmlinux; see mullion run --help");
+    if (ret < 0 && !json_array_size(json_object_get(o->config, "consoles")))
+        ret = parse_console(o, json_object_get(o->config, "consoles"), "stdio");
+    if (ret < 0 && !json_object_get(o->config, "cmdline"))
+        set_default_cmdline(o->config);
+    if (ret >= 0)
+        run_options_free(o);
+    return ret;
+}
+
+void run_options_free(struct run_options *o)
+{
+    json_decref(o->config);
+    o->config = NULL;
+}

@@ -1,0 +1,26 @@
+/*
+ * The command line of `mullion run`, turned into the JSON configuration of a machine.
+ */
+#ifndef MULL_CLI_OPTIONS_H
+#define MULL_CLI_OPTIONS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct run_options {
+    json_t *config;      /* for mullion-vmm; its "fd" console has in and out -1 until we know */
+    bool stdio;          /* there is a console on standard input and output */
+    const char *control; /* --control, or NULL */
+    bool verbose, no_sandbox;
+};
+
+/**
+ * Parse the command line. Says itself what is wrong.
+ *
+ * @return -1: go on, with *out to be freed with run_options_free(); else the exit status
+ */
+int run_options_parse(int argc, char **argv, struct run_options *out);
+
+void run_options_free(struct run_options *options);
+
+#endif

@@ -1,0 +1,85 @@
+/*
+ * The inside of a machine, shared by assemble.c (what it is made of) and machine.c (its life).
+ */
+#ifndef MULL_MACHINE_INTERNAL_H
+#define MULL_MACHINE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "boot/boot.h"
+#include "device/chardev.h"
+#include "device/devices.h"
+#include "engine/engine.h"
+#include "image/block.h"
+#include "machine/machine.h"
+#include "memory/memory.h"
+#include "platform/platform.h"
+
+struct machine_vcpu {
+    struct mull_machine *machine;
+    struct mull_vcpu *vcpu;
+    pthread_t thread;
+    unsigned index;
+    bool started; /* there is a thread to join */
+};
+
+struct mull_machine {
+    const struct mull_log *log;
+    char *name;
+    char engine_why[256];
+    bool no_reboot;
+    unsigned cpus;
+    uint64_t memory_size, ram_low, ram_high;
+
+    struct mull_memory *memory;
+    struct mull_clock *clock;
+    struct mull_loop *loop;
+    pthread_t loop_thread;
+    bool loop_running;
+    const struct mull_engine *engine;
+    struct mull_platform *platform;
+    struct mull_platform_tables tables;
+    struct mull_vm *vm;
+    struct machine_vcpu vcpu[MULL_MAX_CPUS];
+    struct mull_boot *boot;
+    struct mull_device *devices; /* ours, in order of creation */
+    struct mull_block *block[MULL_CONFIG_DISKS];
+    struct mull_netdev *netdev[MULL_CONFIG_NETWORKS];
+    struct mull_chardev *chardev[MULL_CONFIG_CONSOLES];
+
+    pthread_mutex_t lock; /* everything below */
+    pthread_cond_t changed;
+    enum mull_machine_state state;
+    enum mull_machine_end end;
+    struct mull_error end_error;
+    bool hold;       /* vCPU threads must stay out of the engine */
+    bool quit;       /* and end */
+    unsigned active; /* vCPU threads that may be in the engine */
+    unsigned resets;
+    atomic_bool reset_wanted;
+};
+
+/* assemble.c */
+
+/** Build everything up to a machine that could start. What was built before an error is undone by
+ *  machine_disassemble(). */
+int machine_assemble(struct mull_machine *m, const struct mull_machine_config *config,
+                     struct mull_error *err);
+
+/** Load the kernel and set every vCPU's first state. */
+int machine_load(struct mull_machine *m, struct mull_error *err);
+
+/** Reset, quiesce or resume all devices, the platform's included. */
+enum machine_device_action { MACHINE_RESET, MACHINE_QUIESCE, MACHINE_RESUME };
+void machine_devices(struct mull_machine *m, enum machine_device_action action);
+
+/** Free all parts. No vCPU thread is left, the loop does not run. */
+void machine_disassemble(struct mull_machine *m);
+
+/* machine.c: what the platform tells us; see struct mull_platform_events. */
+void machine_event_poweroff(void *opaque);
+void machine_event_reset(void *opaque);
+void machine_event_panic(void *opaque, bool crash_kernel);
+
+#endif

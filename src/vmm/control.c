@@ -1,0 +1,349 @@
+/*
+ * Serves JSON-RPC 2.0 (jsonrpc.org/specification) in the machine's loop: one JSON object a line,
+ * answered with one line. Requests are answered in order; a peer that does not read its answers is
+ * dropped, one that sends too long a line too.
+ */
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 65536u
+#define PEERS_MAX 8
+
+/* Error codes of the specification, section 5.1. */
+enum {
+    RPC_PARSE = -32700,
+    RPC_INVALID = -32600,
+    RPC_NO_METHOD = -32601,
+    RPC_PARAMS = -32602,
+    RPC_FAILED = -32000, /* ours: the method failed */
+};
+
+struct peer {
+    struct vmm_control *control;
+    int fd;
+    bool owner; /* inherited: the machine does not outlive it */
+    struct mull_source *source;
+    char *line;
+    size_t have;
+};
+
+struct vmm_control {
+    struct mull_machine *machine;
+    const struct mull_log *log;
+    int listener;
+    struct mull_source *listener_source;
+    struct sockaddr_un address;
+    struct peer peer[PEERS_MAX];
+};
+
+/* ---- Methods ---- */
+
+static const char *state_name(enum mull_machine_state state)
+{
+    static const char *const names[] = {"created", "running", "paused", "ended"};
+    return names[state];
+}
+
+static json_t *method_status(struct mull_machine *m, struct mull_error *err)
+{
+    struct mull_machine_info info;
+    mull_machine_info(m, &info);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:I}", "name", info.name, "state",
+                     state_name(info.state), "engine", info.engine, "engine_reason",
+                     info.engine_why, "kernel", info.kernel, "cpus", (json_int_t)info.cpus,
+                     "memory", (json_int_t)info.memory, "uptime", (double)info.guest_ns / 1e9,
+                     "resets", (json_int_t)info.resets);
+}
+
+static void add_stat(void *opaque, unsigned cpu, const char *name, uint64_t value)
+{
+    json_t *list = opaque;
+    while (json_array_size(list) <= cpu)
+        if (json_array_append_new(list, json_object()))
+            return;
+    json_object_set_new(json_array_get(list, cpu), name, json_integer((json_int_t)value));
+}
+
+static json_t *method_stats(struct mull_machine *m, struct mull_error *err)
+{
+    json_t *list = json_array();
+    mull_machine_stats(m, add_stat, list);
+    return json_pack("{s:o}", "vcpus", list);
+}
+
+static json_t *done(int ret)
+{
+    return ret ? NULL : json_object();
+}
+
+static json_t *method_powerdown(struct mull_machine *m, struct mull_error *err)
+{
+    return done(mull_machine_power_button(m, err));
+}
+
+static json_t *method_reset(struct mull_machine *m, struct mull_error *err)
+{
+    return done(mull_machine_reset(m, err));
+}
+
+static json_t *method_pause(struct mull_machine *m, struct mull_error *err)
+{
+    return done(mull_machine_pause(m, err));
+}
+
+static json_t *method_resume(struct mull_machine *m, struct mull_error *err)
+{
+    return done(mull_machine_resume(m, err));
+}
+
+static json_t *method_quit(struct mull_machine *m, struct mull_error *err)
+{
+    mull_machine_stop(m);
+    return json_object();
+}
+
+static const struct {
+    const char *name;
+    json_t *(*fn)(struct mull_machine *m, struct mull_error *err);
+} methods[] = {
+    {"status", method_status}, {"stats", method_stats}, {"powerdown", method_powerdown},
+    {"reset", method_reset},   {"pause", method_pause}, {"resume", method_resume},
+    {"quit", method_quit},
+};
+
+static json_t *rpc_error(int code, const char *message)
+{
+    return json_pack("{s:{s:i, s:s}}", "error", "code", code, "message", message);
+}
+
+static json_t *dispatch(struct mull_machine *m, json_t *request)
+{
+    json_t *version = json_object_get(request, "jsonrpc");
+    json_t *method = json_object_get(request, "method");
+    json_t *params = json_object_get(request, "params");
+    if (!json_is_string(version) || strcmp(json_string_value(version), "2.0") ||
+        !json_is_string(method))
+        return rpc_error(RPC_INVALID, "not a JSON-RPC 2.0 request");
+    for (unsigned i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+        if (strcmp(methods[i].name, json_string_value(method)))
+            continue;
+        if (params && json_object_size(params) + json_array_size(params) > 0)
+            return rpc_error(RPC_PARAMS, "this method takes no parameters");
+        struct mull_error err = {0};
+        json_t *result = methods[i].fn(m, &err);
+        if (!result)
+            return rpc_error(RPC_FAILED, *err.message ? err.message : "failed");
+        return json_pack("{s:o}", "result", result);
+    }
+    return rpc_error(RPC_NO_METHOD, "no such method; there are status, stats, powerdown, reset, "
+                                    "pause, resume and quit");
+}
+
+char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len)
+{
+    json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
+    json_t *id = json_object_get(request, "id");
+    bool notification = json_is_object(request) && !id;
+    json_t *answer;
+    if (!request)
+        answer = rpc_error(RPC_PARSE, "not JSON");
+    else if (!json_is_object(request) ||
+             (id && !json_is_string(id) && !json_is_number(id) && !json_is_null(id)))
+        answer = rpc_error(RPC_INVALID, "not a JSON-RPC 2.0 request");
+    else
+        answer = dispatch(machine, request);
+    char *text = NULL;
+    if (answer && !notification) {
+        json_object_set_new(answer, "jsonrpc", json_string("2.0"));
+        json_object_set(answer, "id", json_is_string(id) || json_is_number(id) ? id : json_null());
+        text = json_dumps(answer, JSON_COMPACT);
+    }
+    json_decref(answer);
+    json_decref(request);
+    return text;
+}
+
+/* ---- Sockets ---- */
+
+static void drop_peer(struct peer *p)
+{
+    mull_source_remove(p->source);
+    close(p->fd);
+    free(p->line);
+    bool owner = p->owner;
+    struct vmm_control *c = p->control;
+    memset(p, 0, sizeof(*p));
+    p->fd = -1;
+    if (owner)
+        mull_machine_stop(c->machine);
+}
+
+/* @return false: the peer is gone */
+static bool answer_line(struct peer *p, size_t len)
+{
+    char *answer = vmm_control_answer(p->control->machine, p->line, len);
+    if (!answer)
+        return true;
+    size_t n = strlen(answer);
+    answer[n] = '\n'; /* in the place of the NUL */
+    bool sent = send(p->fd, answer, n + 1, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)n + 1;
+    free(answer);
+    return sent;
+}
+
+static void peer_readable(void *opaque, uint32_t events)
+{
+    struct peer *p = opaque;
+    ssize_t n = recv(p->fd, p->line + p->have, LINE_MAX_BYTES - p->have, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        drop_peer(p);
+        return;
+    }
+    p->have += (size_t)n;
+    char *newline;
+    while ((newline = memchr(p->line, '\n', p->have))) {
+        size_t len = (size_t)(newline - p->line);
+        if (len && !answer_line(p, len)) {
+            drop_peer(p);
+            return;
+        }
+        p->have -= len + 1;
+        memmove(p->line, newline + 1, p->have);
+    }
+    if (p->have == LINE_MAX_BYTES) {
+        mull_log(p->control->log, MULL_LOG_WARN,
+                 "control: a line of more than %u bytes; peer dropped", LINE_MAX_BYTES);
+        drop_peer(p);
+    }
+}
+
+static int add_peer(struct vmm_control *c, int fd, bool owner, struct mull_error *err)
+{
+    for (unsigned i = 0; i < PEERS_MAX; i++) {
+        struct peer *p = &c->peer[i];
+        if (p->fd >= 0)
+            continue;
+        p->line = malloc(LINE_MAX_BYTES);
+        if (!p->line)
+            return mull_fail(err, ENOMEM, "control: no memory");
+        p->control = c;
+        p->owner = owner;
+        p->have = 0;
+        p->fd = fd;
+        int ret = mull_loop_watch(mull_machine_loop(c->machine), fd, EPOLLIN, peer_readable, p,
+                                  &p->source, err);
+        if (ret) {
+            free(p->line);
+            p->line = NULL;
+            p->fd = -1;
+        }
+        return ret;
+    }
+    return mull_fail(err, EBUSY, "control: %d peers are connected already", PEERS_MAX);
+}
+
+static void listener_readable(void *opaque, uint32_t events)
+{
+    struct vmm_control *c = opaque;
+    int fd = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0 && add_peer(c, fd, false, NULL))
+        close(fd);
+}
+
+/* A socket file that nobody listens on is left over from a crash. */
+static bool is_stale(const struct sockaddr_un *address)
+{
+    struct stat st;
+    if (lstat(address->sun_path, &st) || !S_ISSOCK(st.st_mode))
+        return false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
+                   errno == ECONNREFUSED;
+    if (fd >= 0)
+        close(fd);
+    return refused;
+}
+
+static int start_listening(struct vmm_control *c, const char *path, struct mull_error *err)
+{
+    c->address.sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof(c->address.sun_path))
+        return mull_fail(err, ENAMETOOLONG,
+                         "--control %s: longer than %zu characters; give a "
+                         "shorter path",
+                         path, sizeof(c->address.sun_path) - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return mull_fail(err, errno, "--control %s: %s", path, strerror(errno));
+    strcpy(c->address.sun_path, path);
+    if (is_stale(&c->address))
+        unlink(path);
+    mode_t old = umask(0177);
+    int bound = bind(fd, (const struct sockaddr *)&c->address, sizeof(c->address));
+    int saved = errno;
+    umask(old);
+    if (bound) {
+        close(fd);
+        return mull_fail(err, saved, "--control %s: %s", path,
+                         saved == EADDRINUSE ? "in use by somebody else; give another path"
+                                             : strerror(saved));
+    }
+    c->listener = fd;
+    if (listen(fd, PEERS_MAX))
+        return mull_fail(err, errno, "--control %s: %s", path, strerror(errno));
+    return mull_loop_watch(mull_machine_loop(c->machine), fd, EPOLLIN, listener_readable, c,
+                           &c->listener_source, err);
+}
+
+int vmm_control_create(const struct vmm_control_config *config, struct vmm_control **out,
+                       struct mull_error *err)
+{
+    struct vmm_control *c = calloc(1, sizeof(*c));
+    if (!c)
+        return mull_fail(err, ENOMEM, "control: no memory");
+    c->machine = config->machine;
+    c->log = config->log;
+    c->listener = -1;
+    for (unsigned i = 0; i < PEERS_MAX; i++)
+        c->peer[i].fd = -1;
+    int ret = 0;
+    if (config->path)
+        ret = start_listening(c, config->path, err);
+    if (!ret && config->fd >= 0)
+        ret = add_peer(c, config->fd, true, err);
+    if (ret) {
+        vmm_control_destroy(c);
+        return ret;
+    }
+    *out = c;
+    return 0;
+}
+
+void vmm_control_destroy(struct vmm_control *c)
+{
+    if (!c)
+        return;
+    for (unsigned i = 0; i < PEERS_MAX; i++) {
+        c->peer[i].owner = false;
+        if (c->peer[i].fd >= 0)
+            drop_peer(&c->peer[i]);
+    }
+    if (c->listener >= 0) {
+        mull_source_remove(c->listener_source);
+        close(c->listener);
+        unlink(c->address.sun_path);
+    }
+    free(c);
+}

@@ -1,0 +1,223 @@
+/*
+ * mullion-vmm: the process of one machine. Gets its configuration as JSON on a descriptor, puts the
+ * machine together, locks itself in (sandbox.c), runs it and ends with a status that says how the
+ * machine ended. Started by `mullion run`; man 8 mullion-vmm.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "machine/machine.h"
+#include "vmm/control.h"
+#include "vmm/sandbox.h"
+#include "vmm/status.h"
+
+#define CONFIG_MAX (1u << 20)
+
+struct vmm {
+    struct mull_machine *machine;
+    struct vmm_control *control;
+    int signal_fd;
+    struct mull_source *signal_source;
+    unsigned terminations; /* SIGTERM and SIGINT so far */
+};
+
+struct options {
+    int config_fd, control_fd;
+    const char *control_path;
+    bool sandbox, verbose;
+};
+
+static void print_line(void *opaque, enum mull_log_level level, const char *line)
+{
+    fprintf(stderr, "mullion: %s\n", line);
+}
+
+static const char usage[] =
+    "Usage: mullion-vmm --config-fd N [--control-fd N] [--control PATH] [--no-sandbox] "
+    "[--verbose]\n"
+    "\n"
+    "Runs one machine. It is started by `mullion run`; see mullion-vmm(8).\n"
+    "\n"
+    "  --config-fd N    descriptor to read the configuration (JSON) from\n"
+    "  --control-fd N   a connected socket for JSON-RPC; the machine ends when its peer goes\n"
+    "  --control PATH   listen for JSON-RPC on a Unix socket\n"
+    "  --no-sandbox     do not lock the process in (for debuggers)\n"
+    "  --verbose        say more on standard error\n"
+    "  --version, --help\n";
+
+/* @return -1: go on; else the exit status */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+    enum { CONFIG_FD = 256, CONTROL_FD, CONTROL, NO_SANDBOX, VERBOSE, VERSION, HELP };
+    static const struct option known[] = {
+        {"config-fd", required_argument, NULL, CONFIG_FD},
+        {"control-fd", required_argument, NULL, CONTROL_FD},
+        {"control", required_argument, NULL, CONTROL},
+        {"no-sandbox", no_argument, NULL, NO_SANDBOX},
+        {"verbose", no_argument, NULL, VERBOSE},
+        {"version", no_argument, NULL, VERSION},
+        {"help", no_argument, NULL, HELP},
+        {0},
+    };
+    *o = (struct options){.config_fd = -1, .control_fd = -1, .sandbox = true};
+    for (;;) {
+        int c = getopt_long(argc, argv, "", known, NULL);
+        if (c < 0)
+            break;
+        switch (c) {
+        case CONFIG_FD:
+            o->config_fd = atoi(optarg);
+            break;
+        case CONTROL_FD:
+            o->control_fd = atoi(optarg);
+            break;
+        case CONTROL:
+            o->control_path = optarg;
+            break;
+        case NO_SANDBOX:
+            o->sandbox = false;
+            break;
+        case VERBOSE:
+            o->verbose = true;
+            break;
+        case VERSION:
+            puts("mullion-vmm " MULLION_VERSION);
+            return 0;
+        case HELP:
+            fputs(usage, stdout);
+            return 0;
+        default:
+            return VMM_STATUS_USAGE;
+        }
+    }
+    if (o->config_fd < 0 || optind != argc) {
+        fputs(usage, stderr);
+        return VMM_STATUS_USAGE;
+    }
+    return -1;
+}
+
+static char *read_all(int fd, struct mull_error *err)
+{
+    char *text = malloc(CONFIG_MAX + 1);
+    size_t have = 0;
+    while (text) {
+        ssize_t n = read(fd, text + have, CONFIG_MAX - have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 || (n > 0 && have + (size_t)n == CONFIG_MAX)) {
+            mull_fail(err, n < 0 ? errno : E2BIG, "configuration: descriptor %d: %s", fd,
+                      n < 0 ? strerror(errno) : "more than 1 MiB");
+            free(text);
+            return NULL;
+        }
+        if (n == 0) {
+            text[have] = '\0';
+            return text;
+        }
+        have += (size_t)n;
+    }
+    mull_fail(err, ENOMEM, "configuration: no memory");
+    return NULL;
+}
+
+/* SIGTERM presses the power button; a second one pulls the plug. In the loop's thread. */
+static void signal_readable(void *opaque, uint32_t events)
+{
+    struct vmm *vmm = opaque;
+    struct signalfd_siginfo info;
+    while (read(vmm->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        struct mull_error err = {0};
+        if (vmm->terminations++ == 0 && !mull_machine_power_button(vmm->machine, &err))
+            continue;
+        mull_machine_stop(vmm->machine);
+    }
+}
+
+static int watch_signals(struct vmm *vmm, const sigset_t *signals, struct mull_error *err)
+{
+    vmm->signal_fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (vmm->signal_fd < 0)
+        return mull_fail(err, errno, "signals: %s", strerror(errno));
+    return mull_loop_watch(mull_machine_loop(vmm->machine), vmm->signal_fd, EPOLLIN,
+                           signal_readable, vmm, &vmm->signal_source, err);
+}
+
+static int run_machine(struct vmm *vmm, const struct options *o,
+                       const struct mull_machine_config *config, const struct mull_log *log,
+                       const sigset_t *signals, struct mull_error *err)
+{
+    struct vmm_control_config control = {
+        .machine = vmm->machine, .log = log, .fd = o->control_fd, .path = o->control_path};
+    int ret = vmm_control_create(&control, &vmm->control, err);
+    if (!ret)
+        ret = watch_signals(vmm, signals, err);
+    if (!ret && o->sandbox)
+        ret = vmm_sandbox_enter(config, o->control_path, log, err);
+    struct mull_machine_info info;
+    mull_machine_info(vmm->machine, &info);
+    mull_log(log, MULL_LOG_INFO, "engine %s: %s", info.engine, info.engine_why);
+    if (!ret)
+        ret = mull_machine_start(vmm->machine, err);
+    if (ret)
+        return VMM_STATUS_HOST_ERROR;
+    switch (mull_machine_wait(vmm->machine, err)) {
+    case MULL_END_POWEROFF:
+        return VMM_STATUS_POWEROFF;
+    case MULL_END_STOPPED:
+        return vmm->terminations ? VMM_STATUS_TERMINATED : VMM_STATUS_POWEROFF;
+    case MULL_END_RESET:
+        return VMM_STATUS_RESET;
+    case MULL_END_SHUTDOWN:
+        return VMM_STATUS_TRIPLE_FAULT;
+    case MULL_END_PANIC:
+        return VMM_STATUS_PANIC;
+    case MULL_END_NONE:
+    case MULL_END_FAILED:
+        break;
+    }
+    return VMM_STATUS_HOST_ERROR;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o;
+    int status = parse_options(argc, argv, &o);
+    if (status >= 0)
+        return status;
+
+    /* Blocked here, so that only the signalfd sees them. */
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    struct mull_log log = {.level = o.verbose ? MULL_LOG_INFO : MULL_LOG_WARN, .sink = print_line};
+    struct mull_error err = {0};
+    struct mull_machine_config config = {0};
+    struct vmm vmm = {.signal_fd = -1};
+    status = VMM_STATUS_HOST_ERROR;
+    char *json = read_all(o.config_fd, &err);
+    if (json && !mull_machine_config_parse(json, &config, &err) &&
+        !mull_machine_create(&config, &log, &vmm.machine, &err))
+        status = run_machine(&vmm, &o, &config, &log, &signals, &err);
+    if (status == VMM_STATUS_HOST_ERROR)
+        fprintf(stderr, "mullion: %s\n", *err.message ? err.message : "machine: failed");
+    mull_machine_halt(vmm.machine);
+    vmm_control_destroy(vmm.control);
+    mull_machine_destroy(vmm.machine);
+    mull_machine_config_free(&config);
+    free(json);
+    return status;
+}
