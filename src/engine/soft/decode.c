@@ -638,8 +638,8 @@ int soft_decode(struct soft_insn *out, const uint8_t *bytes, unsigned available,
 
     soft_decoder_init(&decoder, code_bits);
     ZyanStatus status = ZydisDecoderDecodeFull(&decoder, bytes, available, &z, ops);
-    if (status == ZYDIS_STATUS_NO_MORE_DATA)
-        return available >= ZYDIS_MAX_INSTRUCTION_LENGTH ? -EINVAL : -EAGAIN;
+    if (status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+        return -EAGAIN;
     if (!ZYAN_SUCCESS(status))
         return -EINVAL;
     soft_insn_from_zydis(out, &z, ops, bytes, code_bits);

@@ -157,8 +157,6 @@ static enum soft_result run_bounced(struct soft_cpu *cpu, const struct soft_insn
                                     const struct soft_operand *op, uint64_t va)
 {
     enum soft_result r = SOFT_NEXT;
-    if (!cpu->thunks && soft_thunks_create(cpu))
-        return SOFT_STOP;
     uint8_t *copy = bounce_at(cpu, va);
     if (op->access != SOFT_READ)
         r = soft_probe(cpu, va, op->size, op->access);

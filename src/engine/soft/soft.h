@@ -437,8 +437,8 @@ struct soft_insn {
     struct soft_native native;
 };
 
-/** Decode. @return 0; -EINVAL: not an instruction (#UD, or #GP if longer than 15 bytes); -EAGAIN:
- *  needs more than @available bytes. Parks nothing: the caller has parked the vectors. */
+/** Decode. @return 0; -EINVAL: not an instruction (#UD); -EAGAIN:
+ *  needs more than @available bytes (with 15: too long, #GP). Parks nothing: the caller has parked the vectors. */
 int soft_decode(struct soft_insn *out, const uint8_t *bytes, unsigned available,
                 unsigned code_bits);
 

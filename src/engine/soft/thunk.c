@@ -367,8 +367,6 @@ enum soft_result soft_thunk_run(struct soft_cpu *cpu, const struct soft_insn *in
     struct soft_thunk_entry *entry;
     uint64_t key[2];
 
-    if (__builtin_expect(!cpu->thunks, 0) && soft_thunks_create(cpu))
-        return SOFT_STOP;
     struct soft_thunks *t = cpu->thunks;
     make_key(key, in->bytes, in->code_bits);
     const void *code = find(t, key, &entry);
@@ -389,8 +387,6 @@ static enum soft_result run_raw(struct soft_cpu *cpu, const uint8_t *bytes, unsi
     struct soft_thunk_entry *entry;
     uint64_t key[2];
 
-    if (!cpu->thunks && soft_thunks_create(cpu))
-        return SOFT_STOP;
     struct soft_thunks *t = cpu->thunks;
     make_key(key, bytes, MODE_RAW);
     const void *code = find(t, key, &entry);

@@ -1,6 +1,6 @@
 /*
  * Thunks: host code, made once, that runs one guest instruction natively on the guest's registers.
- * Each vCPU has its own cache of them, used by its own thread only.
+ * Each vCPU has its own cache of them (soft_exec_init), used by its own thread only.
  */
 #ifndef MULL_SOFT_THUNK_H
 #define MULL_SOFT_THUNK_H
@@ -29,11 +29,6 @@ struct soft_thunks {
     struct soft_thunk_entry entry[SOFT_THUNK_ENTRIES];
     uint8_t bounce[SOFT_THUNK_BOUNCE] __attribute__((aligned(64)));
 };
-
-/** Make a vCPU's cache (soft_exec makes it on first use too). @return 0, or -errno and
- *  cpu->error. Parks the vectors. */
-int soft_thunks_create(struct soft_cpu *cpu);
-void soft_thunks_destroy(struct soft_cpu *cpu);
 
 /**
  * Run @in natively on the guest's state, with @memory in place of its memory operand. Host faults

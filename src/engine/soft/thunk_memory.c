@@ -10,26 +10,22 @@
 
 #include "engine/soft/thunk.h"
 
-static int fail(struct soft_cpu *cpu, const char *what)
+static int fail(struct soft_cpu *cpu, struct mull_error *error, const char *what)
 {
     int err = errno ? errno : ENOMEM;
-    return mull_fail(&cpu->error, err, "soft engine: cannot %s for vCPU %u: %s", what, cpu->index,
+    return mull_fail(error, err, "soft engine: cannot %s for vCPU %u: %s", what, cpu->index,
                      strerror(err));
 }
 
-int soft_thunks_create(struct soft_cpu *cpu)
+int soft_exec_init(struct soft_cpu *cpu, struct mull_error *err)
 {
-    if (cpu->thunks)
-        return 0;
-    if (cpu->vectors_live)
-        soft_vectors_park(cpu);
     struct soft_thunks *t = aligned_alloc(64, (sizeof(*t) + 63) & ~(size_t)63);
     if (!t)
-        return fail(cpu, "allocate the instruction cache");
+        return fail(cpu, err, "allocate the instruction cache");
     memset(t, 0, sizeof(*t));
     int fd = memfd_create("mullion-thunks", MFD_CLOEXEC);
     if (fd < 0 || ftruncate(fd, SOFT_THUNK_CODE_SIZE)) {
-        int r = fail(cpu, "create code memory");
+        int r = fail(cpu, err, "create code memory");
         if (fd >= 0)
             close(fd);
         free(t);
@@ -39,7 +35,7 @@ int soft_thunks_create(struct soft_cpu *cpu)
     t->code = mmap(NULL, SOFT_THUNK_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
     int r = 0;
     if (t->write == MAP_FAILED || t->code == MAP_FAILED) {
-        r = fail(cpu, "map executable memory");
+        r = fail(cpu, err, "map executable memory");
         if (t->write != MAP_FAILED)
             munmap(t->write, SOFT_THUNK_CODE_SIZE);
         if (t->code != MAP_FAILED)
@@ -52,7 +48,7 @@ int soft_thunks_create(struct soft_cpu *cpu)
     return r;
 }
 
-void soft_thunks_destroy(struct soft_cpu *cpu)
+void soft_exec_fini(struct soft_cpu *cpu)
 {
     struct soft_thunks *t = cpu->thunks;
     if (!t)
