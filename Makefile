@@ -1,0 +1,60 @@
+# The front door. On a bare Debian 12:
+#   make run      install what is missing, build, boot a guest (a shell on a terminal, else a tour)
+#   make test     the same, then every test
+# Downloads and builds live in $(BUILD). `make help` lists the rest.
+
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+GUEST = $(BUILD)/guest
+MULLION = $(BUILD)/mullion
+SCRIPTS = scripts
+
+.PHONY: all build run test fuzz bench install clean help setup-%
+
+all: build
+
+help:
+	@echo 'make run      build, then boot a guest: its shell on a terminal, else a tour'
+	@echo 'make test     build, then every test'
+	@echo 'make build    $(BUILD)/mullion, runnable in place'
+	@echo 'make install  [PREFIX=/usr/local] [DESTDIR=]'
+	@echo 'make fuzz     every fuzz target for FUZZ_SECONDS (600) in total'
+	@echo 'make bench    Mullion beside QEMU: boot and CPU workloads'
+	@echo 'make clean    remove $(BUILD)'
+
+setup-%:
+	@$(SCRIPTS)/setup $*
+
+$(BUILD)/build.ninja:
+	meson setup $(BUILD) -Dwerror=true
+
+build: setup-build $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+run: setup-run $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SCRIPTS)/guest-assets $(GUEST) 6.12
+	@$(SCRIPTS)/run $(MULLION) $(GUEST) $(RUN_OPTIONS)
+
+test: setup-test $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1
+	@tests/run --build $(BUILD) --guest $(GUEST) $(TEST_OPTIONS)
+
+fuzz: setup-test
+	@tests/run --build $(BUILD) --only fuzz --fuzz-seconds $(or $(FUZZ_SECONDS),600)
+
+bench: setup-bench $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1
+	bench/boot $(BENCH_OPTIONS)
+	bench/cpu $(BENCH_OPTIONS)
+
+install: build
+	meson configure $(BUILD) --prefix '$(abspath $(PREFIX))'
+	@ninja -C $(BUILD)
+	DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
+
+clean:
+	rm -rf $(BUILD)
