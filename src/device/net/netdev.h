@@ -21,12 +21,14 @@
 
 struct mull_netdev;
 
-/** The NIC's side. */
+/** The NIC's side. None of these is called from inside a mull_netdev_*() call. */
 struct mull_netdev_frontend {
     void *opaque;
     /* One frame. @return false: no room now, the back end keeps it and waits for
      * mull_netdev_resume(). With vnet_hdr it begins with MULL_NET_HDR_SIZE bytes of header. */
     bool (*receive)(void *opaque, const uint8_t *frame, size_t len);
+    /* A burst of receive() calls has ended. */
+    void (*received)(void *opaque);
     /* send() can take frames again after -EAGAIN. */
     void (*writable)(void *opaque);
     /* The link's state has changed (the peer process ended); may be NULL. */
@@ -36,7 +38,6 @@ struct mull_netdev_frontend {
 /** What a back end can do, fixed at creation. */
 struct mull_netdev_caps {
     bool vnet_hdr; /* frames carry a virtio-net header; checksum and TSO offloads work */
-    bool uso;      /* UDP segmentation offload works too */
     uint16_t mtu;  /* 0: unknown */
 };
 

@@ -108,8 +108,11 @@ static void finish_resets(struct mull_virtio *v)
     for (unsigned i = 0; i < v->nqueues; i++) {
         struct mull_virtqueue *q = &v->queues[i];
         in_flight += q->in_flight;
-        if (q->resetting && !q->in_flight)
+        if (q->resetting && !q->in_flight) {
             mull_virtqueue_clear(q);
+            if (v->ops->queue_reset)
+                v->ops->queue_reset(v, i);
+        }
     }
     if (v->resetting && !in_flight)
         finish_reset(v);

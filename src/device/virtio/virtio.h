@@ -36,6 +36,8 @@ struct mull_virtio_ops {
     /* The driver reset the device; nothing is in flight. Any thread, locked; must not call a back
      * end. May be NULL. */
     void (*reset)(struct mull_virtio *v);
+    /* One queue was reset; none of its chains is in flight. Locked. May be NULL. */
+    void (*queue_reset)(struct mull_virtio *v, unsigned queue);
     /* The driver changed v->config[] at [offset, offset + size). Locked. NULL: read-only. */
     void (*config_written)(struct mull_virtio *v, unsigned offset, unsigned size);
     /* Complete what is in flight. Loop's thread, not locked. NULL: nothing ever is for long. */

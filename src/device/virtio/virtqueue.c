@@ -191,24 +191,42 @@ void mull_virtqueue_unpop(struct mull_virtqueue *q)
 
 /* ---- Giving chains back ---- */
 
-void mull_virtqueue_push(struct mull_virtqueue *q, uint16_t head, uint32_t written)
+/* May the used ring be written? A paused device still completes what was in flight. */
+static bool may_complete(const struct mull_virtqueue *q)
 {
-    struct mull_memory *mem = memory_of(q);
-    struct vring_used_elem elem = {htole32(head), htole32(written)};
+    return q->enabled && !q->resetting && mull_virtio_driver_ok(q->device);
+}
 
-    q->in_flight--;
-    /* A paused device still completes what was in flight. */
-    if (!q->enabled || q->resetting || !mull_virtio_driver_ok(q->device))
+void mull_virtqueue_fill(struct mull_virtqueue *q, unsigned index, uint16_t head, uint32_t written)
+{
+    struct vring_used_elem elem = {htole32(head), htole32(written)};
+    uint16_t slot = (uint16_t)(q->next_used + index) & (q->size - 1);
+
+    if (may_complete(q) &&
+        mull_mem_write(memory_of(q), q->used + RING_ENTRIES + 8ull * slot, &elem, sizeof(elem)))
+        broken(q, "the used ring is not in RAM");
+}
+
+void mull_virtqueue_publish(struct mull_virtqueue *q, unsigned count)
+{
+    uint16_t next = (uint16_t)(q->next_used + count);
+
+    q->in_flight -= count;
+    if (!may_complete(q))
         return;
-    uint64_t at = q->used + RING_ENTRIES + sizeof(elem) * (q->next_used & (q->size - 1));
-    /* The element before the index (2.7.8.2): mull_mem_write16() has release order. */
-    if (mull_mem_write(mem, at, &elem, sizeof(elem)) ||
-        mull_mem_write16(mem, q->used + RING_IDX, (uint16_t)(q->next_used + 1))) {
+    /* After the elements (2.7.8.2): mull_mem_write16() has release order. */
+    if (mull_mem_write16(memory_of(q), q->used + RING_IDX, next)) {
         broken(q, "the used ring is not in RAM");
         return;
     }
-    q->next_used++;
+    q->next_used = next;
     q->pushed = true;
+}
+
+void mull_virtqueue_push(struct mull_virtqueue *q, uint16_t head, uint32_t written)
+{
+    mull_virtqueue_fill(q, 0, head, written);
+    mull_virtqueue_publish(q, 1);
 }
 
 /* Has the driver asked to hear of the buffers up to next_used? (2.7.7.1, 2.7.10) */
@@ -234,7 +252,7 @@ static bool driver_wants_interrupt(struct mull_virtqueue *q)
 
 void mull_virtqueue_signal(struct mull_virtqueue *q)
 {
-    if (!q->pushed || !q->enabled || q->resetting || !mull_virtio_driver_ok(q->device))
+    if (!q->pushed || !may_complete(q))
         return;
     q->pushed = false;
     if (driver_wants_interrupt(q))

@@ -71,6 +71,12 @@ void mull_virtqueue_unpop(struct mull_virtqueue *queue);
  *  queue that was stopped meanwhile only counts it. */
 void mull_virtqueue_push(struct mull_virtqueue *queue, uint16_t head, uint32_t written);
 
+/** Several chains that the driver must see all at once (5.1.6.4): put each into the used ring as
+ *  number @index from 0 on, then publish all @count of them. */
+void mull_virtqueue_fill(struct mull_virtqueue *queue, unsigned index, uint16_t head,
+                         uint32_t written);
+void mull_virtqueue_publish(struct mull_virtqueue *queue, unsigned count);
+
 /** After a burst of pushes: interrupt the driver if it wants to hear of them. */
 void mull_virtqueue_signal(struct mull_virtqueue *queue);
 
