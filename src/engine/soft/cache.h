@@ -16,6 +16,13 @@
     (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_CPL3 | SOFT_MODE_NO_X87 | SOFT_MODE_NO_SSE |  \
      SOFT_MODE_NO_AVX | SOFT_MODE_NO_AVX512 | SOFT_MODE_CPL12 | SOFT_MODE_SMAP)
 
+/** A translation without coalesced checks: see coalesce.c. Not a bit of soft_cpu.mode. */
+#define SOFT_BLOCK_PLAIN 0x80000000u
+
+/* What translated code says of a missed access: its size in the low byte, and */
+#define SOFT_MISS_WRITE 0x100u
+#define SOFT_MISS_WINDOW 0x200u /* a window of several accesses */
+
 struct soft_block;
 
 /** A direct jump inside a page: from a block to the block at `rip`, patched once that exists. */
@@ -61,7 +68,7 @@ struct soft_block {
 struct soft_glue {
     void (*enter)(struct soft_cpu *cpu); /* run translated code from cpu->resume */
     uint8_t *leave;
-    uint8_t *miss;  /* r10: guest address, rcx: size | write << 8, r11: where to retry */
+    uint8_t *miss;  /* r10: guest address, rcx: size | SOFT_MISS_*, r11: where to retry */
     uint8_t *exec;  /* r10: struct soft_site */
     uint8_t *jump;  /* r10: guest address to go to */
     uint8_t *chain; /* r10: struct soft_edge */
@@ -112,11 +119,12 @@ struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint6
 /** Find the block whose code holds a host address; @index: the instruction in it. */
 struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, unsigned *index);
 
-/** Translate the code at @page (of @rip). Parks the vectors. @return NULL: the instruction cannot
- *  be translated as a block here (it straddles pages, or the cache is full: then flush_wanted is
- *  set); execute one in C. */
+/** Translate the code at @page (of @rip). The caller has parked the vectors: this function is built
+ *  with vector registers, and may use them from its first instruction. @return NULL: the
+ * instruction cannot be translated as a block here (it straddles pages, or the cache is full: then
+ * flush_wanted is set); execute one in C. */
 struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
-                                        uint64_t rip);
+                                        uint64_t rip, uint32_t mode);
 
 /** Chain an edge to a block. */
 void soft_edge_chain(struct soft_cache *cache, struct soft_edge *edge, struct soft_block *to);

@@ -48,6 +48,7 @@ static void emit_pushf(struct translation *t, const struct tr_insn *in)
 {
     struct emit *e = &t->e;
 
+    t->window = -1;
     emit_lea(e, H_R10, H_RSP, H_NONE, 1, -8);
     tr_emit_check(t, 8, true, true);
     emit_load_gs(e, H_RCX, TR_OFF(s.rflags));
@@ -75,6 +76,7 @@ static void emit_pushf(struct translation *t, const struct tr_insn *in)
 static void emit_swapgs(struct translation *t)
 {
     struct emit *e = &t->e;
+    t->window = -1;
     uint32_t base = TR_OFF(s.seg) + MULL_GS * (uint32_t)sizeof(struct mull_segment) +
                     (uint32_t)offsetof(struct mull_segment, base);
 

@@ -48,6 +48,7 @@ void tr_emit_address(struct translation *t, const struct tr_insn *in, const Zydi
 {
     const ZydisDecodedOperandMem *m = &op->mem;
     bool wide = in->z.address_width == 64;
+    t->window = -1;
     int seg = segment_with_base(op);
     int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
 
@@ -104,7 +105,7 @@ void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_
     struct tr_slow *slow = &t->slow[t->slow_count++];
     slow->from = from;
     slow->retry = retry;
-    slow->info = size | (write ? 0x100u : 0);
+    slow->info = size | (write ? SOFT_MISS_WRITE : 0);
 }
 
 /* ---- In C ---- */
@@ -112,6 +113,7 @@ void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_
 void tr_emit_exec(struct translation *t, const struct tr_insn *in)
 {
     struct soft_site *site = soft_cache_alloc(t->cache, sizeof(*site));
+    t->window = -1;
     if (!site) {
         t->full = true;
         return;
@@ -133,23 +135,35 @@ static void emit_memory(struct translation *t, const struct tr_insn *in, unsigne
     tr_emit_check(t, size, write, in->flags_live);
 }
 
-/* R10 = host address of the 8 bytes below RSP. */
-static void emit_push_address(struct translation *t, const struct tr_insn *in)
+int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned base, int32_t disp,
+                       unsigned size, bool write)
 {
-    emit_lea(&t->e, H_R10, H_RSP, H_NONE, 1, -8);
-    tr_emit_check(t, 8, true, in->flags_live);
+    int32_t at = tr_emit_window(t, in);
+    if (at >= 0)
+        return at;
+    t->window = -1;
+    emit_lea(&t->e, H_R10, (int)base, H_NONE, 1, disp);
+    tr_emit_check(t, size, write, in->flags_live);
+    return 0;
 }
 
-/* Store a 64-bit constant at [R10]. */
-static void emit_store_imm(struct translation *t, uint64_t value)
+/* Store a 64-bit constant at [R10 + at]. */
+static void emit_store_imm(struct translation *t, uint64_t value, int32_t at)
 {
     if ((int64_t)value == (int32_t)value) {
-        emit8(&t->e, 0x49), emit8(&t->e, 0xc7), emit8(&t->e, 0x02); /* mov qword [r10], imm32 */
+        /* mov qword [r10 + at], imm32 */
+        emit_op_mem(&t->e, 0, true, 0xc7, 0, H_R10, H_NONE, 1, at);
         emit32(&t->e, (uint32_t)value);
     } else {
         emit_mov_imm(&t->e, H_RCX, value);
-        emit_op_mem(&t->e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, 0);
+        emit_op_mem(&t->e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, at);
     }
+}
+
+/* R10 + result = host address of the 8 bytes below RSP. */
+static int32_t emit_push_address(struct translation *t, const struct tr_insn *in)
+{
+    return tr_emit_access(t, in, H_RSP, -8, 8, true);
 }
 
 static void emit_push(struct translation *t, const struct tr_insn *in)
@@ -160,16 +174,15 @@ static void emit_push(struct translation *t, const struct tr_insn *in)
         emit_memory(t, in, 8, false);
         emit_op_mem(&t->e, 0, true, 0x8b, H_RCX, H_R10, H_NONE, 1, 0);
         emit_store_gs(&t->e, TR_OFF(spill[4]), H_RCX);
-        emit_push_address(t, in);
+        int32_t at = emit_push_address(t, in);
         emit_load_gs(&t->e, H_RCX, TR_OFF(spill[4]));
-        emit_op_mem(&t->e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, 0);
+        emit_op_mem(&t->e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, at);
     } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-        emit_push_address(t, in);
+        int32_t at = emit_push_address(t, in);
         unsigned src = in_register(t, (unsigned)tr_gpr(op->reg.value, NULL), H_RCX);
-        emit_op_mem(&t->e, 0, true, 0x89, src, H_R10, H_NONE, 1, 0);
+        emit_op_mem(&t->e, 0, true, 0x89, src, H_R10, H_NONE, 1, at);
     } else {
-        emit_push_address(t, in);
-        emit_store_imm(t, op->imm.value.u);
+        emit_store_imm(t, op->imm.value.u, emit_push_address(t, in));
     }
     emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
 }
@@ -178,10 +191,9 @@ static void emit_pop(struct translation *t, const struct tr_insn *in)
 {
     unsigned guest = (unsigned)tr_gpr(in->op[0].reg.value, NULL);
 
-    emit_lea(&t->e, H_R10, H_RSP, H_NONE, 1, 0);
-    tr_emit_check(t, 8, false, in->flags_live);
+    int32_t at = tr_emit_access(t, in, H_RSP, 0, 8, false);
     int dst = tr_host_of[guest] >= 0 ? tr_host_of[guest] : H_RCX;
-    emit_op_mem(&t->e, 0, true, 0x8b, (unsigned)dst, H_R10, H_NONE, 1, 0);
+    emit_op_mem(&t->e, 0, true, 0x8b, (unsigned)dst, H_R10, H_NONE, 1, at);
     if (dst == H_RCX)
         tr_emit_put(t, guest, H_RCX);
     if (guest != MULL_RSP)
@@ -190,10 +202,9 @@ static void emit_pop(struct translation *t, const struct tr_insn *in)
 
 static void emit_leave(struct translation *t, const struct tr_insn *in)
 {
-    emit_lea(&t->e, H_R10, H_RBP, H_NONE, 1, 0);
-    tr_emit_check(t, 8, false, in->flags_live);
+    int32_t at = tr_emit_access(t, in, H_RBP, 0, 8, false);
     emit_lea(&t->e, H_RSP, H_RBP, H_NONE, 1, 8);
-    emit_op_mem(&t->e, 0, true, 0x8b, H_RBP, H_R10, H_NONE, 1, 0);
+    emit_op_mem(&t->e, 0, true, 0x8b, H_RBP, H_R10, H_NONE, 1, at);
 }
 
 void tr_emit_stack(struct translation *t, const struct tr_insn *in)
@@ -272,9 +283,8 @@ static void emit_return(struct translation *t, const struct tr_insn *in)
     if (in->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         pop += (int32_t)(in->op[0].imm.value.u & 0xffff);
 
-    emit_lea(&t->e, H_R10, H_RSP, H_NONE, 1, 0);
-    tr_emit_check(t, 8, false, in->flags_live);
-    emit_op_mem(&t->e, 0, true, 0x8b, H_R10, H_R10, H_NONE, 1, 0);
+    int32_t at = tr_emit_access(t, in, H_RSP, 0, 8, false);
+    emit_op_mem(&t->e, 0, true, 0x8b, H_R10, H_R10, H_NONE, 1, at);
     emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, pop);
     emit_indirect(t);
 }
@@ -305,8 +315,7 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
         tr_emit_goto(t, next);
         break;
     case TR_CALL:
-        emit_push_address(t, in);
-        emit_store_imm(t, next);
+        emit_store_imm(t, next, emit_push_address(t, in));
         emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
         tr_emit_goto(t, target);
         break;
@@ -317,8 +326,8 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
     case TR_CALL_INDIRECT:
         emit_target(t, in);
         emit_store_gs(&t->e, TR_OFF(spill[4]), H_R10);
-        emit_push_address(t, in);
-        emit_store_imm(t, next);
+        t->window = -1;
+        emit_store_imm(t, next, emit_push_address(t, in));
         emit_load_gs(&t->e, H_R10, TR_OFF(spill[4]));
         emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
         emit_indirect(t);

@@ -379,7 +379,7 @@ static int place(struct fields *f, const ZydisDecodedOperand *op, unsigned guest
     return f->move[i].host;
 }
 
-static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken)
+static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, bool r10_taken)
 {
     uint8_t pool[3];
     unsigned pool_count = 0;
@@ -396,7 +396,7 @@ static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken)
     /* The last one is taken first. With memory, R10 (RCX if no REX is allowed) is the address. */
     if (!rcx_taken && !f->high)
         pool[pool_count++] = H_RCX;
-    if (!in->memory)
+    if (!in->memory && !r10_taken)
         pool[pool_count++] = H_R10;
     pool[pool_count++] = H_R11;
 
@@ -444,14 +444,23 @@ static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken)
     return true;
 }
 
-/* ModRM with the memory operand as [base], or the register form. */
+/* ModRM with the memory operand as [base + disp], or the register form. EVEX scales a one-byte
+ * displacement: it gets four. */
 static void emit_modrm(struct emit *e, const struct tr_insn *in, unsigned reg, unsigned rm,
-                       int base)
+                       int base, int32_t disp)
 {
-    if (base >= 0)
-        emit8(e, (uint8_t)((reg & 7) << 3 | ((unsigned)base & 7)));
-    else
-        emit8(e, (uint8_t)(in->z.raw.modrm.mod << 6 | (reg & 7) << 3 | (rm & 7)));
+    unsigned r = (reg & 7) << 3;
+
+    if (base < 0) {
+        emit8(e, (uint8_t)(in->z.raw.modrm.mod << 6 | r | (rm & 7)));
+    } else if (disp && in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
+        emit8(e, (uint8_t)(0x80 | r | ((unsigned)base & 7)));
+        emit32(e, (uint32_t)disp);
+    } else {
+        emit8(e, (uint8_t)((disp ? 0x40 : 0) | r | ((unsigned)base & 7)));
+        if (disp)
+            emit8(e, (uint8_t)disp);
+    }
 }
 
 /* Everything behind ModRM, SIB and displacement: immediates. */
@@ -467,7 +476,7 @@ static void emit_tail(struct emit *e, const struct tr_insn *in)
 }
 
 static void reencode_legacy(struct emit *e, const struct tr_insn *in, const struct fields *f,
-                            int base)
+                            int base, int32_t disp)
 {
     const uint8_t *b = in->bytes;
     unsigned i = 0;
@@ -510,11 +519,12 @@ static void reencode_legacy(struct emit *e, const struct tr_insn *in, const stru
         emit8(e, op);
     }
     if (has_modrm)
-        emit_modrm(e, in, reg, rm, base);
+        emit_modrm(e, in, reg, rm, base, disp);
     emit_tail(e, in);
 }
 
-static void reencode_vex(struct emit *e, const struct tr_insn *in, const struct fields *f, int base)
+static void reencode_vex(struct emit *e, const struct tr_insn *in, const struct fields *f, int base,
+                         int32_t disp)
 {
     const uint8_t *b = in->bytes + in->z.raw.vex.offset;
     bool three = b[0] == 0xc4;
@@ -536,12 +546,12 @@ static void reencode_vex(struct emit *e, const struct tr_insn *in, const struct 
     emit8(e, p2);
     emit8(e, b[three ? 3 : 2]);
     if (in->z.attributes & ZYDIS_ATTRIB_HAS_MODRM)
-        emit_modrm(e, in, reg, rm, base);
+        emit_modrm(e, in, reg, rm, base, disp);
     emit_tail(e, in);
 }
 
 static void reencode_evex(struct emit *e, const struct tr_insn *in, const struct fields *f,
-                          int base)
+                          int base, int32_t disp)
 {
     const uint8_t *b = in->bytes + in->z.raw.evex.offset;
     /* 62, R X B R' 0 mmm, W vvvv 1 pp, z L'L b V' aaa; R, X, B, R', vvvv, V' inverted. */
@@ -566,12 +576,12 @@ static void reencode_evex(struct emit *e, const struct tr_insn *in, const struct
     emit8(e, p1);
     emit8(e, b[3]);
     emit8(e, b[4]);
-    emit_modrm(e, in, reg, rm, base);
+    emit_modrm(e, in, reg, rm, base, disp);
     emit_tail(e, in);
 }
 
 /* Bytes that the operand may touch: never less than the host's instruction does. */
-static unsigned access_size(const struct tr_insn *in)
+unsigned tr_access_size(const struct tr_insn *in)
 {
     unsigned size = in->memory->size / 8u;
     if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
@@ -585,12 +595,17 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
     struct fields f;
     bool rcx_taken = is_shift_by_cl(in) || is_cmpxchg_wide(in);
     int base = -1;
+    int32_t disp = 0;
 
-    if (!assign(in, &f, rcx_taken))
+    if (!assign(in, &f, rcx_taken, t->window >= 0))
         return false;
     if (in->memory) {
-        tr_emit_address(t, in, in->memory);
-        tr_emit_check(t, access_size(in), writes(in->memory), in->flags_live);
+        disp = tr_emit_window(t, in);
+        if (disp < 0) {
+            disp = 0;
+            tr_emit_address(t, in, in->memory);
+            tr_emit_check(t, tr_access_size(in), writes(in->memory), in->flags_live);
+        }
         base = H_R10;
         if (f.high) {
             emit_mov_reg(&t->e, H_RCX, H_R10);
@@ -605,13 +620,13 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
     }
     switch (in->z.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
-        reencode_vex(&t->e, in, &f, base);
+        reencode_vex(&t->e, in, &f, base, disp);
         break;
     case ZYDIS_INSTRUCTION_ENCODING_EVEX:
-        reencode_evex(&t->e, in, &f, base);
+        reencode_evex(&t->e, in, &f, base, disp);
         break;
     default:
-        reencode_legacy(&t->e, in, &f, base);
+        reencode_legacy(&t->e, in, &f, base, disp);
         break;
     }
     for (unsigned i = 0; i < f.moves; i++) {
@@ -619,6 +634,18 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
             tr_emit_put(t, f.move[i].guest, f.move[i].host);
     }
     return true;
+}
+
+bool tr_lea_is_direct(const struct tr_insn *in)
+{
+    const ZydisDecodedOperandMem *m = &in->op[1].mem;
+    int dst = tr_gpr(in->op[0].reg.value, NULL);
+    int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
+
+    /* All in host registers; a 32-bit result needs no 64-bit sum. */
+    return in->op[0].size >= 32 && dst >= 0 && tr_host_of[dst] >= 0 && base >= 0 &&
+           tr_host_of[base] >= 0 && (index < 0 || tr_host_of[index] >= 0) &&
+           (in->z.address_width == 64 || in->op[0].size == 32);
 }
 
 bool tr_emit_lea(struct translation *t, const struct tr_insn *in)
@@ -629,13 +656,10 @@ bool tr_emit_lea(struct translation *t, const struct tr_insn *in)
 
     if (in->op[0].size == 16 || dst < 0)
         return false;
-    /* All in host registers: one instruction. A 32-bit result needs no 64-bit sum. */
-    if (tr_host_of[dst] >= 0 && base >= 0 && tr_host_of[base] >= 0 &&
-        (index < 0 || tr_host_of[index] >= 0) &&
-        (in->z.address_width == 64 || in->op[0].size == 32)) {
+    if (tr_lea_is_direct(in)) {
         emit_op_mem(&t->e, 0, in->op[0].size == 64, 0x8d, (unsigned)tr_host_of[dst],
-                    tr_host_of[base], index < 0 ? H_NONE : tr_host_of[index], m->scale,
-                    (int32_t)m->disp.value);
+                    tr_host_of[base], index < 0 ? H_NONE : tr_host_of[index],
+                    m->scale ? m->scale : 1, (int32_t)m->disp.value);
         return true;
     }
     tr_emit_address(t, in, &in->op[1]);

@@ -154,8 +154,9 @@ void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w)
 
 /* The block at RIP, or NULL with *r: SOFT_NEXT (there is none: execute one instruction in C),
  * SOFT_FAULT. */
-static struct soft_block *block_at_rip(struct soft_cpu *cpu, enum soft_result *r)
+static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enum soft_result *r)
 {
+    uint32_t mode = (cpu->mode & SOFT_BLOCK_MODE) | plain;
     uint64_t rip = cpu->s.rip;
     struct soft_page page;
 
@@ -167,9 +168,12 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, enum soft_result *r
     *r = soft_translate(cpu, rip, SOFT_EXEC, &page);
     if (*r != SOFT_NEXT || !page.host)
         return NULL;
-    struct soft_block *b =
-        soft_block_find(cpu->vm->cache, page.gpa, rip, cpu->mode & SOFT_BLOCK_MODE);
-    return b ? b : soft_block_translate(cpu, &page, rip);
+    struct soft_block *b = soft_block_find(cpu->vm->cache, page.gpa, rip, mode);
+    if (!b) {
+        soft_vectors_park(cpu);
+        b = soft_block_translate(cpu, &page, rip, mode);
+    }
+    return b;
 }
 
 /* Put a block into the jump table; if it was dropped meanwhile, take it back. */
@@ -208,7 +212,7 @@ static void *go(struct soft_cpu *cpu, bool probe)
                 return (void *)(uintptr_t)host;
             }
         }
-        struct soft_block *b = block_at_rip(cpu, &r);
+        struct soft_block *b = block_at_rip(cpu, 0, &r);
         if (b) {
             cpu->stats.jump_misses++;
             enter_jump_table(cpu, b);
@@ -272,12 +276,30 @@ static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host)
     return after_exec(cpu, r, next);
 }
 
+/* A window of several accesses cannot be had: go on in the plain copy of the code. */
+static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
+{
+    enum soft_result r;
+    unsigned i;
+    struct soft_block *b = soft_block_at(cpu->vm->cache, host, &i);
+
+    cpu->s.rip = b->rip + b->map[i].guest;
+    struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, &r);
+    if (!plain) {
+        soft_flags_from_glue(cpu);
+        return after_exec(cpu, r == SOFT_FAULT ? r : SOFT_JUMP, NULL);
+    }
+    if (!cpu->vectors_live)
+        soft_vectors_load(cpu);
+    return plain->body;
+}
+
 void *soft_on_miss(struct soft_cpu *cpu)
 {
     uint64_t va = cpu->spill[0];
     uint8_t *retry = (uint8_t *)cpu->spill[1];
     unsigned size = cpu->spill[2] & 0xff;
-    bool write = cpu->spill[2] & 0x100;
+    bool write = cpu->spill[2] & SOFT_MISS_WRITE;
 
     cpu->stats.tlb_misses++;
     if (soft_tlb_fill(cpu, va, size, write)) {
@@ -285,6 +307,8 @@ void *soft_on_miss(struct soft_cpu *cpu)
             soft_vectors_load(cpu);
         return retry;
     }
+    if (cpu->spill[2] & SOFT_MISS_WINDOW)
+        return leave_window(cpu, retry);
     return exec_at_host(cpu, retry);
 }
 
@@ -314,6 +338,7 @@ void *soft_on_chain(struct soft_cpu *cpu)
     struct soft_cache *cache = cpu->vm->cache;
     struct soft_edge *edge = (struct soft_edge *)cpu->spill[0];
     const struct soft_block *from = edge->from;
+    uint32_t mode = from->mode & ~SOFT_BLOCK_PLAIN;
 
     cpu->s.rip = edge->rip;
     soft_flags_from_glue(cpu);
@@ -322,13 +347,14 @@ void *soft_on_chain(struct soft_cpu *cpu)
 
     /* The target is in the same page: its physical address follows from ours. */
     uint64_t gpa = (from->gpa & MULL_PAGE_MASK) | (edge->rip & ~MULL_PAGE_MASK);
-    struct soft_block *to = soft_block_find(cache, gpa, edge->rip, from->mode);
+    struct soft_block *to = soft_block_find(cache, gpa, edge->rip, mode);
     if (!to) {
         const struct mull_ram *ram = soft_find_ram(cpu->vm, gpa);
         struct soft_page page = {.gpa = gpa, .ram = ram};
         page.host = ram ? ram->host + (gpa - ram->gpa) : NULL;
+        soft_vectors_park(cpu);
         if (page.host)
-            to = soft_block_translate(cpu, &page, edge->rip);
+            to = soft_block_translate(cpu, &page, edge->rip, mode);
     }
     if (!to)
         return go(cpu, false);

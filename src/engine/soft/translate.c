@@ -3,7 +3,6 @@
  * RIP to a control transfer or the end of the page, finds which accesses must keep the flags, and
  * emits. Runs under the cache's lock with the vectors parked.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/soft/decode.h"
@@ -166,6 +165,7 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
     if (!decode_block(t, page->host, available))
         return NULL;
     find_live_flags(t);
+    tr_plan_windows(t);
 
     t->block = soft_cache_alloc(c, sizeof(*t->block) + t->count * sizeof(t->block->map[0]));
     if (!t->block)
@@ -195,19 +195,18 @@ full:
 }
 
 struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
-                                        uint64_t rip)
+                                        uint64_t rip, uint32_t mode)
 {
     struct translation t;
     struct soft_cache *c = cpu->vm->cache;
-    uint32_t mode = cpu->mode & SOFT_BLOCK_MODE;
 
-    soft_vectors_park(cpu);
     t.cpu = cpu;
     t.cache = c;
     t.rip = rip;
     t.mode = mode;
     t.count = t.slow_count = t.edge_count = t.far_count = 0;
     t.full = false;
+    t.window = -1;
 
     soft_cache_lock(c);
     struct soft_block *b = soft_block_find(c, page->gpa, rip, mode);

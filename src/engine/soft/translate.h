@@ -29,6 +29,19 @@ enum tr_kind {
     TR_RET,
 };
 
+/* One access off one base register, and its place in a shared window (coalesce.c). */
+struct tr_access {
+    int base; /* guest register, -1: not such an access */
+    int64_t offset;
+    unsigned size;
+    bool write;
+    int window;        /* index of the instruction that checks the window, -1: none */
+    int32_t in_window; /* offset from the window's start */
+    int32_t low;       /* of the first: the window's start off the base, and its extent */
+    uint8_t width;
+    bool any_write;
+};
+
 struct tr_insn {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
@@ -39,13 +52,14 @@ struct tr_insn {
     uint32_t flags_read;    /* arithmetic flags the instruction depends on */
     uint32_t flags_written; /* flags it surely overwrites */
     bool flags_live;        /* some flag must survive until the instruction has executed */
+    struct tr_access access;
 };
 
 /* A forward jump to code at the end of the block. */
 struct tr_slow {
     uint8_t *from;  /* writable address of the rel32 */
     uint8_t *retry; /* executable address */
-    uint32_t info;  /* size | write << 8 */
+    uint32_t info;  /* size | SOFT_MISS_* */
 };
 
 #define TR_MAX_SLOW (SOFT_BLOCK_MAX_INSNS * 2)
@@ -68,7 +82,8 @@ struct translation {
         uint8_t *from;
         uint64_t rip;
     } far[1];
-    bool full; /* the arena is full */
+    int window; /* whose window R10 holds, -1: none */
+    bool full;  /* the arena is full */
 };
 
 /* Guest general register -> host register, H_NONE: in memory. */
@@ -87,7 +102,27 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in);
 /** Emit LEA. */
 bool tr_emit_lea(struct translation *t, const struct tr_insn *in);
 
+/** Bytes that the memory operand may touch. */
+unsigned tr_access_size(const struct tr_insn *in);
+
+/** Will tr_emit_lea() leave R10 alone? */
+bool tr_lea_is_direct(const struct tr_insn *in);
+
+/* ---- coalesce.c ---- */
+
+/** Find the accesses that can share a check. */
+void tr_plan_windows(struct translation *t);
+
+/** R10 = host address of the instruction's window, checked by its first member.
+ *  @return the access's displacement from R10, or -1: it must be checked by itself. */
+int32_t tr_emit_window(struct translation *t, const struct tr_insn *in);
+
 /* ---- lower.c ---- */
+
+/** R10 = host address of the instruction's only access, @size bytes at @base register + @disp.
+ *  @return the displacement to add to R10. */
+int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned base, int32_t disp,
+                       unsigned size, bool write);
 
 /** R10 = linear address of a memory operand. Clobbers RCX, R11; leaves flags alone. */
 void tr_emit_address(struct translation *t, const struct tr_insn *in,

@@ -1,0 +1,202 @@
+/*
+ * One check for several accesses: instructions that reach memory off the same base register, by
+ * constants, with nothing between them that loses the base, share the check of one window. The
+ * first emits it and leaves the window's host address in R10; the others use it. Where the window
+ * cannot be had (it crosses a page, or a part may not be written) the block is left for a plain
+ * copy of it, in which every access has its own check, so that faults stay exact.
+ */
+#include "engine/soft/translate.h"
+
+#define WINDOW_MAX 120 /* displacements fit a signed byte */
+
+static int simple_base(const struct tr_insn *in, const ZydisDecodedOperand *op)
+{
+    const ZydisDecodedOperandMem *m = &op->mem;
+
+    if (in->z.address_width != 64 || m->index != ZYDIS_REGISTER_NONE ||
+        m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS)
+        return -1;
+    return tr_gpr(m->base, NULL);
+}
+
+/* Sets in->access if the instruction makes one access off one register. */
+static void find_access(struct tr_insn *in)
+{
+    struct tr_access *a = &in->access;
+
+    a->base = -1;
+    switch (in->kind) {
+    case TR_COPY:
+        if (!in->memory || (a->base = simple_base(in, in->memory)) < 0)
+            return;
+        a->offset = in->memory->mem.disp.value;
+        a->size = tr_access_size(in);
+        a->write = in->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+        break;
+    case TR_PUSH:
+        if (in->memory)
+            return;
+        /* fall through */
+    case TR_CALL:
+        a->base = MULL_RSP;
+        a->offset = -8;
+        a->size = 8;
+        a->write = true;
+        break;
+    case TR_POP_REG:
+    case TR_RET:
+        a->base = MULL_RSP;
+        a->offset = 0;
+        a->size = 8;
+        a->write = false;
+        break;
+    case TR_LEAVE:
+        a->base = MULL_RBP;
+        a->offset = 0;
+        a->size = 8;
+        a->write = false;
+        break;
+    default:
+        break;
+    }
+}
+
+/* May R10 be lost in it, or may control leave the block and come back behind it? */
+static bool loses_window(const struct tr_insn *in)
+{
+    switch (in->kind) {
+    case TR_NOP:
+        return false;
+    case TR_COPY:
+    case TR_PUSH:
+        return in->memory && in->access.base < 0;
+    case TR_LEA:
+        return !tr_lea_is_direct(in);
+    case TR_POP_REG:
+    case TR_LEAVE:
+    case TR_CALL:
+    case TR_RET:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* What happens to register @base? @return false: it is not base + *delta afterwards. */
+static bool track_base(const struct tr_insn *in, int base, int64_t *delta)
+{
+    *delta = 0;
+    if (in->kind == TR_PUSH || in->kind == TR_CALL || in->kind == TR_RET) {
+        if (base == MULL_RSP)
+            *delta = in->kind == TR_RET ? 8 : -8;
+        return true;
+    }
+    if (in->kind == TR_POP_REG) {
+        if (base == MULL_RSP)
+            *delta = 8;
+        return tr_gpr(in->op[0].reg.value, NULL) != base;
+    }
+    if (in->kind == TR_LEAVE)
+        return base != MULL_RSP && base != MULL_RBP;
+
+    if ((in->z.mnemonic == ZYDIS_MNEMONIC_ADD || in->z.mnemonic == ZYDIS_MNEMONIC_SUB) &&
+        in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && in->op[0].size == 64 &&
+        tr_gpr(in->op[0].reg.value, NULL) == base &&
+        in->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        *delta =
+            in->z.mnemonic == ZYDIS_MNEMONIC_ADD ? in->op[1].imm.value.s : -in->op[1].imm.value.s;
+        return true;
+    }
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &in->op[i];
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && tr_gpr(op->reg.value, NULL) == base)
+            return false;
+    }
+    return true;
+}
+
+/* Try to make a window that begins with the access of instruction @first. */
+static void plan_window(struct translation *t, unsigned first)
+{
+    const int base = t->insn[first].access.base;
+    int64_t moved = 0, low = 0, high = 0, change;
+    bool write = false;
+    unsigned members = 0, last = first;
+
+    for (unsigned i = first; i < t->count; i++) {
+        struct tr_insn *in = &t->insn[i];
+        const struct tr_access *a = &in->access;
+
+        if (loses_window(in) || (a->base >= 0 && a->base != base))
+            break;
+        if (a->base == base) {
+            int64_t from = moved + a->offset, to = from + a->size;
+            int64_t l = members && low < from ? low : from;
+            int64_t h = members && high > to ? high : to;
+            if (h - l > WINDOW_MAX || l < -0x70000000ll || h > 0x70000000ll)
+                break;
+            low = l;
+            high = h;
+            write |= a->write;
+            in->access.window = first;
+            in->access.in_window = (int32_t)from;
+            members++;
+            last = i;
+        }
+        if (!track_base(in, base, &change))
+            break;
+        moved += change;
+    }
+    for (unsigned i = first; i <= last; i++) {
+        struct tr_access *a = &t->insn[i].access;
+        if (a->base != base || members < 2) {
+            if (members < 2)
+                a->window = -1;
+            continue;
+        }
+        a->in_window -= (int32_t)low;
+    }
+    if (members < 2)
+        return;
+    t->insn[first].access.low = (int32_t)low;
+    t->insn[first].access.width = (uint8_t)(high - low);
+    t->insn[first].access.any_write = write;
+}
+
+void tr_plan_windows(struct translation *t)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        t->insn[i].access.window = -1;
+        find_access(&t->insn[i]);
+    }
+    if (t->mode & SOFT_BLOCK_PLAIN)
+        return;
+    for (unsigned i = 0; i < t->count; i++) {
+        if (t->insn[i].access.base >= 0 && t->insn[i].access.window < 0)
+            plan_window(t, i);
+    }
+}
+
+int32_t tr_emit_window(struct translation *t, const struct tr_insn *in)
+{
+    const struct tr_access *a = &in->access;
+
+    if (a->window < 0)
+        return -1;
+    if (in == &t->insn[a->window]) {
+        int host = tr_host_of[a->base];
+        if (host == H_NONE) {
+            tr_emit_get(t, H_R10, (unsigned)a->base);
+            host = H_R10;
+        }
+        emit_lea(&t->e, H_R10, host, H_NONE, 1, a->low);
+        tr_emit_check(t, a->width, a->any_write, in->flags_live);
+        t->slow[t->slow_count - 1].info |= SOFT_MISS_WINDOW;
+        t->window = a->window;
+    }
+    /* Something between lost R10 after all. */
+    if (t->window != a->window)
+        return -1;
+    return a->in_window;
+}
