@@ -75,7 +75,11 @@ void soft_mode_changed(struct soft_cpu *cpu)
             mode |= SOFT_MODE_VM86 | SOFT_MODE_CPL3;
         else if ((s->seg[MULL_SS].attr & MULL_SEG_DPL) == MULL_SEG_DPL)
             mode |= SOFT_MODE_CPL3;
+        else if (s->seg[MULL_SS].attr & MULL_SEG_DPL)
+            mode |= SOFT_MODE_CPL12;
     }
+    if (s->cr4 & SOFT_CR4_SMAP)
+        mode |= SOFT_MODE_SMAP;
     if (!(s->cr4 & SOFT_CR4_FSGSBASE))
         mode |= SOFT_MODE_NO_FSGSBASE;
     cpu->mode = mode;
