@@ -254,6 +254,14 @@ void mull_clock_pvclock(const struct mull_clock *clock, uint32_t *mul, int8_t *s
     *shift = clock->shift;
 }
 
+void mull_clock_anchor(const struct mull_clock *clock, uint64_t *tsc, uint64_t *ns)
+{
+    struct snapshot s = look(clock);
+
+    *tsc = s.anchor_tsc;
+    *ns = s.anchor_ns;
+}
+
 uint64_t mull_clock_boot_wall_ns(const struct mull_clock *clock)
 {
     int64_t stored = atomic_load(&clock->boot_wall_ns);

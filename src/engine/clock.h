@@ -42,6 +42,10 @@ uint64_t mull_clock_ns_to_tsc(const struct mull_clock *clock, uint64_t ns);
  *  form of pvclock_vcpu_time_info (Documentation/virt/kvm/x86/msr.rst). */
 void mull_clock_pvclock(const struct mull_clock *clock, uint32_t *mul, int8_t *shift);
 
+/** The moment from which guest time is computed: at guest TSC *tsc it was *ns, and every other
+ * moment follows by the pvclock multiplier. Changes only in mull_clock_set(). */
+void mull_clock_anchor(const struct mull_clock *clock, uint64_t *tsc, uint64_t *ns);
+
 /** Wall-clock time (ns since 1970) at guest time 0. */
 uint64_t mull_clock_boot_wall_ns(const struct mull_clock *clock);
 

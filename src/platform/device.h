@@ -16,7 +16,7 @@
 struct mull_device;
 
 struct mull_device_ops {
-    const struct mull_state_desc *state; /* describes the object below; never NULL */
+    const struct mull_state_desc *state;         /* describes the object below; never NULL */
     void (*reset)(struct mull_device *device);   /* as at power-on */
     void (*quiesce)(struct mull_device *device); /* stop I/O in flight before a save; may be NULL */
     void (*resume)(struct mull_device *device);  /* go on after it; may be NULL */
@@ -26,8 +26,8 @@ struct mull_device_ops {
 /** The head of each device's own struct. */
 struct mull_device {
     const struct mull_device_ops *ops;
-    char name[48];   /* unique in the machine: "virtio-blk.0" */
-    void *object;    /* what ops->state describes */
+    char name[48]; /* unique in the machine: "virtio-blk.0" */
+    void *object;  /* what ops->state describes */
     struct mull_device *next;
 };
 

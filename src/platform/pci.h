@@ -111,11 +111,11 @@ void mull_pci_function_fini(struct mull_pci_function *f);
 
 struct mull_pci_config {
     struct mull_memory *memory;
-    uint64_t ecam_base;              /* 256 MiB for buses 0..255 */
-    uint64_t mmio_base, mmio_size;   /* 32-bit window for BARs */
+    uint64_t ecam_base;            /* 256 MiB for buses 0..255 */
+    uint64_t mmio_base, mmio_size; /* 32-bit window for BARs */
     uint64_t mmio64_base, mmio64_size;
     uint16_t io_base, io_size;
-    struct mull_irq intx[4];         /* lines for swizzled INTA..INTD */
+    struct mull_irq intx[4]; /* lines for swizzled INTA..INTD */
     struct mull_msi_sink msi;
 };
 
