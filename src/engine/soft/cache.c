@@ -40,6 +40,12 @@ void soft_futex_wake(_Atomic uint32_t *word, int count)
     futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, (uint32_t)count, NULL);
 }
 
+void soft_yield(void)
+{
+    long r = SYS_sched_yield;
+    __asm__ volatile("syscall" : "+a"(r) : : "rcx", "r11", "memory");
+}
+
 /* 0: free, 1: held, 2: held and waited for. */
 void soft_cache_lock(struct soft_cache *cache)
 {

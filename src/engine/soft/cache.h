@@ -142,7 +142,8 @@ void *soft_cache_alloc(struct soft_cache *cache, size_t size);
 /** Register a finished block (lock held). */
 void soft_block_publish(struct soft_cache *cache, struct soft_block *block);
 
-/** Futex helpers built for general registers. */
+/** System calls for code with live vectors. */
+void soft_yield(void);
 void soft_futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *timeout);
 void soft_futex_wake(_Atomic uint32_t *word, int count);
 

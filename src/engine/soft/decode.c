@@ -555,7 +555,6 @@ static soft_handler odd_handler(const struct soft_insn *out, const ZydisDecodedI
     case ZYDIS_MNEMONIC_FWAIT:
         return soft_exec_fwait;
     case ZYDIS_MNEMONIC_NOP:
-    case ZYDIS_MNEMONIC_PAUSE:
     case ZYDIS_MNEMONIC_ENDBR32:
     case ZYDIS_MNEMONIC_ENDBR64:
     case ZYDIS_MNEMONIC_RDSSPD: /* hint NOPs while CET is off */
@@ -573,6 +572,8 @@ static soft_handler odd_handler(const struct soft_insn *out, const ZydisDecodedI
         return soft_exec_nop;
     case ZYDIS_MNEMONIC_MFENCE:
         return soft_exec_data;
+    case ZYDIS_MNEMONIC_PAUSE:
+        return soft_exec_pause;
     default:
         break;
     }

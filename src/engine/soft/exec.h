@@ -25,6 +25,8 @@
 
 /* Handlers. */
 enum soft_result soft_exec_data(struct soft_cpu *cpu, const struct soft_insn *in);
+/* PAUSE (run.c): a guest that spins for long gives its core to whoever has what it waits for. */
+enum soft_result soft_exec_pause(struct soft_cpu *cpu, const struct soft_insn *in);
 enum soft_result soft_exec_bit(struct soft_cpu *cpu, const struct soft_insn *in);
 enum soft_result soft_exec_mask_move(struct soft_cpu *cpu, const struct soft_insn *in);
 enum soft_result soft_exec_mask_bytes(struct soft_cpu *cpu, const struct soft_insn *in);

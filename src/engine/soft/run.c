@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "engine/soft/cache.h"
+#include "engine/soft/exec.h"
 #include "engine/soft/run.h"
 
 struct decoded {
@@ -480,6 +481,19 @@ static void deliver_events(struct soft_cpu *cpu)
     s->mp_state = MULL_CPU_RUNNABLE;
     cpu->stats.interrupts++;
     soft_deliver_interrupt(cpu, (uint8_t)vector);
+}
+
+/* ---- Spinning ---- */
+
+#define PAUSES_BEFORE_YIELD 64
+
+enum soft_result soft_exec_pause(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    if (cpu->vm->cpus > 1 && ++cpu->pauses % PAUSES_BEFORE_YIELD == 0)
+        soft_yield();
+    else
+        __builtin_ia32_pause();
+    return soft_done(cpu, in);
 }
 
 /* ---- Single steps ---- */

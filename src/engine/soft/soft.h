@@ -202,12 +202,12 @@ struct soft_stats {
 
 /** What mmu.c keeps for a vCPU. */
 struct soft_mmu {
-    uint64_t reserved;  /* physical address bits (of 51..12) beyond what CPUID offers; 0: not set */
-    bool ready;         /* the tables are not as allocated any more */
-    bool lower_large;   /* the lower half holds pieces of large pages */
-    bool upper_large;   /* the upper half does, see the two filters */
-    uint64_t upper_2m[64]; /* by a hash of address >> 21: bit set if there is a piece of a 2 or 4 MiB
-                              page */
+    uint64_t reserved; /* physical address bits (of 51..12) beyond what CPUID offers; 0: not set */
+    bool ready;        /* the tables are not as allocated any more */
+    bool lower_large;  /* the lower half holds pieces of large pages */
+    bool upper_large;  /* the upper half does, see the two filters */
+    uint64_t upper_2m[64]; /* by a hash of address >> 21: bit set if there is a piece of a 2 or 4
+                              MiB page */
     uint64_t upper_1g[8];  /* by a hash of address >> 30 */
 };
 
@@ -256,6 +256,7 @@ struct soft_cpu {
     uint32_t jump_mode[SOFT_WIN_COUNT]; /* the mode each window's jump table was filled for */
     struct soft_thunks *thunks;         /* thunk.c */
     bool irq_waiting;  /* irq_pending() may say yes: look when interrupts are enabled */
+    uint32_t pauses;   /* PAUSEs executed, for giving the core away */
     bool code_changed; /* the instruction just executed wrote to translated code */
     bool step_once;    /* the next instruction has no translation: execute it in C */
 };
@@ -438,7 +439,8 @@ struct soft_insn {
 };
 
 /** Decode. @return 0; -EINVAL: not an instruction (#UD); -EAGAIN:
- *  needs more than @available bytes (with 15: too long, #GP). Parks nothing: the caller has parked the vectors. */
+ *  needs more than @available bytes (with 15: too long, #GP). Parks nothing: the caller has parked
+ * the vectors. */
 int soft_decode(struct soft_insn *out, const uint8_t *bytes, unsigned available,
                 unsigned code_bits);
 
