@@ -55,6 +55,21 @@ static bool is_cmpxchg_wide(const struct tr_insn *in)
            in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
 }
 
+/* A register bit offset reaches beyond the operand: the address depends on it. */
+static bool is_bit_string(const struct tr_insn *in)
+{
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:
+        return in->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+               in->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && in->op[1].size >= 32;
+    default:
+        return false;
+    }
+}
+
 static bool category_copies(const struct tr_insn *in)
 {
     switch (in->z.meta.category) {
@@ -298,6 +313,10 @@ static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
         return z->mnemonic == ZYDIS_MNEMONIC_HLT ? TR_EXEC_END : TR_EXEC;
     default:
         break;
+    }
+    if (is_bit_string(in)) {
+        in->memory = &in->op[0];
+        return TR_BIT;
     }
     return copies(t, in) ? TR_COPY : TR_EXEC;
 }
@@ -633,6 +652,44 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
         if (f.move[i].store)
             tr_emit_put(t, f.move[i].guest, f.move[i].host);
     }
+    return true;
+}
+
+/* VEX.LZ.pp.0F38.W1 F7 /r: SARX (pp F3), SHLX (66), SHRX (F2) dst, src, count. */
+static void emit_shift(struct emit *e, uint8_t pp, unsigned dst, unsigned src, unsigned count)
+{
+    emit8(e, 0xc4);
+    emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 2));
+    emit8(e, (uint8_t)(0x80 | (~count & 15) << 3 | pp));
+    emit8(e, 0xf7);
+    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
+bool tr_emit_bit(struct translation *t, const struct tr_insn *in)
+{
+    struct emit *e = &t->e;
+    const unsigned guest = (unsigned)tr_gpr(in->op[1].reg.value, NULL);
+    const bool wide = in->op[1].size == 64;
+    struct fields f = {.reg = H_RCX, .rm = -1, .vvvv = -1, .opcode = -1};
+
+    if (in->z.address_width != 64)
+        return false;
+    /* R10 = address + (signed bit offset / operand bits) * operand bytes; no flag is touched. */
+    tr_emit_address(t, in, in->memory);
+    tr_emit_get(t, H_R11, guest);
+    if (!wide)
+        emit_op_reg(e, true, 0x63, H_R11, H_R11); /* movsxd r11, r11d */
+    emit_mov_imm(e, H_RCX, wide ? 6 : 5);
+    emit_shift(e, 2, H_R11, H_R11, H_RCX);
+    emit_lea(e, H_R10, H_R10, H_R11, wide ? 8 : 4, 0);
+    tr_emit_check(t, wide ? 8 : 4, writes(in->memory), in->flags_live);
+
+    /* RCX = bit offset within the operand: its upper bits shifted out and back. */
+    tr_emit_get(t, H_RCX, guest);
+    emit_mov_imm(e, H_R11, wide ? 58 : 59);
+    emit_shift(e, 1, H_RCX, H_RCX, H_R11);
+    emit_shift(e, 3, H_RCX, H_RCX, H_R11);
+    reencode_legacy(e, in, &f, H_R10, 0);
     return true;
 }
 

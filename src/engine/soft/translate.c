@@ -107,6 +107,10 @@ static void emit_insn(struct translation *t, const struct tr_insn *in)
         if (tr_emit_lea(t, in))
             return;
         break;
+    case TR_BIT:
+        if (tr_emit_bit(t, in))
+            return;
+        break;
     case TR_PUSH:
     case TR_POP_REG:
     case TR_LEAVE:

@@ -17,6 +17,7 @@ enum tr_kind {
     TR_EXEC_END, /* in C, and the block ends: it always goes elsewhere */
     TR_COPY,     /* re-encoded */
     TR_LEA,
+    TR_BIT, /* BT, BTS, BTR, BTC of a bit string in memory */
     TR_NOP,
     TR_PUSH,
     TR_POP_REG,
@@ -98,6 +99,9 @@ void tr_classify(const struct translation *t, struct tr_insn *in);
 /** Emit a TR_COPY instruction, its memory operand checked first. @return false: it cannot be
  *  copied (nothing was emitted): execute it in C. */
 bool tr_emit_copy(struct translation *t, const struct tr_insn *in);
+
+/** Emit TR_BIT. */
+bool tr_emit_bit(struct translation *t, const struct tr_insn *in);
 
 /** Emit LEA. */
 bool tr_emit_lea(struct translation *t, const struct tr_insn *in);
