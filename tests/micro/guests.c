@@ -4,7 +4,22 @@
  */
 #include "micro.h"
 
-#define GUESTS(X) X(arith, .start = MICRO_LONG)
+#define GUESTS(X)                                                                                  \
+    X(arith, .start = MICRO_LONG)                                                                  \
+    X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \
+    X(exceptions, .start = MICRO_LONG)                                                             \
+    X(interrupts, .start = MICRO_LONG)                                                             \
+    X(io, .start = MICRO_LONG)                                                                     \
+    X(nmi, .start = MICRO_LONG)                                                                    \
+    X(paging, .start = MICRO_LONG)                                                                 \
+    X(ring3, .start = MICRO_LONG)                                                                  \
+    X(ring3io, .needs = MICRO_NEEDS_HARDWARE)                                                      \
+    X(shadow, .needs = MICRO_NEEDS_HARDWARE)                                                       \
+    X(smc, .start = MICRO_LONG)                                                                    \
+    X(strings, .start = MICRO_LONG)                                                                \
+    X(syscall, .needs = MICRO_NEEDS_HARDWARE)                                                      \
+    X(traps, .needs = MICRO_NEEDS_HARDWARE)                                                        \
+    X(triple, .end = MICRO_SHUTDOWN)
 
 #define DECLARE(n, ...)                                                                            \
     extern const uint8_t micro_##n##_code[];                                                       \

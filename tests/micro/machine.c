@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TIME_LIMIT_S 30
+#define TIME_LIMIT_S 10
 #define LATER_NS 3000000
 
 /* ---- The log ---- */
@@ -322,17 +322,17 @@ static void start_state(struct mull_cpu_state *s, enum micro_start start)
         return;
     }
     for (unsigned i = 0; i < 6; i++)
-        s->seg[i] = flat(0x10, 0xc093);
+        s->seg[i] = flat(0x18, 0xc093);
     s->rip = MICRO_LOAD;
     s->gpr[MULL_RDX] = 0;
     if (start == MICRO_PVH) { /* Xen's "PVH direct boot": docs/misc/pvh.pandoc */
-        s->seg[MULL_CS] = flat(0x8, 0xc09b);
+        s->seg[MULL_CS] = flat(0x08, 0xc09b);
         s->seg[MULL_TR] = (struct mull_segment){.limit = 0x67, .attr = 0x8b};
         s->cr0 = 0x11;
         s->gpr[MULL_RBX] = 0x9000;
         return;
     }
-    s->seg[MULL_CS] = flat(0x8, 0xa09b);
+    s->seg[MULL_CS] = flat(0x10, 0xa09b);
     s->cr0 = 0x80010033; /* PG WP NE ET MP PE */
     s->cr3 = MICRO_TABLES;
     s->cr4 = 0x620;  /* OSXMMEXCPT OSFXSR PAE */
@@ -454,8 +454,13 @@ static void run_to_the_end(struct micro_machine *m, micro_mover mover,
                 snprintf(m->failure, sizeof(m->failure), "%s", m->exit[i].error.message);
         }
         if (!in_time && !m->failure[0])
-            snprintf(m->failure, sizeof(m->failure), "no end in %d s: vCPU 0 at RIP %#llx",
-                     TIME_LIMIT_S, (unsigned long long)states[0].rip);
+            snprintf(m->failure, sizeof(m->failure),
+                     "no end in %d s: vCPU 0 at RIP %#llx RFLAGS %#llx, state %u, shadow %u, "
+                     "interrupt %d injected %d, irq line %d",
+                     TIME_LIMIT_S, (unsigned long long)states[0].rip,
+                     (unsigned long long)states[0].rflags, states[0].mp_state,
+                     states[0].interrupt_shadow, states[0].interrupt_vector,
+                     states[0].interrupt_injected, m->irq[0]);
         if (m->done || !m->move || m->failure[0])
             return;
         m->move = false;

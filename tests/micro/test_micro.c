@@ -124,7 +124,8 @@ static void check_log(const struct test *t, const struct micro_result *r)
     unsigned wrong = 0;
 
     if (r->failure[0])
-        fail_msg("%s: %s", t->name, r->failure);
+        fail_msg("%s: %s; after %u of %zu numbers", t->name, r->failure, r->log_count,
+                 *t->guest->expect_count);
     for (unsigned i = 0; i < r->log_count || i < *t->guest->expect_count; i++) {
         uint64_t got = i < r->log_count ? r->log[i] : 0;
         uint64_t want = i < *t->guest->expect_count ? t->guest->expect[i] : 0;

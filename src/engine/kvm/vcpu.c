@@ -230,7 +230,7 @@ static bool handle_exit(struct mull_vcpu *vcpu, struct mull_exit *exit)
     return false;
 }
 
-/* ---- The 8259's interrupts (api.rst 4.16 KVM_INTERRUPT) ---- */
+/* ---- The 8259's interrupts (ExtINT) ---- */
 
 /* KVM_RUN with immediate_exit only refreshes the flags in kvm_run. */
 static void refresh_flags(struct mull_vcpu *vcpu)
@@ -238,6 +238,24 @@ static void refresh_flags(struct mull_vcpu *vcpu)
     __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     ioctl(vcpu->fd, KVM_RUN, 0);
     __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+}
+
+/* KVM_INTERRUPT would do (api.rst 4.16), but between it and the delivery the vector is in none of
+ * the state that the kernel gives out: a stop in that moment would lose it. */
+static int queue_interrupt(struct mull_vcpu *vcpu, uint8_t vector)
+{
+    struct kvm_mp_state awake = {.mp_state = KVM_MP_STATE_RUNNABLE};
+    struct kvm_vcpu_events events;
+
+    if (ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events))
+        return -1;
+    events.interrupt.injected = 1;
+    events.interrupt.nr = vector;
+    events.interrupt.soft = 0;
+    events.flags &= KVM_VCPUEVENT_VALID_SHADOW;
+    if (ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events))
+        return -1;
+    return ioctl(vcpu->fd, KVM_SET_MP_STATE, &awake); /* out of HLT */
 }
 
 static void inject_extint(struct mull_vcpu *vcpu)
@@ -259,10 +277,8 @@ static void inject_extint(struct mull_vcpu *vcpu)
     }
     vector = bus->irq_accept(bus->opaque, vcpu->index);
     if (vector >= 0) {
-        struct kvm_interrupt irq = {.irq = (uint32_t)vector};
-
         vcpu->stats.extints++;
-        if (ioctl(vcpu->fd, KVM_INTERRUPT, &irq))
+        if (queue_interrupt(vcpu, (uint8_t)vector))
             mull_log(vcpu->vm->config.log, MULL_LOG_WARN, "kvm: vCPU %u: interrupt %d lost: %s",
                      vcpu->index, vector, strerror(errno));
         else

@@ -1,0 +1,54 @@
+/* NMIs: not held by IF, one at a time until IRET, on a stack of their own, out of HLT. */
+#define NMI_HANDLER
+#include "micro.inc"
+PRELUDE
+main:
+    xor %eax, %eax
+    xor %ebx, %ebx
+    outb %al, $PORT_NMI
+1:  cmpl $1, count
+    jne 1b
+    CHECK %rbx, 0
+    /* A second one waits for the handler's IRET: the handler sends it, and sees none inside. */
+    movl $1, again
+    xor %eax, %eax
+    outb %al, $PORT_NMI
+2:  cmpl $3, count
+    jne 2b
+    CHECK nested, 0
+    /* Moved inside the handler; then HLT with IF clear wakes up. */
+    xor %eax, %eax
+    outb %al, $PORT_NMI_LATER
+    hlt
+    CHECK count, 4
+    CHECK stack, 0x78000
+    DONE
+
+nmi_handler:
+    push %rax
+    cmpl $0, inside
+    je 1f
+    incl nested
+1:  incl inside
+    lea 24+40(%rsp), %rax
+    mov %rax, stack
+    incl count
+    cmpl $0, again
+    je 2f
+    decl again
+    xor %eax, %eax
+    outb %al, $PORT_NMI
+    mov $1000, %eax
+3:  dec %eax
+    jnz 3b
+    MOVE
+2:  decl inside
+    pop %rax
+    add $16, %rsp
+    iretq
+    .balign 8
+count: .quad 0
+again: .quad 0
+inside: .quad 0
+nested: .quad 0
+stack: .quad 0
