@@ -20,6 +20,25 @@ void soft_decoder_init(ZydisDecoder *decoder, unsigned code_bits)
         ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
 }
 
+ZyanStatus soft_zydis_decode(const ZydisDecoder *decoder, const uint8_t *bytes, size_t available,
+                             ZydisDecodedInstruction *z,
+                             ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT])
+{
+    ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, available, z, ops);
+    if (!ZYAN_SUCCESS(status))
+        return status;
+    /* A SIB byte without base but with REX.B and 32-bit addresses: Zydis sees R13D as the base and
+     * no displacement (SDM volume 2, table 2-3, note 1: base 101b with mod 00b is none). */
+    if (z->attributes & ZYDIS_ATTRIB_HAS_SIB && z->raw.modrm.mod == 0 && z->raw.sib.base == 5)
+        for (unsigned i = 0; i < z->operand_count_visible; i++)
+            if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+                ops[i].mem.base = ZYDIS_REGISTER_NONE;
+                ops[i].mem.disp.has_displacement = ZYAN_TRUE;
+                ops[i].mem.disp.value = z->raw.disp.value;
+            }
+    return status;
+}
+
 static int gpr_number(ZydisRegister reg)
 {
     if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
@@ -146,24 +165,44 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
         if (z->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX)
             return SOFT_UNIT_AVX512;
-        if (z->mnemonic == ZYDIS_MNEMONIC_VZEROALL || z->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
-            z->mnemonic == ZYDIS_MNEMONIC_VLDMXCSR || z->mnemonic == ZYDIS_MNEMONIC_VSTMXCSR)
-            return SOFT_UNIT_AVX;
-        return vector ? SOFT_UNIT_AVX : SOFT_UNIT_VEX_INTEGER;
+        return z->meta.isa_ext == ZYDIS_ISA_EXT_BMI1 || z->meta.isa_ext == ZYDIS_ISA_EXT_BMI2
+                   ? SOFT_UNIT_VEX_INTEGER
+                   : SOFT_UNIT_AVX;
     case ZYDIS_INSTRUCTION_ENCODING_XOP:
-        return vector ? SOFT_UNIT_AVX : SOFT_UNIT_VEX_INTEGER;
+        return z->meta.isa_ext == ZYDIS_ISA_EXT_TBM ? SOFT_UNIT_VEX_INTEGER : SOFT_UNIT_AVX;
     case ZYDIS_INSTRUCTION_ENCODING_3DNOW:
         return SOFT_UNIT_MMX;
     default:
         break;
     }
-    if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87)
+    if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.category == ZYDIS_CATEGORY_X87_ALU)
         return SOFT_UNIT_X87;
-    if (vector || z->mnemonic == ZYDIS_MNEMONIC_LDMXCSR || z->mnemonic == ZYDIS_MNEMONIC_STMXCSR)
+    if (vector)
         return SOFT_UNIT_SSE;
     if (mmx || z->mnemonic == ZYDIS_MNEMONIC_EMMS || z->mnemonic == ZYDIS_MNEMONIC_FEMMS)
         return SOFT_UNIT_MMX;
-    return SOFT_UNIT_INTEGER;
+    switch (z->mnemonic) { /* SSE by extension, but on general registers */
+    case ZYDIS_MNEMONIC_CRC32:
+    case ZYDIS_MNEMONIC_LFENCE:
+    case ZYDIS_MNEMONIC_MFENCE:
+    case ZYDIS_MNEMONIC_MOVNTI:
+    case ZYDIS_MNEMONIC_POPCNT:
+    case ZYDIS_MNEMONIC_SFENCE:
+        return SOFT_UNIT_INTEGER;
+    default:
+        break;
+    }
+    switch (z->meta.isa_ext) { /* MXCSR, or one with a vector register that Zydis does not list */
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSE4:
+    case ZYDIS_ISA_EXT_SSE4A:
+    case ZYDIS_ISA_EXT_SSSE3:
+        return SOFT_UNIT_SSE;
+    default:
+        return SOFT_UNIT_INTEGER;
+    }
 }
 
 /* SDM volume 2, table 2-18 and EVEX class E1: which memory operands must be aligned. */
@@ -179,7 +218,14 @@ static uint8_t alignment_of(const ZydisDecodedInstruction *z, unsigned size)
     case ZYDIS_EXCEPTION_CLASS_E1NF:
         return (uint8_t)size;
     default:
-        return z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 16 : 0;
+        switch (z->mnemonic) {
+        case ZYDIS_MNEMONIC_CMPXCHG16B:
+        case ZYDIS_MNEMONIC_CVTPD2PI:
+        case ZYDIS_MNEMONIC_CVTTPD2PI:
+            return 16;
+        default:
+            return 0;
+        }
     }
     switch (z->mnemonic) {
     case ZYDIS_MNEMONIC_MOVUPS:
@@ -192,7 +238,8 @@ static uint8_t alignment_of(const ZydisDecodedInstruction *z, unsigned size)
     case ZYDIS_MNEMONIC_PCMPISTRM:
         return 0;
     default:
-        return size == 16 ? 16 : 0;
+        /* SHA: Intel's processors fault, AMD's do not; the host's will tell. */
+        return size == 16 && z->meta.isa_ext != ZYDIS_ISA_EXT_SHA ? 16 : 0;
     }
 }
 
@@ -200,6 +247,15 @@ static uint8_t alignment_of(const ZydisDecodedInstruction *z, unsigned size)
  * volume 2, section 2.8 read the whole operand. */
 static bool suppresses_faults(const ZydisDecodedInstruction *z)
 {
+    switch (z->mnemonic) { /* "NF" too, whatever Zydis says */
+    case ZYDIS_MNEMONIC_VDBPSADBW:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VPMULTISHIFTQB:
+        return false;
+    default:
+        break;
+    }
     switch (z->meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E4NF:
@@ -602,9 +658,17 @@ static soft_handler choose_handler(const struct soft_insn *out, const ZydisDecod
         h = vector_handler(out);
     if (!h)
         h = odd_handler(out, z);
-    if (!h && may_run_natively(z, ops))
+    if (!h && (may_run_natively(z, ops) || out->mnemonic == ZYDIS_MNEMONIC_XCHG))
         h = soft_exec_data;
     return h ? h : soft_exec_ud;
+}
+
+/* F3 90 with REX.B is no PAUSE but XCHG of the accumulator with R8. */
+static void make_exchange(struct soft_insn *out)
+{
+    out->mnemonic = ZYDIS_MNEMONIC_XCHG;
+    out->native.gprs = 1u << MULL_RAX | 1u << MULL_R8;
+    out->native.keep &= (uint8_t)~SOFT_KEEP_F3;
 }
 
 void soft_insn_from_zydis(struct soft_insn *out, const ZydisDecodedInstruction *z,
@@ -628,6 +692,8 @@ void soft_insn_from_zydis(struct soft_insn *out, const ZydisDecodedInstruction *
         out->prefixes |= SOFT_PREFIX_FAR;
     fill_operands(out, z, ops);
     fill_native(out, z, ops);
+    if (out->mnemonic == ZYDIS_MNEMONIC_PAUSE && out->native.rex & 1)
+        make_exchange(out);
     out->handler = choose_handler(out, z, ops);
 }
 
@@ -638,7 +704,7 @@ int soft_decode(struct soft_insn *out, const uint8_t *bytes, unsigned available,
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 
     soft_decoder_init(&decoder, code_bits);
-    ZyanStatus status = ZydisDecoderDecodeFull(&decoder, bytes, available, &z, ops);
+    ZyanStatus status = soft_zydis_decode(&decoder, bytes, available, &z, ops);
     if (status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return -EAGAIN;
     if (!ZYAN_SUCCESS(status))

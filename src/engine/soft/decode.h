@@ -12,10 +12,15 @@
 /** Prepare a decoder for code of 16, 32 or 64 bits, with the options soft_decode() uses. */
 void soft_decoder_init(ZydisDecoder *decoder, unsigned code_bits);
 
+/** ZydisDecoderDecodeFull(), but for what Zydis 4.0 gets wrong. */
+ZyanStatus soft_zydis_decode(const ZydisDecoder *decoder, const uint8_t *bytes, size_t available,
+                             ZydisDecodedInstruction *z,
+                             ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT]);
+
 /**
  * Make the record of an instruction that was decoded already.
  *
- * @param z      decoded with soft_decoder_init()'s options
+ * @param z      decoded with soft_zydis_decode()
  * @param ops    all z->operand_count operands, hidden ones too
  * @param bytes  the z->length bytes of the instruction
  */

@@ -218,16 +218,47 @@ static bool is_locked(const struct soft_insn *in)
 enum soft_result soft_run_memory(struct soft_cpu *cpu, const struct soft_insn *in,
                                  const struct soft_operand *op, uint64_t va)
 {
-    if (in->native.align && va & (in->native.align - 1u))
-        return soft_raise_error(cpu, SOFT_GP, 0);
     void *host = soft_direct(cpu, va, op->size, op->access == SOFT_READ ? SOFT_READ : SOFT_WRITE);
     if (host)
         return soft_thunk_run(cpu, in, host);
     if (in->native.mask)
-        return soft_run_masked(cpu, in, op, va);
+        return soft_run_masked(cpu, in, op);
     if (is_locked(in))
         return run_locked(cpu, in, op, va);
     return run_bounced(cpu, in, op, va);
+}
+
+/* Alignment comes before every other check of the address. */
+static bool is_aligned(const struct soft_cpu *cpu, const struct soft_insn *in,
+                       const struct soft_operand *op)
+{
+    uint64_t address = soft_operand_offset(cpu, in, op, 0);
+    if (!(cpu->mode & SOFT_MODE_CODE64) || op->seg >= MULL_FS)
+        address += cpu->s.seg[op->seg].base;
+    return !(address & (in->native.align - 1u));
+}
+
+/* A pending x87 exception comes before a fault of the memory operand; the instructions that do not
+ * wait for it are FNSTCW, FNSTSW, FNSTENV and FNSAVE. */
+static bool x87_error_pending(const struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    uint16_t status;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+        return false;
+    default:
+        break;
+    }
+    if (cpu->vectors_live)
+        __asm__ volatile("fnstsw %0" : "=a"(status));
+    else if (cpu->s.xsave[512] & 1)
+        status = (uint16_t)(cpu->s.xsave[2] | cpu->s.xsave[3] << 8);
+    else
+        return false;
+    return status & 0x80;
 }
 
 enum soft_result soft_exec_data(struct soft_cpu *cpu, const struct soft_insn *in)
@@ -240,9 +271,16 @@ enum soft_result soft_exec_data(struct soft_cpu *cpu, const struct soft_insn *in
     } else {
         const struct soft_operand *op = &in->op[in->native.memory - 1];
         uint64_t va;
+        if ((in->native.unit == SOFT_UNIT_X87 || in->native.unit == SOFT_UNIT_MMX) &&
+            x87_error_pending(cpu, in))
+            return soft_raise(cpu, SOFT_MF);
+        if (in->native.align && !is_aligned(cpu, in, op))
+            return soft_raise_error(cpu, SOFT_GP, 0);
         r = soft_operand_address(cpu, in, op, op->access, &va);
         if (!r)
             r = soft_run_memory(cpu, in, op, va);
+        else if (in->native.mask) /* what is masked off may be anywhere */
+            r = soft_run_masked(cpu, in, op);
     }
     return r ? r : soft_done(cpu, in);
 }

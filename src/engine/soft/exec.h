@@ -74,7 +74,7 @@ enum soft_result soft_run_memory(struct soft_cpu *cpu, const struct soft_insn *i
 
 /** The memory operand of an instruction with an opmask, where it cannot be used in place. */
 enum soft_result soft_run_masked(struct soft_cpu *cpu, const struct soft_insn *in,
-                                 const struct soft_operand *op, uint64_t va);
+                                 const struct soft_operand *op);
 
 /** Read or write the general operand @op (register, immediate, memory) of up to 8 bytes. */
 enum soft_result soft_operand_read(struct soft_cpu *cpu, const struct soft_insn *in,

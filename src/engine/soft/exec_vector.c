@@ -70,72 +70,72 @@ static enum soft_result accessed_elements(struct soft_cpu *cpu, const struct sof
     return SOFT_NEXT;
 }
 
-static enum soft_result copy_in(struct soft_cpu *cpu, uint8_t *copy, uint64_t va, unsigned count,
-                                unsigned size, uint64_t elements)
+/* A memory operand of @count elements, and which of them are accessed. */
+struct elements {
+    const struct soft_operand *op;
+    uint64_t offset; /* of the first, in the segment */
+    unsigned count, size;
+    uint64_t which;
+    uint64_t va[64];
+};
+
+/* Where are the elements, and may they be accessed? The others may be anywhere. */
+static enum soft_result find_elements(struct soft_cpu *cpu, const struct soft_insn *in,
+                                      struct elements *e)
 {
-    for (unsigned i = 0; i < count; i++) {
-        enum soft_result r = SOFT_NEXT;
-        if (elements >> i & 1)
-            r = soft_read(cpu, va + i * size, copy + i * size, size, SOFT_READ);
-        if (r)
-            return r;
+    unsigned access = e->op->access == SOFT_READ ? SOFT_READ : SOFT_WRITE;
+    enum soft_result r = SOFT_NEXT;
+    for (unsigned i = 0; !r && i < e->count; i++) {
+        if (!(e->which >> i & 1))
+            continue;
+        uint64_t offset = (e->offset + i * e->size) & soft_size_mask(in->address_size);
+        r = soft_linear(cpu, e->op->seg, offset, e->size, access, &e->va[i]);
+        if (!r && access == SOFT_WRITE)
+            r = soft_probe(cpu, e->va[i], e->size, SOFT_WRITE);
     }
-    return SOFT_NEXT;
+    return r;
 }
 
-static enum soft_result probe_out(struct soft_cpu *cpu, uint64_t va, unsigned count, unsigned size,
-                                  uint64_t elements)
+static enum soft_result copy_elements(struct soft_cpu *cpu, struct elements *e, uint8_t *copy)
 {
-    for (unsigned i = 0; i < count; i++) {
-        enum soft_result r = SOFT_NEXT;
-        if (elements >> i & 1)
-            r = soft_probe(cpu, va + i * size, size, SOFT_WRITE);
-        if (r)
-            return r;
+    enum soft_result r = SOFT_NEXT;
+    for (unsigned i = 0; !r && i < e->count; i++) {
+        if (!(e->which >> i & 1))
+            continue;
+        uint8_t *at = copy + i * e->size;
+        if (e->op->access == SOFT_READ)
+            r = soft_read(cpu, e->va[i], at, e->size, SOFT_READ);
+        else
+            r = soft_write(cpu, e->va[i], at, e->size, SOFT_WRITE);
     }
-    return SOFT_NEXT;
-}
-
-static enum soft_result copy_out(struct soft_cpu *cpu, const uint8_t *copy, uint64_t va,
-                                 unsigned count, unsigned size, uint64_t elements)
-{
-    for (unsigned i = 0; i < count; i++) {
-        enum soft_result r = SOFT_NEXT;
-        if (elements >> i & 1)
-            r = soft_write(cpu, va + i * size, copy + i * size, size, SOFT_WRITE);
-        if (r)
-            return r;
-    }
-    return SOFT_NEXT;
+    return r;
 }
 
 static enum soft_result run_elements(struct soft_cpu *cpu, const struct soft_insn *in,
-                                     const struct soft_operand *op, uint64_t va, unsigned size,
-                                     uint64_t elements)
+                                     struct elements *e)
 {
-    unsigned count = op->size / size;
-    uint8_t *copy = cpu->thunks->bounce + (va & 63);
-    enum soft_result r;
+    uint8_t *copy = cpu->thunks->bounce + (e->offset & 63);
+    enum soft_result r = find_elements(cpu, in, e);
 
-    if (op->access == SOFT_READ) {
-        r = copy_in(cpu, copy, va, count, size, elements);
-        return r ? r : soft_thunk_run(cpu, in, copy);
-    }
-    r = probe_out(cpu, va, count, size, elements);
+    if (!r && e->op->access == SOFT_READ)
+        r = copy_elements(cpu, e, copy);
     if (!r)
         r = soft_thunk_run(cpu, in, copy);
-    return r ? r : copy_out(cpu, copy, va, count, size, elements);
+    if (!r && e->op->access != SOFT_READ)
+        r = copy_elements(cpu, e, copy);
+    return r;
 }
 
 enum soft_result soft_run_masked(struct soft_cpu *cpu, const struct soft_insn *in,
-                                 const struct soft_operand *op, uint64_t va)
+                                 const struct soft_operand *op)
 {
-    uint64_t elements;
-    unsigned size = in->native.element;
-    if (!size || op->size % size)
+    struct elements e = {.op = op, .size = in->native.element};
+    if (!e.size || op->size % e.size || op->size > 64)
         return soft_raise(cpu, SOFT_UD);
-    enum soft_result r = accessed_elements(cpu, in, op, &elements);
-    return r ? r : run_elements(cpu, in, op, va, size, elements);
+    e.offset = soft_operand_offset(cpu, in, op, 0);
+    e.count = op->size / e.size;
+    enum soft_result r = accessed_elements(cpu, in, op, &e.which);
+    return r ? r : run_elements(cpu, in, &e);
 }
 
 /* VMASKMOVPS, VPMASKMOVD...: the sign bits of the second operand are the mask. */
@@ -146,24 +146,27 @@ enum soft_result soft_exec_mask_move(struct soft_cpu *cpu, const struct soft_ins
         in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD || in->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ ? 8
                                                                                                : 4;
     uint8_t mask[64] __attribute__((aligned(64)));
-    uint64_t elements = 0, va;
+    struct elements e = {.op = op, .size = size, .count = op->size / size};
+    uint64_t va;
 
     enum soft_result r = soft_check_unit(cpu, in);
-    if (!r)
-        r = soft_operand_address(cpu, in, op, op->access, &va);
     if (r)
         return r;
-    void *host = soft_direct(cpu, va, op->size, op->access == SOFT_READ ? SOFT_READ : SOFT_WRITE);
-    if (host) {
-        r = soft_thunk_run(cpu, in, host);
-        return r ? r : soft_done(cpu, in);
+    if (!soft_operand_address(cpu, in, op, op->access, &va)) {
+        void *host =
+            soft_direct(cpu, va, op->size, op->access == SOFT_READ ? SOFT_READ : SOFT_WRITE);
+        if (host) {
+            r = soft_thunk_run(cpu, in, host);
+            return r ? r : soft_done(cpu, in);
+        }
     }
     r = soft_thunk_vector(cpu, false, vector_number(in->op[1].reg), op->size, mask);
     if (r)
         return r;
-    for (unsigned i = 0; i < op->size / size; i++)
-        elements |= (uint64_t)(mask[i * size + size - 1] >> 7) << i;
-    r = run_elements(cpu, in, op, va, size, elements);
+    for (unsigned i = 0; i < e.count; i++)
+        e.which |= (uint64_t)(mask[i * size + size - 1] >> 7) << i;
+    e.offset = soft_operand_offset(cpu, in, op, 0);
+    r = run_elements(cpu, in, &e);
     return r ? r : soft_done(cpu, in);
 }
 
@@ -179,19 +182,16 @@ enum soft_result soft_exec_mask_bytes(struct soft_cpu *cpu, const struct soft_in
     if (!r && op->kind != SOFT_OP_MEM)
         r = soft_raise(cpu, SOFT_UD);
     if (!r)
+        r = soft_thunk_vector(cpu, false, vector_number(in->op[0].reg), size, value);
+    if (!r)
+        r = soft_thunk_vector(cpu, false, vector_number(in->op[1].reg), size, mask);
+    if (!r)
         r = soft_linear(cpu, op->seg, soft_operand_offset(cpu, in, op, 0), size, SOFT_WRITE, &va);
-    if (!r)
-        r = soft_thunk_vector(cpu, false, vector_number(in->op[0].reg), size == 8 ? 8 : 16, value);
-    if (!r)
-        r = soft_thunk_vector(cpu, false, vector_number(in->op[1].reg), size == 8 ? 8 : 16, mask);
-    if (r)
-        return r;
-    uint64_t elements = 0;
-    for (unsigned i = 0; i < size; i++)
-        elements |= (uint64_t)(mask[i] >> 7) << i;
-    r = probe_out(cpu, va, size, 1, elements);
-    if (!r)
-        r = copy_out(cpu, value, va, size, 1, elements);
+    if (!r) /* the operand as a whole must be writable, whatever the mask */
+        r = soft_probe(cpu, va, size, SOFT_WRITE);
+    for (unsigned i = 0; !r && i < size; i++)
+        if (mask[i] & 0x80)
+            r = soft_write(cpu, va + i, value + i, 1, SOFT_WRITE);
     return r ? r : soft_done(cpu, in);
 }
 
@@ -207,6 +207,7 @@ struct gather {
     uint8_t index[64] __attribute__((aligned(64)));
     uint8_t vmask[64] __attribute__((aligned(64)));
     uint64_t mask; /* elements still to do */
+    uint64_t done; /* elements passed, with or without an access */
 };
 
 static bool gather_index_is_long(uint16_t mnemonic)
@@ -231,6 +232,11 @@ static unsigned register_bytes(uint16_t reg)
     return reg >= ZYDIS_REGISTER_ZMM0 ? 64 : reg >= ZYDIS_REGISTER_YMM0 ? 32 : 16;
 }
 
+static unsigned whole_register(const struct soft_cpu *cpu)
+{
+    return (cpu->s.xcr0 & 0xe6) == 0xe6 ? 64 : 32;
+}
+
 static enum soft_result gather_begin(struct soft_cpu *cpu, const struct soft_insn *in,
                                      struct gather *g)
 {
@@ -242,6 +248,7 @@ static enum soft_result gather_begin(struct soft_cpu *cpu, const struct soft_ins
     g->data_reg = vector_number(data->reg);
     g->index_reg = vector_number(g->memory->reg);
     g->data_size = g->memory->size;
+    g->done = 0;
     g->index_size = gather_index_is_long(in->mnemonic) ? 8 : 4;
     unsigned wide = g->index_size > g->data_size ? g->index_size : g->data_size;
     g->count = in->native.vector / wide;
@@ -251,7 +258,7 @@ static enum soft_result gather_begin(struct soft_cpu *cpu, const struct soft_ins
     enum soft_result r;
     r = soft_thunk_vector(cpu, false, g->index_reg, register_bytes(g->memory->reg), g->index);
     if (!r)
-        r = soft_thunk_vector(cpu, false, g->data_reg, register_bytes(data->reg), g->data);
+        r = soft_thunk_vector(cpu, false, g->data_reg, whole_register(cpu), g->data);
     if (r)
         return r;
     if (g->evex) {
@@ -259,7 +266,7 @@ static enum soft_result gather_begin(struct soft_cpu *cpu, const struct soft_ins
         return opmask_read(cpu, g->mask_reg, g->count, &g->mask);
     }
     g->mask_reg = vector_number(mask->reg);
-    r = soft_thunk_vector(cpu, false, g->mask_reg, register_bytes(mask->reg), g->vmask);
+    r = soft_thunk_vector(cpu, false, g->mask_reg, whole_register(cpu), g->vmask);
     g->mask = 0;
     for (unsigned i = 0; i < g->count; i++)
         g->mask |= (uint64_t)(g->vmask[(i + 1) * g->data_size - 1] >> 7) << i;
@@ -288,27 +295,29 @@ static enum soft_result gather_element(struct soft_cpu *cpu, const struct soft_i
     return soft_read(cpu, va, g->data + i * g->data_size, g->data_size, SOFT_READ);
 }
 
-/* Put back what was done: the data of a gather, and the mask without the elements done. */
-static enum soft_result gather_end(struct soft_cpu *cpu, struct gather *g)
+/* Put back what was done. After a fault only the elements done have changed; at the end what is
+ * above them is cleared, and with VEX the whole mask. */
+static enum soft_result gather_end(struct soft_cpu *cpu, struct gather *g, bool finished)
 {
     unsigned bytes = g->count * g->data_size;
     enum soft_result r = SOFT_NEXT;
-    if (!g->scatter) {
-        /* Half-filled XMM registers (two or four narrow elements) are zeroed above. */
-        for (unsigned i = bytes; i < 64; i++)
+
+    if (!g->done && !finished)
+        return SOFT_NEXT;
+    for (unsigned i = 0; i < 64; i++) {
+        bool element_done = i < bytes && g->done >> (i / g->data_size) & 1;
+        if (finished && i >= bytes)
             g->data[i] = 0;
-        unsigned width = bytes <= 16 ? 16 : bytes <= 32 ? 32 : 64;
-        r = soft_thunk_vector(cpu, true, g->data_reg, width, g->data);
+        if (finished || element_done)
+            g->vmask[i] = 0;
     }
+    if (!g->scatter)
+        r = soft_thunk_vector(cpu, true, g->data_reg, whole_register(cpu), g->data);
     if (r)
         return r;
     if (g->evex)
         return soft_thunk_opmask(cpu, true, g->mask_reg, 16, &g->mask);
-    for (unsigned i = 0; i < 64; i++) {
-        bool pending = i < bytes && g->mask >> (i / g->data_size) & 1;
-        g->vmask[i] = pending ? g->vmask[i] : 0;
-    }
-    return soft_thunk_vector(cpu, true, g->mask_reg, bytes <= 16 ? 16 : 32, g->vmask);
+    return soft_thunk_vector(cpu, true, g->mask_reg, whole_register(cpu), g->vmask);
 }
 
 enum soft_result soft_exec_gather(struct soft_cpu *cpu, const struct soft_insn *in)
@@ -319,15 +328,16 @@ enum soft_result soft_exec_gather(struct soft_cpu *cpu, const struct soft_insn *
         r = gather_begin(cpu, in, &g);
     if (r)
         return r;
-    for (unsigned i = 0; i < g.count && !r; i++) {
-        if (!(g.mask >> i & 1))
-            continue;
-        r = gather_element(cpu, in, &g, i);
-        if (!r)
-            g.mask &= ~(1ull << i);
+    for (unsigned i = 0; i < g.count; i++) {
+        if (g.mask >> i & 1)
+            r = gather_element(cpu, in, &g, i);
+        if (r)
+            break;
+        g.mask &= ~(1ull << i);
+        g.done |= 1ull << i;
     }
     struct soft_fault fault = cpu->fault;
-    enum soft_result end = gather_end(cpu, &g);
+    enum soft_result end = gather_end(cpu, &g, r == SOFT_NEXT);
     if (end)
         return end;
     cpu->fault = fault;

@@ -40,7 +40,7 @@ static bool decode_block(struct translation *t, const uint8_t *code, unsigned av
 
         /* Another vCPU may be writing these bytes: decode and copy the same ones. */
         memcpy(in->bytes, code + at, n);
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, in->bytes, n, &in->z, in->op)))
+        if (!ZYAN_SUCCESS(soft_zydis_decode(&decoder, in->bytes, n, &in->z, in->op)))
             break;
         in->rip = t->rip + at;
         tr_classify(t, in);

@@ -1,0 +1,109 @@
+/*
+ * The differential test: the same few instructions, from the same state, on the host's CPU (the
+ * oracle) and on the soft engine; registers, flags, vector registers, memory and faults are then
+ * compared. The host's CPU and the guest have the same windows of memory at the same addresses.
+ */
+#ifndef MULL_TESTS_DIFF_H
+#define MULL_TESTS_DIFF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DIFF_PAGE 4096u
+#define DIFF_XSAVE 4096u
+#define DIFF_CODE_MAX 768u
+#define DIFF_INSNS_MAX 96u
+
+/* The windows. What is around them is not mapped. */
+#define DIFF_CODE 0x10000000ull  /* two pages, executable and readable */
+#define DIFF_DATA 0x20000000ull  /* two pages read-write, a hole, one read-only, one read-write */
+#define DIFF_STACK 0x30000000ull /* one page read-write */
+#define DIFF_DATA_PAGES 5u
+#define DIFF_HOLE 2u                            /* number of the data page that is not mapped */
+#define DIFF_READONLY 3u                        /* number of the data page that cannot be written */
+#define DIFF_MEMORY_PAGES (DIFF_DATA_PAGES + 1) /* what is compared: data, then the stack */
+
+/* Segment bases while the code runs. */
+#define DIFF_FS_BASE (DIFF_DATA + 0x180)
+#define DIFF_GS_BASE (DIFF_DATA + 0x4480)
+
+/** What the code starts from. */
+struct diff_case {
+    uint64_t seed; /* which random case, 0: from the table */
+    const char *name;
+    unsigned bits;   /* 64 or 32 */
+    unsigned offset; /* of the code in its window */
+    unsigned size;   /* bytes of code; an INT3 follows */
+    unsigned insns;
+    uint16_t start[DIFF_INSNS_MAX]; /* offsets of the instructions in code[] */
+    uint8_t code[DIFF_CODE_MAX];
+    uint64_t gpr[16];
+    uint64_t rflags;
+    unsigned fill; /* which of the patterns the memory windows begin with */
+    uint8_t xsave[DIFF_XSAVE] __attribute__((aligned(64)));
+};
+
+/** Where it ended. */
+struct diff_result {
+    uint64_t gpr[16];
+    uint64_t rip;
+    uint64_t rflags;
+    int vector; /* of the exception that ended it: 3 is the INT3, -1: it never came to an end */
+    uint32_t error;
+    uint64_t cr2;
+    uint8_t xsave[DIFF_XSAVE] __attribute__((aligned(64)));
+    uint8_t memory[DIFF_MEMORY_PAGES * DIFF_PAGE];
+};
+
+/** Which machine runs a case. */
+enum diff_tier { DIFF_EXEC, DIFF_TRANSLATE };
+
+/* native.c */
+int diff_native_init(void);
+void diff_native_run(const struct diff_case *c, struct diff_result *out);
+/** Does the host's CPU know this instruction (no #UD)? */
+bool diff_native_knows(const uint8_t *code, unsigned size);
+
+/* guest.c */
+int diff_guest_init(void);
+void diff_guest_run(const struct diff_case *c, enum diff_tier tier, bool kernel,
+                    struct diff_result *out);
+void diff_guest_fini(void);
+
+/* fill.c */
+/** The bytes that the memory windows begin with (all of struct diff_result.memory). */
+const uint8_t *diff_fill(unsigned which);
+/** Offsets of the XSAVE components of the host: 2 (AVX), 5, 6, 7 (AVX-512); 0: not there. */
+unsigned diff_xsave_offset(unsigned component);
+unsigned diff_xsave_size(void);
+/** A vector state with random, but telling contents. */
+void diff_fill_xsave(uint8_t *xsave, uint64_t seed);
+
+struct diff_random {
+    uint64_t state;
+};
+uint64_t diff_random(struct diff_random *r);
+static inline unsigned diff_below(struct diff_random *r, unsigned n)
+{
+    return (unsigned)((diff_random(r) >> 32) * n >> 32);
+}
+
+/* generate.c */
+void diff_generate_init(void);
+void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits);
+/** The @index-th single instruction of the exhaustive list. @return false: no such instruction. */
+bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits);
+extern const uint64_t diff_enumerate_count;
+
+/* table.c */
+unsigned diff_table_count(void);
+void diff_table_case(struct diff_case *c, unsigned index);
+
+/* compare.c */
+/** Compare, and print the differences if @verbose. @return true: equal. */
+bool diff_compare(const struct diff_case *c, const struct diff_result *native,
+                  const struct diff_result *soft, bool verbose);
+void diff_print_case(const struct diff_case *c);
+
+#endif

@@ -1,0 +1,644 @@
+/*
+ * Makes cases: random sequences from a seed, and the list of every encoding once. Instructions are
+ * made from random bytes and kept if the decoder takes them, so that odd encodings (redundant
+ * prefixes, two opcodes for one operation) come up as well; their memory operands are then directed
+ * into the windows by setting the registers they use.
+ */
+#include <Zydis/Zydis.h>
+#include <string.h>
+
+#include "diff.h"
+#include "engine/soft/decode.h"
+
+struct instruction {
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+    uint8_t bytes[16];
+};
+
+static ZydisDecoder decoders[2]; /* 64, 32 */
+
+static const ZydisDecoder *decoder_for(unsigned bits)
+{
+    return &decoders[bits == 32];
+}
+
+/* ---- Which instructions ---- */
+
+/* What computes, moves data or moves control inside the code, and gives the same result each time;
+ * not what depends on the host's secrets, or changes its state beyond the registers. */
+static bool wanted(const struct instruction *in)
+{
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_FNSAVE: /* stores the last instruction's address */
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_ARPL:
+        return false;
+    case ZYDIS_MNEMONIC_LEA:
+    case ZYDIS_MNEMONIC_LEAVE:
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_CLFLUSH:
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+    case ZYDIS_MNEMONIC_CLWB:
+    case ZYDIS_MNEMONIC_CLZERO:
+    case ZYDIS_MNEMONIC_PAUSE:
+    case ZYDIS_MNEMONIC_LFENCE:
+    case ZYDIS_MNEMONIC_MFENCE:
+    case ZYDIS_MNEMONIC_SFENCE:
+    case ZYDIS_MNEMONIC_UD2:
+        return true;
+    default:
+        break;
+    }
+    for (unsigned i = 0; i < in->z.operand_count_visible; i++)
+        if (in->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            ZydisRegisterClass k = ZydisRegisterGetClass(in->ops[i].reg.value);
+            if (k == ZYDIS_REGCLASS_SEGMENT || k == ZYDIS_REGCLASS_CONTROL ||
+                k == ZYDIS_REGCLASS_DEBUG || k == ZYDIS_REGCLASS_TEST)
+                return false;
+        }
+    if (in->z.meta.exception_class >= ZYDIS_EXCEPTION_CLASS_AMXE1)
+        return false;
+    switch (in->z.meta.category) {
+    case ZYDIS_CATEGORY_AMX_TILE:
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_CLDEMOTE:
+    case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_ENQCMD:
+    case ZYDIS_CATEGORY_HRESET:
+    case ZYDIS_CATEGORY_INTERRUPT:
+    case ZYDIS_CATEGORY_IO:
+    case ZYDIS_CATEGORY_IOSTRINGOP:
+    case ZYDIS_CATEGORY_KEYLOCKER:
+    case ZYDIS_CATEGORY_KEYLOCKER_WIDE:
+    case ZYDIS_CATEGORY_MISC:
+    case ZYDIS_CATEGORY_MOVDIR:
+    case ZYDIS_CATEGORY_MPX:
+    case ZYDIS_CATEGORY_PADLOCK:
+    case ZYDIS_CATEGORY_PCONFIG:
+    case ZYDIS_CATEGORY_PKU:
+    case ZYDIS_CATEGORY_PT:
+    case ZYDIS_CATEGORY_RDPID:
+    case ZYDIS_CATEGORY_RDPRU:
+    case ZYDIS_CATEGORY_RDWRFSGS:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_SEGOP:
+    case ZYDIS_CATEGORY_SERIALIZE:
+    case ZYDIS_CATEGORY_SGX:
+    case ZYDIS_CATEGORY_SMAP:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_SYSTEM:
+    case ZYDIS_CATEGORY_TSX_LDTRK:
+    case ZYDIS_CATEGORY_UINTR:
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_VTX:
+    case ZYDIS_CATEGORY_WAITPKG:
+    case ZYDIS_CATEGORY_XSAVE:
+    case ZYDIS_CATEGORY_XSAVEOPT:
+    case ZYDIS_CATEGORY_CET:
+        return false;
+    case ZYDIS_CATEGORY_FLAGOP:
+        return in->z.mnemonic != ZYDIS_MNEMONIC_CLI && in->z.mnemonic != ZYDIS_MNEMONIC_STI;
+    case ZYDIS_CATEGORY_SSE: /* FXSAVE stores the last x87 instruction's address */
+        return in->z.mnemonic != ZYDIS_MNEMONIC_FXSAVE &&
+               in->z.mnemonic != ZYDIS_MNEMONIC_FXSAVE64 &&
+               in->z.mnemonic != ZYDIS_MNEMONIC_FXRSTOR &&
+               in->z.mnemonic != ZYDIS_MNEMONIC_FXRSTOR64;
+    default:
+        return true;
+    }
+}
+
+/* Encodings that depend on the host's vendor, not on the architecture. */
+static bool vendor_specific(const struct instruction *in)
+{
+    /* PREFETCHW with a register: #UD or NOP. */
+    if (in->z.opcode_map == ZYDIS_OPCODE_MAP_0F && in->z.opcode == 0x0d && in->z.raw.modrm.mod == 3)
+        return true;
+    /* CLZERO with other prefixes is none. */
+    if (in->z.mnemonic == ZYDIS_MNEMONIC_CLZERO && in->z.length > 3)
+        return true;
+    /* BSWAP of 16 bits is undefined. */
+    if (in->z.mnemonic == ZYDIS_MNEMONIC_BSWAP && in->z.operand_width == 16)
+        return true;
+    return false;
+}
+
+/* What the host's CPU does not know would end most sequences at once. */
+static bool known_to_host(const struct instruction *in)
+{
+    static uint8_t answer[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+    uint8_t *a = &answer[in->z.mnemonic];
+    if (in->z.machine_mode != ZYDIS_MACHINE_MODE_LONG_64)
+        return *a != 2;
+    if (!*a)
+        *a = diff_native_knows(in->bytes, in->z.length) ? 1 : 2;
+    return *a == 1;
+}
+
+static bool decode(struct instruction *in, unsigned bits)
+{
+    return ZYAN_SUCCESS(soft_zydis_decode(decoder_for(bits), in->bytes, 15, &in->z, in->ops)) &&
+           wanted(in) && !vendor_specific(in);
+}
+
+/* ---- Random bytes that are likely to be an instruction ---- */
+
+static void random_bytes(struct diff_random *r, struct instruction *in, unsigned bits)
+{
+    uint8_t *b = in->bytes;
+    unsigned n = 0, how = diff_below(r, 100);
+
+    for (unsigned i = 0; i < 16; i += 8) {
+        uint64_t v = diff_random(r);
+        memcpy(b + i, &v, 8);
+    }
+    if (how < 70) {
+        if (diff_below(r, 6) == 0)
+            b[n++] = 0x66;
+        if (diff_below(r, 24) == 0)
+            b[n++] = 0x67;
+        if (bits == 64 && diff_below(r, 16) == 0)
+            b[n++] = diff_below(r, 2) ? 0x64 : 0x65;
+        if (diff_below(r, 16) == 0)
+            b[n++] = 0xf0;
+        if (diff_below(r, 5) == 0)
+            b[n++] = diff_below(r, 2) ? 0xf2 : 0xf3;
+        if (bits == 64 && diff_below(r, 2))
+            b[n++] = (uint8_t)(0x40 | diff_below(r, 16));
+        if (how < 30)
+            return;
+        b[n++] = 0x0f;
+        if (how >= 60)
+            b[n++] = diff_below(r, 3) ? 0x38 : 0x3a;
+        return;
+    }
+    if (how < 85) { /* VEX */
+        if (diff_below(r, 2)) {
+            b[n++] = 0xc5;
+            if (bits == 32)
+                b[n] |= 0xc0;
+            return;
+        }
+        b[n++] = 0xc4;
+        b[n] = (uint8_t)((b[n] & 0xe0) | (1 + diff_below(r, 3)));
+        if (bits == 32)
+            b[n] |= 0xe0;
+        return;
+    }
+    b[n++] = 0x62; /* EVEX */
+    b[n] = (uint8_t)((b[n] & 0xf0) | (1 + diff_below(r, 3)));
+    if (bits == 32)
+        b[n] |= 0xf0;
+    b[n + 1] |= 4;
+    if (bits == 32)
+        b[n + 1] |= 0x40;
+    if (diff_below(r, 2))
+        b[n + 2] &= 0xf8; /* no mask */
+    if (diff_below(r, 2))
+        b[n + 2] |= 8;
+}
+
+/* ---- Putting a sequence together ---- */
+
+struct sequence {
+    struct diff_case *c;
+    struct diff_random r;
+    /* Registers that still hold what they began with or were last set to. */
+    bool known[16];
+    uint64_t value[16];
+    bool full;
+};
+
+static int gpr_of(ZydisRegister reg)
+{
+    if (reg == ZYDIS_REGISTER_NONE)
+        return -1;
+    ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+    if (full < ZYDIS_REGISTER_RAX || full > ZYDIS_REGISTER_R15)
+        return -1;
+    return full - ZYDIS_REGISTER_RAX;
+}
+
+static void append(struct sequence *s, const uint8_t *bytes, unsigned size)
+{
+    struct diff_case *c = s->c;
+    if (c->size + size > DIFF_CODE_MAX || c->insns == DIFF_INSNS_MAX) {
+        s->full = true;
+        return;
+    }
+    c->start[c->insns++] = (uint16_t)c->size;
+    memcpy(c->code + c->size, bytes, size);
+    c->size += size;
+}
+
+static void set_register(struct sequence *s, unsigned reg, uint64_t value)
+{
+    uint8_t b[10];
+    unsigned n = 0;
+    if (s->known[reg] && s->value[reg] == value)
+        return;
+    s->known[reg] = true;
+    s->value[reg] = value;
+    if (!s->c->insns || s->c->bits == 32) { /* nothing ran yet */
+        if (!s->c->insns) {
+            s->c->gpr[reg] = value;
+            return;
+        }
+        b[n++] = (uint8_t)(0xb8 | reg);
+        memcpy(b + n, &value, 4);
+        append(s, b, n + 4);
+        return;
+    }
+    if (value <= 0xffffffffu && reg < 8) {
+        b[n++] = (uint8_t)(0xb8 | reg);
+        memcpy(b + n, &value, 4);
+        append(s, b, n + 4);
+        return;
+    }
+    b[n++] = (uint8_t)(0x48 | reg >> 3);
+    b[n++] = (uint8_t)(0xb8 | (reg & 7));
+    memcpy(b + n, &value, 8);
+    append(s, b, n + 8);
+}
+
+/* An address in the windows for an operand of @size bytes. */
+static uint64_t choose_address(struct diff_random *r, unsigned size, bool aligned)
+{
+    unsigned how = diff_below(r, 100);
+    uint64_t at;
+    if (how < 60)
+        at = DIFF_DATA + 0x200 + diff_below(r, 0x600);
+    else if (how < 75) /* into the next page */
+        at = DIFF_DATA + DIFF_PAGE - 1 - diff_below(r, size ? size : 1);
+    else if (how < 80) /* the end of the second page, and into the hole */
+        at = DIFF_DATA + 2 * DIFF_PAGE - size - 4 + diff_below(r, 8);
+    else if (how < 84)
+        at = DIFF_DATA + DIFF_READONLY * DIFF_PAGE + 0x100 + diff_below(r, 0x400);
+    else if (how < 88)
+        at = DIFF_DATA + 4 * DIFF_PAGE - diff_below(r, size + 1);
+    else if (how < 91)
+        at = DIFF_DATA + DIFF_DATA_PAGES * DIFF_PAGE - diff_below(r, 2 * size + 1);
+    else
+        at = DIFF_DATA + 4 * DIFF_PAGE + diff_below(r, 0xf00);
+    if (aligned && diff_below(r, 16))
+        at &= ~63ull;
+    else if (diff_below(r, 2))
+        at &= ~7ull;
+    return at;
+}
+
+/* Make the memory operand @op of @in hit @target, by setting registers or the displacement. */
+static void direct_operand(struct sequence *s, struct instruction *in,
+                           const ZydisDecodedOperand *op, uint64_t target)
+{
+    bool long_address = in->z.address_width == 64;
+    uint64_t mask = long_address ? ~0ull : 0xffffffffull;
+    int base = gpr_of(op->mem.base), index = gpr_of(op->mem.index);
+    uint64_t disp = (uint64_t)op->mem.disp.value;
+
+    if (op->mem.segment == ZYDIS_REGISTER_FS && s->c->bits == 64)
+        target -= DIFF_FS_BASE;
+    if (op->mem.segment == ZYDIS_REGISTER_GS && s->c->bits == 64)
+        target -= DIFF_GS_BASE;
+    if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+        index = -1;
+    if (base < 0 && index < 0) {
+        /* Only a displacement: rewrite it. */
+        if (in->z.raw.disp.size != 32)
+            return;
+        if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP)
+            target -= DIFF_CODE + s->c->offset + s->c->size + in->z.length;
+        uint32_t d = (uint32_t)target;
+        memcpy(in->bytes + in->z.raw.disp.offset, &d, 4);
+        return;
+    }
+    if (in->z.address_width == 16)
+        return;
+    if (base == index) {
+        set_register(s, (unsigned)base, (target - disp) / (1u + op->mem.scale) & mask);
+        return;
+    }
+    uint64_t rest = target - disp;
+    if (index >= 0) {
+        uint64_t value = diff_below(&s->r, 64);
+        if (base < 0)
+            value = rest / op->mem.scale & mask;
+        set_register(s, (unsigned)index, value);
+        rest -= value * op->mem.scale;
+    }
+    if (base >= 0)
+        set_register(s, (unsigned)base, rest & mask);
+}
+
+static bool needs_alignment(const struct instruction *in)
+{
+    switch (in->z.meta.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_SSE1:
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE4:
+    case ZYDIS_EXCEPTION_CLASS_AVX1:
+    case ZYDIS_EXCEPTION_CLASS_E1:
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+        return true;
+    default:
+        return in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+    }
+}
+
+static bool is_stack_operand(const ZydisDecodedOperand *op)
+{
+    return op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+           op->mem.segment == ZYDIS_REGISTER_SS;
+}
+
+static void direct_memory(struct sequence *s, struct instruction *in)
+{
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &in->ops[i];
+        unsigned size = op->size / 8;
+        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
+            continue;
+        if (is_stack_operand(op)) {
+            if (op->mem.base == ZYDIS_REGISTER_NONE)
+                continue;
+            uint64_t sp = DIFF_STACK + 0x400 + diff_below(&s->r, 0x800);
+            if (diff_below(&s->r, 16) == 0) /* near an end */
+                sp = diff_below(&s->r, 2) ? DIFF_STACK + diff_below(&s->r, 24)
+                                          : DIFF_STACK + DIFF_PAGE - diff_below(&s->r, 24);
+            int base = gpr_of(op->mem.base);
+            if (base >= 0)
+                set_register(s, (unsigned)base, sp);
+            continue;
+        }
+        if (diff_below(&s->r, 24) == 0)
+            continue; /* wherever it goes */
+        direct_operand(s, in, op, choose_address(&s->r, size, needs_alignment(in)));
+    }
+    /* Repeated string instructions: not for long. */
+    if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP &&
+        in->z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
+        set_register(s, 1, diff_below(&s->r, diff_below(&s->r, 8) ? 40 : 3000));
+}
+
+static void note_writes(struct sequence *s, const struct instruction *in)
+{
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        if (in->ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+            !(in->ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        int reg = gpr_of(in->ops[i].reg.value);
+        if (reg >= 0)
+            s->known[reg] = false;
+    }
+}
+
+static bool add_instruction(struct sequence *s, struct instruction *in)
+{
+    unsigned insns = s->c->insns, size = s->c->size;
+    direct_memory(s, in);
+    append(s, in->bytes, in->z.length);
+    if (s->full) {
+        s->c->insns = insns;
+        s->c->size = size;
+        return false;
+    }
+    note_writes(s, in);
+    return true;
+}
+
+static bool random_instruction(struct sequence *s)
+{
+    struct instruction in;
+    for (unsigned tries = 0; tries < 1000; tries++) {
+        random_bytes(&s->r, &in, s->c->bits);
+        if (!decode(&in, s->c->bits))
+            continue;
+        if (!known_to_host(&in) && diff_below(&s->r, 64))
+            continue;
+        if (in.z.mnemonic == ZYDIS_MNEMONIC_UD2 && diff_below(&s->r, 64))
+            continue;
+        /* Locked and 66-prefixed oddities are fine; moves to RSP make the next push fault. */
+        return add_instruction(s, &in);
+    }
+    return false;
+}
+
+/* Jcc or JMP over the next few instructions. */
+static bool random_skip(struct sequence *s)
+{
+    uint8_t jump[2] = {(uint8_t)(0x70 | diff_below(&s->r, 16)), 0};
+    if (diff_below(&s->r, 8) == 0)
+        jump[0] = 0xeb;
+    append(s, jump, 2);
+    if (s->full)
+        return false;
+    unsigned at = s->c->size;
+    unsigned n = 1 + diff_below(&s->r, 3);
+    for (unsigned i = 0; i < n; i++)
+        if (!random_instruction(s))
+            break;
+    if (s->c->size - at > 127)
+        return false;
+    s->c->code[at - 1] = (uint8_t)(s->c->size - at);
+    /* On the other way what was set there is not. */
+    memset(s->known, 0, sizeof(s->known));
+    return true;
+}
+
+/* A few instructions, repeated with a counter that they leave alone. */
+static bool random_loop(struct sequence *s)
+{
+    unsigned counter = s->c->bits == 64 ? 8 + diff_below(&s->r, 8) : 7;
+    uint8_t set[6], dec[3], jump[2];
+    unsigned n = 0;
+    if (s->c->bits == 64)
+        set[n++] = 0x41;
+    set[n++] = (uint8_t)(0xb8 | (counter & 7));
+    uint32_t times = 1 + diff_below(&s->r, 6);
+    memcpy(set + n, &times, 4);
+    append(s, set, n + 4);
+    s->known[counter] = false;
+
+    unsigned at = s->c->size;
+    memset(s->known, 0, sizeof(s->known));
+    for (unsigned i = 1 + diff_below(&s->r, 4); i > 0; i--) {
+        unsigned insns = s->c->insns, size = s->c->size;
+        s->known[counter] = true;
+        s->value[counter] = 0xdead;
+        if (!random_instruction(s))
+            return false;
+        if (!s->known[counter] || s->value[counter] != 0xdead) { /* it used the counter */
+            s->c->insns = insns;
+            s->c->size = size;
+            memset(s->known, 0, sizeof(s->known));
+        }
+    }
+    n = 0;
+    if (s->c->bits == 64)
+        dec[n++] = 0x41;
+    dec[n++] = 0xff;
+    dec[n++] = (uint8_t)(0xc8 | (counter & 7));
+    append(s, dec, n);
+    if (s->full || s->c->size + 2 - at > 128)
+        return false;
+    jump[0] = 0x75;
+    jump[1] = (uint8_t)(at - s->c->size - 2);
+    append(s, jump, 2);
+    memset(s->known, 0, sizeof(s->known));
+    return !s->full;
+}
+
+static void random_state(struct diff_case *c, struct diff_random *r)
+{
+    static const uint64_t edge[] = {0,          1,          ~0ull,      0x7f,
+                                    0x80,       0x7fff,     0x8000,     0x7fffffff,
+                                    0x80000000, 0xffffffff, 1ull << 63, (1ull << 63) - 1};
+    for (unsigned i = 0; i < 16; i++) {
+        unsigned how = diff_below(r, 8);
+        if (how < 3)
+            c->gpr[i] = diff_random(r);
+        else if (how < 5)
+            c->gpr[i] = edge[diff_below(r, sizeof(edge) / sizeof(edge[0]))];
+        else if (how < 6)
+            c->gpr[i] = diff_below(r, 128);
+        else
+            c->gpr[i] = choose_address(r, 16, false);
+        if (c->bits == 32)
+            c->gpr[i] &= 0xffffffffu;
+    }
+    c->gpr[4] = DIFF_STACK + 0x800;
+    c->rflags = diff_random(r) & 0x8d5;
+    if (diff_below(r, 8) == 0)
+        c->rflags |= 0x400;
+    c->fill = diff_below(r, 8);
+    diff_fill_xsave(c->xsave, diff_random(r));
+}
+
+void diff_generate_init(void)
+{
+    soft_decoder_init(&decoders[0], 64);
+    soft_decoder_init(&decoders[1], 32);
+}
+
+void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
+{
+    struct sequence s = {.c = c, .r = {seed * 0x9e3779b97f4a7c15ull | 1}};
+
+    for (unsigned i = 0; i < 4; i++)
+        diff_random(&s.r);
+    c->name = "random";
+    c->seed = seed;
+    c->bits = bits;
+    c->size = c->insns = 0;
+    c->offset = diff_below(&s.r, 4) ? diff_below(&s.r, 64)
+                                    : DIFF_PAGE - diff_below(&s.r, 64); /* across the pages */
+    random_state(c, &s.r);
+    unsigned n = 1 + diff_below(&s.r, 20);
+    for (unsigned i = 0; i < n && !s.full; i++) {
+        unsigned how = diff_below(&s.r, 16), insns = c->insns, size = c->size;
+        bool done = how == 0   ? random_skip(&s)
+                    : how == 1 ? random_loop(&s)
+                               : random_instruction(&s);
+        if (!done) {
+            c->insns = insns;
+            c->size = size;
+            break;
+        }
+    }
+}
+
+/* ---- Every encoding ---- */
+
+/* The index is a number in a mixed base: operand form, ModRM.reg, prefix, width, map, opcode. */
+#define FORMS 4u
+#define PREFIXES 4u /* none, 66, F2, F3 */
+#define WIDTHS 2u
+#define LENGTHS 3u
+#define MAPS 10u /* legacy 1, 0F, 0F38, 0F3A; VEX 1-3; EVEX 1-3 */
+
+const uint64_t diff_enumerate_count = 256ull * MAPS * LENGTHS * WIDTHS * PREFIXES * 8 * FORMS;
+
+bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
+{
+    static const uint8_t prefix_bytes[PREFIXES] = {0, 0x66, 0xf2, 0xf3};
+    static const uint8_t pp[PREFIXES] = {0, 1, 3, 2};
+    struct sequence s = {.c = c, .r = {index * 0x9e3779b97f4a7c15ull | 1}};
+    struct instruction in;
+    uint64_t i = index;
+    unsigned form = i % FORMS;
+    unsigned reg = (unsigned)(i /= FORMS) % 8;
+    unsigned prefix = (unsigned)(i /= 8) % PREFIXES;
+    unsigned width = (unsigned)(i /= PREFIXES) % WIDTHS;
+    unsigned length = (unsigned)(i /= WIDTHS) % LENGTHS;
+    unsigned map = (unsigned)(i /= LENGTHS) % MAPS;
+    unsigned opcode = (unsigned)(i / MAPS);
+    unsigned n = 0, rm;
+
+    for (unsigned j = 0; j < 4; j++)
+        diff_random(&s.r);
+    for (unsigned j = 0; j < 16; j += 8) {
+        uint64_t v = diff_random(&s.r);
+        memcpy(in.bytes + j, &v, 8);
+    }
+    rm = diff_below(&s.r, 8);
+    if (map < 4) {
+        if (length || (bits == 32 && width))
+            return false;
+        if (prefix)
+            in.bytes[n++] = prefix_bytes[prefix];
+        if (bits == 64 && (width || diff_below(&s.r, 2)))
+            in.bytes[n++] = (uint8_t)(0x40 | width << 3 | diff_below(&s.r, 8));
+        if (map)
+            in.bytes[n++] = 0x0f;
+        if (map > 1)
+            in.bytes[n++] = map == 2 ? 0x38 : 0x3a;
+    } else if (map < 7) {
+        if (length == 2)
+            return false;
+        uint8_t high = bits == 32 ? 0xe0 : (uint8_t)(diff_below(&s.r, 8) << 5);
+        in.bytes[n++] = 0xc4;
+        in.bytes[n++] = (uint8_t)(high | (map - 3));
+        in.bytes[n++] =
+            (uint8_t)(width << 7 | (8 | diff_below(&s.r, 8)) << 3 | length << 2 | pp[prefix]);
+        if (diff_below(&s.r, 2))
+            in.bytes[n - 1] |= 0x78;
+    } else {
+        uint8_t high = bits == 32 ? 0xf0 : (uint8_t)(diff_below(&s.r, 16) << 4);
+        unsigned vvvv = diff_below(&s.r, 2) ? 15 : 8 | diff_below(&s.r, 8);
+        in.bytes[n++] = 0x62;
+        in.bytes[n++] = (uint8_t)(high | (map - 6));
+        in.bytes[n++] = (uint8_t)(width << 7 | vvvv << 3 | 4 | pp[prefix]);
+        uint8_t mask = (uint8_t)(diff_below(&s.r, 2) ? 0 : diff_below(&s.r, 8));
+        uint8_t z = mask && diff_below(&s.r, 2) ? 0x80 : 0;
+        uint8_t b = diff_below(&s.r, 4) ? 0 : 0x10;
+        in.bytes[n++] = (uint8_t)(z | length << 5 | b | 8 | mask);
+    }
+    in.bytes[n++] = (uint8_t)opcode;
+    static const uint8_t mods[FORMS] = {0xc0, 0x00, 0x40, 0x80};
+    in.bytes[n] = (uint8_t)(mods[form] | reg << 3 | rm);
+    if (!decode(&in, bits))
+        return false;
+    if (!(in.z.attributes & ZYDIS_ATTRIB_HAS_MODRM) && (form || reg))
+        return false;
+    c->name = "encoding";
+    c->seed = index;
+    c->bits = bits;
+    c->size = c->insns = 0;
+    c->offset = diff_below(&s.r, 64);
+    random_state(c, &s.r);
+    return add_instruction(&s, &in);
+}

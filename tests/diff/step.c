@@ -1,0 +1,67 @@
+#include "step.h"
+
+#include <errno.h>
+
+#define STEPS_MAX 200000u
+
+/* What was decoded in this run, by offset in the code. */
+struct decoded {
+    unsigned run;
+    struct soft_insn insn;
+};
+
+static void copy_bytes(uint8_t *to, const uint8_t *from, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        ((volatile uint8_t *)to)[i] = from[i];
+}
+
+static enum soft_result decode(struct soft_cpu *cpu, unsigned bits, struct soft_insn *in)
+{
+    struct soft_page page;
+    uint8_t bytes[16];
+    unsigned got = DIFF_PAGE - (unsigned)(cpu->s.rip & (DIFF_PAGE - 1));
+
+    enum soft_result r = soft_translate(cpu, cpu->s.rip, SOFT_EXEC, &page);
+    if (r)
+        return r;
+    got = got < 15 ? got : 15;
+    copy_bytes(bytes, page.host, got);
+    soft_vectors_park(cpu);
+    int e = soft_decode(in, bytes, got, bits);
+    if (e == -EAGAIN && got < 15) {
+        r = soft_translate(cpu, cpu->s.rip + got, SOFT_EXEC, &page);
+        if (r)
+            return r;
+        copy_bytes(bytes + got, page.host, 15 - got);
+        e = soft_decode(in, bytes, 15, bits);
+    }
+    if (e == -EAGAIN)
+        return soft_raise_error(cpu, SOFT_GP, 0);
+    return e ? soft_raise(cpu, SOFT_UD) : SOFT_NEXT;
+}
+
+enum soft_result diff_step(struct soft_cpu *cpu, const struct diff_case *c)
+{
+    static struct decoded known[DIFF_CODE_MAX], elsewhere;
+    static unsigned run;
+    enum soft_result r = SOFT_NEXT;
+
+    run++;
+    for (unsigned i = 0; i < STEPS_MAX && (r == SOFT_NEXT || r == SOFT_JUMP); i++) {
+        uint64_t at = cpu->s.rip - DIFF_CODE - c->offset;
+        struct decoded *d = at < c->size ? &known[at] : &elsewhere;
+        if (d == &elsewhere || d->run != run) {
+            r = decode(cpu, c->bits, &d->insn);
+            if (r)
+                return r;
+            d->run = run;
+        }
+        if (d->insn.bytes[0] == 0xcc) {
+            cpu->s.rip++;
+            return SOFT_HALT;
+        }
+        r = soft_exec(cpu, &d->insn);
+    }
+    return r == SOFT_JUMP ? SOFT_NEXT : r;
+}
