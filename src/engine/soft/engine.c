@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/soft/cache.h"
+#include "engine/soft/probe.h"
 #include "engine/soft/run.h"
 
 #define DEFAULT_CODE_CACHE (64ull << 20)
@@ -48,6 +49,8 @@ static void soft_probe_engine(bool measure, struct mull_engine_report *report)
     report->available = !why;
     strncpy(report->why, why ? why : "binary translation, no privilege needed",
             sizeof(report->why) - 1);
+    if (measure && !why)
+        soft_probe_measure(report);
 }
 
 /* ---- The code cache's memory ---- */
