@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Boots unmodified Debian kernels with build/mullion and checks what the guest sees and what the
+host is told; then gives the command line everything it must refuse.
+
+Prints one line a test, "ok NAME" or "not ok NAME: why", and a sum. Options choose the tests, the
+engine, how often, and a host kept busy meanwhile.
+"""
+import argparse
+import fnmatch
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import cli_tests  # noqa: E402
+import guest_tests  # noqa: E402
+from guest import Failed, Skipped  # noqa: E402
+
+
+class Context:
+    """What a test gets: where things are, and a folder of its own."""
+
+    def __init__(self, args, folder):
+        self.program = os.path.abspath(os.path.join(args.build, "mullion"))
+        self.guest = os.path.abspath(args.guest)
+        self.engine = args.engine
+        self.folder = folder
+        self.patience = args.patience
+
+    def kernel(self, version="6.12"):
+        return os.path.join(self.guest, version, "vmlinuz")
+
+    def initrd(self, version="6.12"):
+        return os.path.join(self.guest, version, "initrd")
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def boot(self, task, version="6.12", words=""):
+        """The options that boot @version into @task."""
+        return ["--engine", self.engine, "--kernel", self.kernel(version), "--initrd",
+                self.initrd(version), "--append",
+                f"console=ttyS0 quiet panic=-1 mullion.do={task} {words}".strip()]
+
+    def make_disk(self, name, mib):
+        """A disk whose first MiB has known bytes. @return its path and their SHA-256"""
+        path = self.path(name)
+        data = hashlib.shake_256(name.encode()).digest(1 << 20)
+        with open(path, "wb") as f:
+            f.write(data)
+            f.truncate(mib << 20)
+        return path, hashlib.sha256(data).hexdigest()
+
+
+def burn():
+    while True:
+        pass
+
+
+def run_test(args, name, function):
+    """@return (result, why, seconds)"""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mullion-test-") as folder:
+        try:
+            function(Context(args, folder))
+            result, why = "ok", ""
+        except Skipped as reason:
+            result, why = "skip", str(reason)
+        except Failed as reason:
+            result, why = "not ok", str(reason)
+        except Exception:  # a test that breaks is a test that fails
+            result, why = "not ok", traceback.format_exc()
+    return result, why, time.monotonic() - start
+
+
+def main():
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--build", default=os.path.join(root, "build"))
+    parser.add_argument("--guest", help="folder of scripts/guest-assets (BUILD/guest)")
+    parser.add_argument("--engine", default="soft")
+    parser.add_argument("--patience", type=float, default=1, help="multiplies time limits")
+    parser.add_argument("--repeat", type=int, default=1, help="run each test so often")
+    parser.add_argument("--busy", type=int, default=0, metavar="N",
+                        help="keep N host CPUs busy meanwhile")
+    parser.add_argument("--json", metavar="FILE", help="write the results")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("patterns", nargs="*", default=["*"], help="tests to run (shell patterns)")
+    args = parser.parse_args()
+    args.guest = args.guest or os.path.join(args.build, "guest")
+    tests = {**cli_tests.TESTS, **guest_tests.TESTS}
+    chosen = [n for n in tests if any(fnmatch.fnmatch(n, p) for p in args.patterns)]
+    if args.list:
+        print("\n".join(chosen))
+        return 0
+    burners = [multiprocessing.Process(target=burn, daemon=True) for _ in range(args.busy)]
+    for burner in burners:
+        burner.start()
+    results = []
+    for turn in range(args.repeat):
+        for name in chosen:
+            result, why, seconds = run_test(args, name, tests[name])
+            results.append({"name": name, "result": result, "why": why, "seconds": seconds})
+            first, *rest = why.splitlines() or [""]
+            print(f"{result} {name} ({seconds:.1f} s){': ' if why else ''}{first}", flush=True)
+            for line in rest if result == "not ok" else []:
+                print("   ", line)
+    for burner in burners:
+        burner.kill()
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as f:
+            json.dump(results, f, indent=1)
+    count = {r: sum(t["result"] == r for t in results) for r in ("ok", "not ok", "skip")}
+    print(f"{count['ok']} passed, {count['not ok']} failed, {count['skip']} skipped")
+    return 1 if count["not ok"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
