@@ -48,7 +48,7 @@ static void test_raw(void **state)
     assert_int_equal(grantpt(master) | unlockpt(master), 0);
     int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
     assert_true(slave >= 0);
-    struct termios before, now;
+    struct termios before = {0}, now = {0};
     assert_int_equal(tcgetattr(slave, &before), 0);
     struct terminal t = {0};
     terminal_restore(&t); /* never raw: nothing */
