@@ -281,6 +281,8 @@ static int plan(struct task *task)
 
     if (writing && mull_image_guarded(image, r->offset, r->length))
         return -EAGAIN;
+    if (writing && image->track)
+        image->track(image, r->offset, r->length);
     for (uint64_t at = 0; at < r->length;) {
         struct mull_extent e;
         int ret = mull_image_locate(image, r->offset + at, r->length - at, true, &e, NULL, NULL);

@@ -5,5 +5,6 @@
 #include "image/image.h"
 
 extern const struct mull_format mull_format_raw;
+extern const struct mull_format mull_format_qcow2;
 
 #endif

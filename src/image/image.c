@@ -285,6 +285,8 @@ int mull_image_writev(struct mull_image *image, const struct iovec *iov, int nio
         if (ret)
             return ret;
     }
+    if (image->track)
+        image->track(image, offset, length);
     while (at < length) {
         struct mull_extent e;
         struct iovec part[MULL_FILE_IOV];
@@ -377,6 +379,8 @@ int mull_image_zero(struct mull_image *image, uint64_t offset, uint64_t length, 
 
     if (image->readonly)
         return -EROFS;
+    if (image->track)
+        image->track(image, offset, length);
     if (!inner_units(image, offset, length, &start, &end))
         return write_zeroes(image, offset, length);
     ret = with_lock(image, false, start, end - start, may_unmap);
@@ -396,10 +400,28 @@ int mull_image_discard(struct mull_image *image, uint64_t offset, uint64_t lengt
 
     if (image->readonly)
         return -EROFS;
+    if (image->track)
+        image->track(image, offset, length);
     if (!inner_units(image, offset, length, &start, &end))
         return 0;
     ret = with_lock(image, true, start, end - start, true);
     return ret == -EOPNOTSUPP ? 0 : ret;
+}
+
+int mull_image_write_packed(struct mull_image *image, uint64_t offset, const void *packed,
+                            uint32_t length)
+{
+    if (image->readonly || !image->format->write_packed)
+        return -EROFS;
+    if (image->track)
+        image->track(image, offset, image->unit);
+    pthread_mutex_lock(&image->lock);
+    int ret = image->failed ? -EIO : image->format->write_packed(image, offset, packed, length);
+    pthread_mutex_unlock(&image->lock);
+    pthread_mutex_lock(&image->unpack_lock);
+    image->unpacked_at = UINT64_MAX;
+    pthread_mutex_unlock(&image->unpack_lock);
+    return ret;
 }
 
 int mull_image_flush(struct mull_image *image)
@@ -425,7 +447,15 @@ int mull_image_flush(struct mull_image *image)
 bool mull_image_flush_is_plain(struct mull_image *image, struct mull_file **file)
 {
     *file = image->file;
-    return !image->format->flush && !image->file->observer && !image->unsafe;
+    if (image->file->observer || image->unsafe)
+        return false;
+    if (!image->format->flush)
+        return true;
+    if (!image->meta || pthread_mutex_trylock(&image->lock))
+        return false;
+    bool plain = !image->failed && mull_meta_is_plain(image->meta);
+    pthread_mutex_unlock(&image->lock);
+    return plain;
 }
 
 bool mull_image_guarded(const struct mull_image *image, uint64_t offset, uint64_t length)

@@ -209,6 +209,8 @@ struct mull_image {
     pthread_mutex_t range_lock;
     pthread_cond_t range_free;
     struct mull_range *ranges;
+    /* Told of every range before it changes, from any thread (dirty bitmaps); may be NULL. */
+    void (*track)(struct mull_image *image, uint64_t offset, uint64_t length);
     pthread_mutex_t unpack_lock; /* one unpacked unit is kept */
     uint8_t *unpacked;
     uint32_t unpacked_room;
@@ -258,6 +260,9 @@ int mull_image_write(struct mull_image *image, const void *buf, uint64_t length,
 int mull_image_zero(struct mull_image *image, uint64_t offset, uint64_t length, bool may_unmap);
 int mull_image_discard(struct mull_image *image, uint64_t offset, uint64_t length);
 int mull_image_flush(struct mull_image *image);
+/** Write one unit that format->pack() has packed. */
+int mull_image_write_packed(struct mull_image *image, uint64_t offset, const void *packed,
+                            uint32_t length);
 
 /** Whether a flush is no more than an fdatasync of one file, returned in @file. */
 bool mull_image_flush_is_plain(struct mull_image *image, struct mull_file **file);

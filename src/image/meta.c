@@ -318,6 +318,11 @@ void mull_meta_forget(struct mull_meta *meta, uint64_t offset, uint64_t length)
     }
 }
 
+bool mull_meta_is_plain(const struct mull_meta *meta)
+{
+    return !meta->dirty_pages && !meta->nothers;
+}
+
 uint64_t mull_meta_dirty(const struct mull_meta *meta)
 {
     return meta->dirty_pages * meta->page_size;

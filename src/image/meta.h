@@ -48,6 +48,9 @@ int mull_meta_clear(struct mull_meta *meta, uint64_t offset, uint64_t length, in
 /** Forget a range (freed, or changed behind the cache): dirty pages too. Whole pages only. */
 void mull_meta_forget(struct mull_meta *meta, uint64_t offset, uint64_t length);
 
+/** Whether a commit would be no more than a flush of the one file. */
+bool mull_meta_is_plain(const struct mull_meta *meta);
+
 /** Bytes of dirty pages. */
 uint64_t mull_meta_dirty(const struct mull_meta *meta);
 

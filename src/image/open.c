@@ -11,6 +11,7 @@
 
 const struct mull_format *const mull_formats[] = {
     &mull_format_raw,
+    &mull_format_qcow2,
     NULL,
 };
 
