@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/image.h"
 
 static const char usage[] =
     "Usage: mullion COMMAND [OPTION]...\n"
@@ -15,6 +16,7 @@ static const char usage[] =
     "Commands:\n"
     "  run        run a virtual machine\n"
     "  engines    show what can run virtual CPUs here, and how fast\n"
+    "  image      make, convert, check and inspect disk images\n"
     "  help       show this text, or 'help COMMAND' for a command's\n"
     "\n"
     "  --version  show the version\n"
@@ -28,6 +30,7 @@ static const struct {
 } commands[] = {
     {"run", cli_run},
     {"engines", cli_engines},
+    {"image", mull_cli_image},
 };
 
 int cli_fail(int status, const char *fmt, ...)

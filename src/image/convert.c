@@ -218,8 +218,8 @@ static int write_packed_chunk(struct work *w, uint64_t offset, uint64_t length, 
         if (units[i].length == UINT32_MAX)
             ret = mull_image_write(c->target, buf + at, n, offset + at);
         else
-            ret = mull_image_write_packed(c->target, offset + at, out + units[i].at,
-                                          units[i].length);
+            ret =
+                mull_image_write_packed(c->target, offset + at, out + units[i].at, units[i].length);
     }
     return ret;
 }
@@ -349,8 +349,11 @@ static int run_all(struct work *w, int threads)
 
 int mull_convert(struct mull_convert *c, struct mull_error *err)
 {
-    struct work w = {.c = c, .size = c->source->size, .chunk = mull_convert_chunk(c->target),
-                     .progress = c->progress, .opaque = c->opaque};
+    struct work w = {.c = c,
+                     .size = c->source->size,
+                     .chunk = mull_convert_chunk(c->target),
+                     .progress = c->progress,
+                     .opaque = c->opaque};
     const struct mull_format *f = c->target->format;
 
     if (c->target->size < w.size)
@@ -375,8 +378,12 @@ int mull_convert(struct mull_convert *c, struct mull_error *err)
 int mull_compare(struct mull_image *a, struct mull_image *b, int threads, uint64_t *where,
                  mull_progress progress, void *opaque, struct mull_error *err)
 {
-    struct work w = {.a = a, .b = b, .size = a->size > b->size ? a->size : b->size,
-                     .chunk = CHUNK, .where = UINT64_MAX, .progress = progress,
+    struct work w = {.a = a,
+                     .b = b,
+                     .size = a->size > b->size ? a->size : b->size,
+                     .chunk = CHUNK,
+                     .where = UINT64_MAX,
+                     .progress = progress,
                      .opaque = opaque};
     int ret = run_all(&w, threads);
     *where = w.where;

@@ -13,13 +13,13 @@ typedef int (*mull_progress)(void *opaque, uint64_t done, uint64_t total);
 struct mull_convert {
     struct mull_image *source, *target;
     bool compress;
-    bool target_zero;    /* the target reads as zeroes: what is zero need not be written */
-    bool top_only;       /* only what the source's own file has, not its backing (commit, rebase) */
-    int threads;         /* 0: one a core */
-    uint64_t start;      /* resume here; a multiple of the chunk */
+    bool target_zero; /* the target reads as zeroes: what is zero need not be written */
+    bool top_only;    /* only what the source's own file has, not its backing (commit, rebase) */
+    int threads;      /* 0: one a core */
+    uint64_t start;   /* resume here; a multiple of the chunk */
     mull_progress progress;
     void *opaque;
-    uint64_t finished;   /* out: everything below is written (not flushed) */
+    uint64_t finished; /* out: everything below is written (not flushed) */
 };
 
 /** Bytes of one step; resuming starts at a multiple of it. */

@@ -492,3 +492,46 @@ int mull_image_guard(struct mull_image *image, const struct iovec *iov, int niov
     overlay(tail, end, sizeof(tail), iov, niov, offset, length);
     return mull_format_of(head, sizeof(head), tail, NULL) ? -EPERM : 0;
 }
+
+int mull_image_resize(struct mull_image *image, uint64_t size, struct mull_error *err)
+{
+    uint64_t old = image->size;
+    int ret = 0;
+
+    if (image->readonly || !image->format->resize)
+        return mull_fail(err, image->readonly ? EROFS : ENOTSUP,
+                         "%s: format %s cannot be resized%s", image->path, image->format->name,
+                         image->readonly ? " read-only" : "");
+    if (size > MULL_IMAGE_SIZE_MAX)
+        return mull_fail(err, EFBIG, "%s: larger than the largest disk (1 EiB)", image->path);
+    if (size == old)
+        return 0;
+    if (image->track && size > old)
+        image->track(image, old, size - old);
+    if (size < old && image->format->place) {
+        ret = mull_image_discard(image, size, old - size);
+        if (!ret)
+            ret = mull_image_flush(image);
+    } else if (size > old && image->format->place && old % image->lock_unit) {
+        /* The rest of the last unit was never the disk's. */
+        image->size = old + image->lock_unit - old % image->lock_unit;
+        if (image->size > size)
+            image->size = size;
+        ret = write_zeroes(image, old, image->size - old);
+        image->size = old;
+    }
+    if (ret)
+        return mull_fail(err, -ret, "%s: cannot resize: %s", image->path, strerror(-ret));
+    pthread_mutex_lock(&image->lock);
+    ret = image->format->resize(image, size, false, err);
+    pthread_mutex_unlock(&image->lock);
+    if (ret || size <= old || !image->backing || image->backing->size <= old)
+        return ret;
+    uint64_t end = image->backing->size < size ? image->backing->size : size;
+    ret = mull_image_zero(image, old, end - old, true);
+    if (!ret)
+        ret = mull_image_flush(image);
+    return ret ? mull_fail(err, -ret, "%s: cannot zero what is new: %s", image->path,
+                           strerror(-ret))
+               : 0;
+}

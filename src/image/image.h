@@ -264,6 +264,14 @@ int mull_image_flush(struct mull_image *image);
 int mull_image_write_packed(struct mull_image *image, uint64_t offset, const void *packed,
                             uint32_t length);
 
+/** Change the size; what is new reads as zeroes, whatever lies in a backing file. No request may be
+ *  in flight. */
+int mull_image_resize(struct mull_image *image, uint64_t size, struct mull_error *err);
+
+/** A read-only view of part of an image (cut to its end), which it then owns. */
+int mull_image_window(struct mull_image *image, uint64_t offset, uint64_t length,
+                      struct mull_image **out, struct mull_error *err);
+
 /** Whether a flush is no more than an fdatasync of one file, returned in @file. */
 bool mull_image_flush_is_plain(struct mull_image *image, struct mull_file **file);
 

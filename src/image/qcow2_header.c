@@ -524,7 +524,8 @@ int qcow2_resize(struct mull_image *image, uint64_t size, bool preallocate, stru
     int ret = 0;
 
     if (q->nbitmaps)
-        return mull_fail(err, ENOTSUP, "%s: has bitmaps, which do not fit another size", image->path);
+        return mull_fail(err, ENOTSUP, "%s: has bitmaps, which do not fit another size",
+                         image->path);
     if (need > QCOW2_L1_MAX / 8)
         return mull_fail(err, EFBIG, "%s: too large for clusters of %llu bytes", image->path,
                          (unsigned long long)q->cluster_size);

@@ -70,7 +70,10 @@ static int raw_create(const struct mull_create_options *o, struct mull_error *er
 static int raw_resize(struct mull_image *image, uint64_t size, bool preallocate,
                       struct mull_error *err)
 {
+    /* Durable at once: a later write behind the old end must not make up a size of its own. */
     int ret = mull_file_truncate(image->file, size);
+    if (!ret)
+        ret = mull_file_flush(image->file);
     if (ret)
         return mull_fail(err, -ret, "%s: cannot set the size: %s", image->path, strerror(-ret));
     image->size = size;

@@ -1,0 +1,3 @@
+/* Fuzzes the vdi format: see fuzz_image.h. */
+#define FUZZ_FORMAT "vdi"
+#include "fuzz_image.h"

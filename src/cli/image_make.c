@@ -1,0 +1,572 @@
+/*
+ * `mullion image` commands that write: create, convert, resize, snapshot, commit, rebase.
+ */
+#include "cli/image.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    OPT_TO = 256,
+    OPT_FROM,
+    OPT_BACKING,
+    OPT_BACKING_FORMAT,
+    OPT_THREADS,
+    OPT_SNAPSHOT,
+    OPT_SYNC,
+    OPT_RESUME,
+    OPT_OFFSET,
+    OPT_LENGTH,
+    OPT_SHRINK,
+    OPT_FORMAT,
+    OPT_UNSAFE,
+    OPT_PATHS,
+};
+
+static int open_image(const char *path, const char *format, bool readonly, bool unsafe,
+                      struct mull_image **out)
+{
+    struct mull_error err = {0};
+    struct mull_image_options o = {
+        .path = path, .format = format, .readonly = readonly, .unsafe = unsafe, .log = &image_log};
+    int ret = mull_image_open(&o, out, &err);
+    if (ret)
+        image_fail(1, "%s", err.message);
+    return ret;
+}
+
+/* The size of a backing file, and its format where it was not said. */
+static int look_at_backing(struct mull_create_options *c, bool size_given)
+{
+    struct mull_image *backing;
+    char *path = mull_image_relative_path(c->path, c->backing);
+    if (!path)
+        return image_fail(-1, "%s: not a file name", c->backing);
+    int ret = open_image(path, c->backing_format, true, false, &backing);
+    free(path);
+    if (ret)
+        return -1;
+    if (!size_given)
+        c->size = backing->size;
+    if (!c->backing_format)
+        c->backing_format = backing->format->name;
+    mull_image_close(backing);
+    return 0;
+}
+
+int image_create(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"to", required_argument, NULL, OPT_TO},
+        {"backing", required_argument, NULL, OPT_BACKING},
+        {"backing-format", required_argument, NULL, OPT_BACKING_FORMAT},
+        {0},
+    };
+    char raw[] = "raw";
+    struct image_target t;
+    const char *backing = NULL, *backing_format = NULL;
+    struct mull_error err = {0};
+    int opt;
+
+    image_parse_target(raw, &t);
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (opt == OPT_TO && !image_parse_target(optarg, &t))
+            return 1;
+        if (opt == OPT_BACKING)
+            backing = optarg;
+        if (opt == OPT_BACKING_FORMAT)
+            backing_format = optarg;
+        if (opt == '?')
+            return 1;
+    }
+    int given = argc - optind;
+    if (given < 1 || given > 2 || (given == 1 && !backing))
+        return image_fail(1, "create: give a FILE and a SIZE (or --backing)");
+    t.create.path = argv[optind];
+    t.create.backing = backing;
+    t.create.backing_format = backing_format;
+    if (given == 2 && !image_parse_size(argv[optind + 1], &t.create.size))
+        return image_fail(1, "create: '%s' is not a size", argv[optind + 1]);
+    if (backing && look_at_backing(&t.create, given == 2))
+        return 1;
+    if (t.create.size % 512)
+        t.create.size += 512 - t.create.size % 512;
+    if (t.format->create(&t.create, &err))
+        return image_fail(1, "%s", err.message);
+    return 0;
+}
+
+struct convert_args {
+    const char *source, *target, *from, *snapshot;
+    struct image_target to;
+    int threads;
+    bool sync, resume;
+    uint64_t offset, length;
+};
+
+static int parse_convert(int argc, char **argv, struct convert_args *a)
+{
+    static const struct option options[] = {
+        {"to", required_argument, NULL, OPT_TO},
+        {"from", required_argument, NULL, OPT_FROM},
+        {"threads", required_argument, NULL, OPT_THREADS},
+        {"snapshot", required_argument, NULL, OPT_SNAPSHOT},
+        {"sync", no_argument, NULL, OPT_SYNC},
+        {"resume", no_argument, NULL, OPT_RESUME},
+        {"offset", required_argument, NULL, OPT_OFFSET},
+        {"length", required_argument, NULL, OPT_LENGTH},
+        {0},
+    };
+    int opt;
+
+    a->length = UINT64_MAX;
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (opt) {
+        case OPT_TO:
+            if (!image_parse_target(optarg, &a->to))
+                return 1;
+            break;
+        case OPT_FROM:
+            a->from = optarg;
+            break;
+        case OPT_THREADS:
+            a->threads = atoi(optarg);
+            break;
+        case OPT_SNAPSHOT:
+            a->snapshot = optarg;
+            break;
+        case OPT_SYNC:
+            a->sync = true;
+            break;
+        case OPT_RESUME:
+            a->resume = true;
+            break;
+        case OPT_OFFSET:
+        case OPT_LENGTH:
+            if (!image_parse_size(optarg, opt == OPT_OFFSET ? &a->offset : &a->length))
+                return image_fail(1, "convert: '%s' is not a size", optarg);
+            break;
+        default:
+            return 1;
+        }
+    }
+    if (argc - optind != 2 || !a->to.format)
+        return image_fail(1, "convert: give SOURCE, TARGET and --to FORMAT");
+    a->source = argv[optind];
+    a->target = argv[optind + 1];
+    return 0;
+}
+
+/* How far an interrupted conversion came: a line in a file beside the target. */
+static char *resume_path(const char *target)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s.resume", target) < 0 ? NULL : path;
+}
+
+static uint64_t resume_read(const char *path, const struct mull_image *source)
+{
+    unsigned long long at = 0, size = 0;
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return 0;
+    if (fscanf(f, "%llu of %llu", &at, &size) != 2 || size != source->size || at > size)
+        at = 0;
+    fclose(f);
+    return at;
+}
+
+static void resume_write(const char *path, uint64_t at, const struct mull_image *source)
+{
+    FILE *f = fopen(path, "w");
+    if (!f)
+        return;
+    fprintf(f, "%llu of %llu\n", (unsigned long long)at, (unsigned long long)source->size);
+    fclose(f);
+}
+
+static int convert_into(struct convert_args *a, struct mull_image *source)
+{
+    struct mull_error err = {0};
+    struct mull_image *target;
+    struct image_bar bar;
+    char *note = resume_path(a->target);
+    uint64_t start = a->resume && note ? resume_read(note, source) : 0;
+    int ret;
+
+    a->to.create.path = a->target;
+    a->to.create.size = source->size;
+    a->to.create.unsafe = true;
+    if (!start && (ret = a->to.format->create(&a->to.create, &err))) {
+        free(note);
+        return image_fail(1, "%s", err.message);
+    }
+    struct mull_image_options o = {
+        .path = a->target, .format = a->to.format->name, .unsafe = !a->sync, .log = &image_log};
+    ret = mull_image_open(&o, &target, &err);
+    if (ret) {
+        free(note);
+        return image_fail(1, "%s", err.message);
+    }
+    struct mull_convert c = {.source = source,
+                             .target = target,
+                             .compress = a->to.compress,
+                             .target_zero = !target->file->block_device,
+                             .threads = a->threads,
+                             .start = start,
+                             .progress = image_bar_step,
+                             .opaque = &bar};
+    image_bar_begin(&bar, a->target);
+    ret = mull_convert(&c, &err);
+    image_bar_end(&bar);
+    uint64_t finished = c.finished;
+    if (ret == -ECANCELED && !a->to.format->stream && note) {
+        int flushed = mull_image_close(target);
+        if (!flushed) {
+            resume_write(note, finished, source);
+            image_fail(1, "%s; run again with --resume to go on", err.message);
+        }
+    } else if (ret) {
+        image_fail(1, "%s", err.message);
+        mull_image_abandon(target);
+    } else {
+        ret = mull_image_close(target);
+        if (ret)
+            image_fail(1, "%s: %s", a->target, strerror(-ret));
+        else if (note)
+            unlink(note);
+    }
+    free(note);
+    return ret ? 1 : 0;
+}
+
+int image_convert(int argc, char **argv)
+{
+    struct convert_args a = {0};
+    struct mull_error err = {0};
+    struct mull_image *source;
+
+    if (parse_convert(argc, argv, &a))
+        return 1;
+    struct mull_image_options o = {.path = a.source,
+                                   .format = a.from,
+                                   .readonly = true,
+                                   .snapshot = a.snapshot,
+                                   .log = &image_log};
+    if (mull_image_open(&o, &source, &err))
+        return image_fail(1, "%s", err.message);
+    if (a.offset || a.length != UINT64_MAX) {
+        struct mull_image *part;
+        if (mull_image_window(source, a.offset, a.length, &part, &err)) {
+            mull_image_close(source);
+            return image_fail(1, "%s", err.message);
+        }
+        source = part;
+    }
+    int status = convert_into(&a, source);
+    mull_image_close(source);
+    return status;
+}
+
+int image_resize(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"shrink", no_argument, NULL, OPT_SHRINK},
+        {"from", required_argument, NULL, OPT_FROM},
+        {0},
+    };
+    struct mull_error err = {0};
+    struct mull_image *image;
+    const char *from = NULL;
+    bool shrink = false;
+    uint64_t size;
+    int opt, ret;
+
+    /* "-1G" is a size, not an option. */
+    char *relative = NULL;
+    for (int i = 1; i < argc; i++)
+        if ((argv[i][0] == '-' || argv[i][0] == '+') && argv[i][1] >= '0' && argv[i][1] <= '9') {
+            relative = argv[i];
+            memmove(&argv[i], &argv[i + 1], (size_t)(argc - i) * sizeof(*argv));
+            argc--;
+            break;
+        }
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (opt == OPT_SHRINK)
+            shrink = true;
+        else if (opt == OPT_FROM)
+            from = optarg;
+        else
+            return 1;
+    }
+    if (argc - optind != (relative ? 1 : 2))
+        return image_fail(1, "resize: give a FILE and a SIZE");
+    if (!image_parse_size(relative ? relative + 1 : argv[optind + 1], &size))
+        return image_fail(1, "resize: '%s' is not a size", relative ? relative : argv[optind + 1]);
+    if (open_image(argv[optind], from, false, false, &image))
+        return 1;
+    if (relative && *relative == '+')
+        size += image->size;
+    else if (relative)
+        size = size < image->size ? image->size - size : 0;
+    if (size % 512)
+        size += 512 - size % 512;
+    if (size < image->size && !shrink) {
+        mull_image_close(image);
+        return image_fail(1, "resize: this would cut off data; say --shrink if you mean it");
+    }
+    ret = mull_image_resize(image, size, &err);
+    int closed = mull_image_close(image);
+    if (ret)
+        return image_fail(1, "%s", err.message);
+    return closed ? image_fail(1, "%s: %s", argv[optind], strerror(-closed)) : 0;
+}
+
+static void print_snapshots(const struct mull_snapshot *list, uint32_t count, bool json)
+{
+    if (json) {
+        json_t *all = json_array();
+        for (uint32_t i = 0; i < count; i++)
+            json_array_append_new(all, json_pack("{s:s, s:s, s:I, s:I, s:I}", "id", list[i].id,
+                                                 "name", list[i].name, "vm-state-size",
+                                                 (json_int_t)list[i].vm_state_size, "date-sec",
+                                                 (json_int_t)list[i].date_s, "virtual-size",
+                                                 (json_int_t)list[i].size));
+        json_dumpf(all, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(all);
+        return;
+    }
+    printf("%-6s %-24s %-12s %-20s\n", "ID", "NAME", "VM STATE", "DATE");
+    for (uint32_t i = 0; i < count; i++) {
+        time_t t = (time_t)list[i].date_s;
+        struct tm tm;
+        char date[32] = "";
+        if (localtime_r(&t, &tm))
+            strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
+        printf("%-6s %-24s %-12llu %-20s\n", list[i].id, list[i].name,
+               (unsigned long long)list[i].vm_state_size, date);
+    }
+}
+
+static int do_snapshot(struct mull_image *image, const char *verb, const char *name, bool json)
+{
+    const struct mull_format *f = image->format;
+    struct mull_error err = {0};
+    int ret;
+
+    if (!f->snapshot_list)
+        return image_fail(1, "%s: format %s has no internal snapshots", image->path, f->name);
+    if (!strcmp(verb, "list")) {
+        struct mull_snapshot *list;
+        uint32_t count;
+        ret = f->snapshot_list(image, &list, &count);
+        if (!ret)
+            print_snapshots(list, count, json);
+        if (!ret)
+            free(list);
+        return ret ? 1 : 0;
+    }
+    pthread_mutex_lock(&image->lock);
+    if (!strcmp(verb, "create"))
+        ret = f->snapshot_create(image, name, &err);
+    else if (!strcmp(verb, "apply"))
+        ret = f->snapshot_apply(image, name, &err);
+    else
+        ret = f->snapshot_delete(image, name, &err);
+    pthread_mutex_unlock(&image->lock);
+    return ret ? image_fail(1, "%s", err.message) : 0;
+}
+
+int image_snapshot(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"format", required_argument, NULL, OPT_FORMAT},
+        {0},
+    };
+    struct mull_image *image;
+    bool json = false;
+    int opt;
+
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
+        if (opt != OPT_FORMAT || !image_parse_output(optarg, &json))
+            return 1;
+    const char *verb = optind < argc ? argv[optind] : "";
+    bool list = !strcmp(verb, "list");
+    if (!list && strcmp(verb, "create") && strcmp(verb, "apply") && strcmp(verb, "delete"))
+        return image_fail(1, "snapshot: say list, create, apply or delete");
+    if (argc - optind != (list ? 2 : 3))
+        return image_fail(1, "snapshot %s: give a FILE%s", verb, list ? "" : " and a NAME");
+    if (open_image(argv[optind + 1], NULL, list, false, &image))
+        return 1;
+    int status = do_snapshot(image, verb, list ? NULL : argv[optind + 2], json);
+    int ret = mull_image_close(image);
+    return status ? status : ret ? image_fail(1, "%s", strerror(-ret)) : 0;
+}
+
+/* Copy what an overlay holds into the image below it. */
+static int commit_into(struct mull_image *top, const char *below_path, const char *below_format)
+{
+    struct mull_error err = {0};
+    struct mull_image *below;
+    struct image_bar bar;
+
+    /* The chain below is open for reading; it is opened anew for writing. */
+    struct mull_image_options o = {
+        .path = below_path, .format = below_format, .no_lock = true, .log = &image_log};
+    int ret = mull_image_open(&o, &below, &err);
+    if (ret)
+        return image_fail(1, "%s", err.message);
+    if (below->size < top->size)
+        ret = mull_image_resize(below, top->size, &err);
+    if (!ret) {
+        struct mull_convert c = {.source = top,
+                                 .target = below,
+                                 .top_only = true,
+                                 .progress = image_bar_step,
+                                 .opaque = &bar};
+        image_bar_begin(&bar, "commit");
+        ret = mull_convert(&c, &err);
+        image_bar_end(&bar);
+    }
+    int closed = mull_image_close(below);
+    if (ret)
+        return image_fail(1, "%s", err.message);
+    return closed ? image_fail(1, "%s: %s", below_path, strerror(-closed)) : 0;
+}
+
+int image_commit(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"from", required_argument, NULL, OPT_FROM},
+        {0},
+    };
+    struct mull_image *top;
+    const char *from = NULL;
+    int opt;
+
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (opt != OPT_FROM)
+            return 1;
+        from = optarg;
+    }
+    if (argc - optind != 1)
+        return image_fail(1, "commit: give a FILE");
+    if (open_image(argv[optind], from, false, false, &top))
+        return 1;
+    int status;
+    if (!top->backing) {
+        status = image_fail(1, "%s: has no backing file", top->path);
+    } else {
+        char *path = strdup(top->backing->path);
+        const char *format = top->backing->format->name;
+        status = path ? commit_into(top, path, format) : 1;
+        free(path);
+    }
+    if (!status) {
+        /* Its content lies below now: the overlay may forget it. Where a format cannot drop data
+         * it keeps it, which reads the same. */
+        struct mull_error err = {0};
+        pthread_mutex_lock(&top->lock);
+        if (top->format->empty && top->format->empty(top, &err))
+            status = image_fail(1, "%s", err.message);
+        pthread_mutex_unlock(&top->lock);
+    }
+    int ret = mull_image_close(top);
+    return status ? status : ret ? image_fail(1, "%s", strerror(-ret)) : 0;
+}
+
+/* Before another backing shows: copy up what would read differently. */
+static int copy_differences(struct mull_image *image, struct mull_image *fresh)
+{
+    const uint64_t step = image->lock_unit > 1 << 20 ? image->lock_unit : 1 << 20;
+    uint8_t *a = malloc(step), *b = malloc(step);
+    int ret = a && b ? 0 : -ENOMEM;
+
+    for (uint64_t at = 0; at < image->size && !ret;) {
+        uint64_t n = step < image->size - at ? step : image->size - at;
+        struct mull_extent e = {0};
+        pthread_mutex_lock(&image->lock);
+        ret = image->format->map(image, at, n, false, &e);
+        pthread_mutex_unlock(&image->lock);
+        if (ret)
+            break;
+        n = e.length < n ? e.length : n;
+        if (e.kind == MULL_EXTENT_HOLE) {
+            ret = mull_image_read(image, a, n, at);
+            if (!ret)
+                ret = fresh ? mull_image_read(fresh, b, n, at) : (memset(b, 0, n), 0);
+            if (!ret && memcmp(a, b, n))
+                ret = mull_image_write(image, a, n, at);
+        }
+        at += n;
+    }
+    free(a);
+    free(b);
+    return ret;
+}
+
+int image_rebase(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"backing", required_argument, NULL, OPT_BACKING},
+        {"backing-format", required_argument, NULL, OPT_BACKING_FORMAT},
+        {"unsafe", no_argument, NULL, OPT_UNSAFE},
+        {0},
+    };
+    const char *backing = NULL, *format = NULL;
+    struct mull_image *image, *fresh = NULL;
+    struct mull_error err = {0};
+    bool unsafe = false;
+    int opt, ret = 0;
+
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (opt == OPT_BACKING)
+            backing = optarg;
+        else if (opt == OPT_BACKING_FORMAT)
+            format = optarg;
+        else if (opt == OPT_UNSAFE)
+            unsafe = true;
+        else
+            return 1;
+    }
+    if (argc - optind != 1)
+        return image_fail(1, "rebase: give a FILE");
+    struct mull_image_options o = {.path = argv[optind], .no_backing = unsafe, .log = &image_log};
+    if (mull_image_open(&o, &image, &err))
+        return image_fail(1, "%s", err.message);
+    if (!image->format->rebase)
+        ret = mull_fail(&err, ENOTSUP, "%s: format %s has no backing files", image->path,
+                        image->format->name);
+    if (!ret && backing && *backing) {
+        char *path = mull_image_relative_path(image->path, backing);
+        struct mull_image_options bo = {.path = path, .format = format, .readonly = true};
+        ret = path ? mull_image_open(&bo, &fresh, &err)
+                   : mull_fail(&err, EINVAL, "%s: not a file name", backing);
+        free(path);
+        if (!ret && !format)
+            format = fresh->format->name;
+    }
+    if (!ret && !unsafe) {
+        ret = copy_differences(image, fresh);
+        if (!ret)
+            ret = mull_image_flush(image);
+        if (ret)
+            mull_fail(&err, -ret, "%s: cannot copy: %s", image->path, strerror(-ret));
+    }
+    if (!ret) {
+        pthread_mutex_lock(&image->lock);
+        ret = image->format->rebase(image, backing && *backing ? backing : NULL, format, &err);
+        pthread_mutex_unlock(&image->lock);
+    }
+    mull_image_close(fresh);
+    int closed = mull_image_close(image);
+    if (ret)
+        return image_fail(1, "%s", err.message);
+    return closed ? image_fail(1, "%s", strerror(-closed)) : 0;
+}

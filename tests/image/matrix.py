@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""Images both ways between Mullion and qemu-img: what one writes the other reads, byte for byte.
+
+usage: matrix.py IMAGE-TOOL [FORMAT...]      exit status 77 where qemu-img is missing
+"""
+import json, os, random, shutil, subprocess, sys, tempfile
+
+TOOL = os.path.abspath(sys.argv[1])
+ONLY = sys.argv[2:]
+RUNS = 0
+
+
+def run(*args, ok=(0,)):
+    global RUNS
+    RUNS += 1
+    p = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if p.returncode not in ok:
+        raise SystemExit("FAIL (%d): %s\n%s" % (p.returncode, " ".join(map(str, args)), p.stdout))
+    return p.stdout
+
+
+def ours(*args, ok=(0,)):
+    return run(TOOL, *args, ok=ok)
+
+
+def qemu(*args, ok=(0,)):
+    return run("qemu-img", *args, ok=ok)
+
+
+def make_raw(path, size, seed, density=0.3):
+    """A disk with data of different kinds between holes."""
+    r = random.Random(seed)
+    text = (b"The quick brown fox jumps over the lazy dog. " * 200)[:4096]
+    with open(path, "wb") as f:
+        f.truncate(size)
+        at = 0
+        while at < size:
+            n = min(size - at, r.choice([512, 4096, 65536, 100 * 512, 1 << 20]))
+            if r.random() < density:
+                f.seek(at)
+                kind = r.random()
+                if kind < 0.4:
+                    f.write(r.randbytes(n))
+                elif kind < 0.8:
+                    f.write((text * (n // 4096 + 1))[:n])
+                else:
+                    f.write(b"\0" * n)
+            at += n
+
+
+def qfmt(name):
+    return {"vhd": "vpc"}.get(name, name)
+
+
+def check_qemu(path, fmt):
+    if fmt in ("qcow2", "vmdk", "vhdx", "vdi"):
+        qemu("check", "-f", qfmt(fmt), path)
+
+
+def same(a, afmt, b, bfmt):
+    qemu("compare", "-f", qfmt(afmt), "-F", qfmt(bfmt), a, b)
+    ours("compare", a, b, "--from", afmt, "--from-b", bfmt)
+
+
+def both_ways(raw, fmt, qemu_opts, our_opts, compress=False):
+    """qemu-img's image read by us, ours read by qemu-img."""
+    theirs, mine, back = "theirs." + fmt, "mine." + fmt, "back.raw"
+    qemu("convert", "-f", "raw", "-O", qfmt(fmt), *(["-c"] if compress else []),
+         *(["-o", qemu_opts] if qemu_opts else []), raw, theirs)
+    same(raw, "raw", theirs, fmt)
+    ours("convert", theirs, back, "--to", "raw")
+    same(raw, "raw", back, "raw")
+    ours("convert", raw, mine, "--from", "raw", "--to", fmt + ("," + our_opts if our_opts else ""))
+    same(raw, "raw", mine, fmt)
+    check_qemu(mine, fmt)
+    out = json.loads(ours("info", mine, "--format", "json"))
+    assert out["format"] == fmt, out
+    if fmt == "qcow2":
+        ours("check", mine)
+        ours("check", theirs)
+    # ours, written into by qemu; theirs, written into by us
+    for path in (mine, theirs):
+        if "stream" in (our_opts or ""):
+            break
+        edit(path, fmt, raw)
+    for p in os.listdir("."):
+        if p.startswith(("theirs", "mine", "back")):
+            os.unlink(p)
+
+
+def edit(path, fmt, raw):
+    """The same writes, discards and zeroes by us and, to a raw copy, by qemu-io."""
+    shutil.copyfile(raw, "copy.raw")
+    size = os.path.getsize(raw)
+    r = random.Random(size + len(path))
+    script = []
+    for i in range(60):
+        off = r.randrange(size // 512) * 512
+        n = min(size - off, r.choice([512, 4096, 65536, 200 * 512]))
+        kind = r.random()
+        script.append(("write", off, n, i + 1) if kind < 0.7 else ("zero", off, n, 0))
+    ours_cmds = "".join("%s %d %d %d\n" % s for s in script)
+    p = subprocess.run([TOOL, "io", path, "--from", fmt], input=ours_cmds, text=True,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if p.returncode:
+        raise SystemExit("FAIL io %s: %s" % (path, p.stdout))
+    with open("copy.raw", "r+b") as f:
+        for kind, off, n, value in script:
+            f.seek(off)
+            f.write(bytes([value]) * n)
+    same("copy.raw", "raw", path, fmt)
+    check_qemu(path, fmt)
+    if qfmt(fmt) not in ("parallels",):
+        cmds = []
+        with open("copy.raw", "r+b") as f:
+            for i in range(20):
+                off = r.randrange(size // 512) * 512
+                n = min(size - off, 4096)
+                cmds += ["-c", "write -P %d %d %d" % (i + 100, off, n)]
+                f.seek(off)
+                f.write(bytes([i + 100]) * n)
+        run("qemu-io", "-f", qfmt(fmt), *cmds, path)
+        same("copy.raw", "raw", path, fmt)
+    os.unlink("copy.raw")
+
+
+def backing(raw, fmt, qemu_opts, our_opts, base_fmt="raw"):
+    """Overlays made by either, written by either."""
+    base = "base." + base_fmt
+    qemu("convert", "-f", "raw", "-O", qfmt(base_fmt), raw, base)
+    size = os.path.getsize(raw)
+    ours("create", "mine." + fmt, size + (1 << 20), "--to", fmt + ("," + our_opts if our_opts else ""),
+         "--backing", base, "--backing-format", base_fmt)
+    qemu("create", "-f", qfmt(fmt), *(["-o", qemu_opts] if qemu_opts else []), "-b", base, "-F",
+         qfmt(base_fmt), "theirs." + fmt, size + (1 << 20))
+    shutil.copyfile(raw, "big.raw")
+    with open("big.raw", "r+b") as f:
+        f.truncate(size + (1 << 20))
+    for path in ("mine." + fmt, "theirs." + fmt):
+        same("big.raw", "raw", path, fmt)
+        edit(path, fmt, "big.raw")
+    if fmt == "qcow2":
+        # commit, rebase
+        ours("convert", "mine.qcow2", "flat.raw", "--to", "raw")
+        ours("rebase", "mine.qcow2", "--backing", "")
+        same("flat.raw", "raw", "mine.qcow2", fmt)
+        check_qemu("mine.qcow2", fmt)
+        ours("convert", "theirs.qcow2", "flat.raw", "--to", "raw")
+        ours("commit", "theirs.qcow2")
+        same("flat.raw", "raw", base, base_fmt)
+        same("flat.raw", "raw", "theirs.qcow2", fmt)
+        check_qemu("theirs.qcow2", fmt)
+        ours("check", "theirs.qcow2")
+    for p in os.listdir("."):
+        if p.startswith(("theirs", "mine", "back", "base", "big", "flat")):
+            os.unlink(p)
+
+
+def resize(fmt, our_opts):
+    name = "size." + fmt
+    ours("create", name, "5M", "--to", fmt + ("," + our_opts if our_opts else ""))
+    run("qemu-io", "-f", qfmt(fmt), "-c", "write -P 7 0 5M", name)
+    for size in ("+3M", "300M", "4M", "2G"):
+        ours("resize", name, size, "--shrink", "--from", fmt)
+        check_qemu(name, fmt)
+    run("qemu-io", "-f", qfmt(fmt), "-c", "read -P 7 0 4M", "-c", "read -P 0 4M 296M", name)
+    ours("io", name, "--from", fmt, ok=(0,)) if False else None
+    os.unlink(name)
+
+
+def snapshots(opts):
+    name = "snap.qcow2"
+    make_raw("a.raw", 8 << 20, 1)
+    make_raw("b.raw", 8 << 20, 2)
+    ours("convert", "a.raw", name, "--from", "raw", "--to", "qcow2" + opts)
+    ours("snapshot", "create", name, "first")
+    check_qemu(name, "qcow2")
+    ours("check", name)
+    edit(name, "qcow2", "a.raw")
+    check_qemu(name, "qcow2")
+    ours("convert", name, "second.raw", "--to", "raw")
+    qemu("snapshot", "-c", "second", name)
+    edit(name, "qcow2", "second.raw")
+    ours("check", name)
+    ours("convert", name, "out.raw", "--snapshot", "first", "--to", "raw")
+    same("out.raw", "raw", "a.raw", "raw")
+    ours("snapshot", "apply", name, "first")
+    check_qemu(name, "qcow2")
+    ours("check", name)
+    same(name, "qcow2", "a.raw", "raw")
+    ours("snapshot", "apply", name, "second")
+    same(name, "qcow2", "second.raw", "raw")
+    check_qemu(name, "qcow2")
+    ours("snapshot", "delete", name, "first")
+    check_qemu(name, "qcow2")
+    ours("check", name)
+    names = [s["name"] for s in json.loads(ours("snapshot", "list", name, "--format", "json"))]
+    assert names == ["second"], names
+    qemu("snapshot", "-a", "second", name)
+    same(name, "qcow2", "second.raw", "raw")
+    edit(name, "qcow2", "second.raw")
+    ours("snapshot", "delete", name, "second")
+    check_qemu(name, "qcow2")
+    ours("check", name)
+    for p in os.listdir("."):
+        os.unlink(p)
+
+
+def bitmaps():
+    name = "map.qcow2"
+    qemu("create", "-f", "qcow2", name, "64M")
+    qemu("bitmap", "--add", "-g", "64k", name, "b0")
+    script = "write 65536 4096 1\nwrite 1048576 200000 2\nzero 33554432 65536 0\n"
+    subprocess.run([TOOL, "io", name, "--from", "qcow2"], input=script, text=True, check=True)
+    check_qemu(name, "qcow2")
+    ours("check", name)
+    info = json.loads(qemu("info", "--output=json", name))
+    b = info["format-specific"]["data"]["bitmaps"]
+    assert len(b) == 1 and "in-use" not in b[0]["flags"], b
+    p = subprocess.Popen(["qemu-nbd", "-r", "-f", "qcow2", "-B", "b0", "-k", os.path.abspath("s"), name])
+    try:
+        for _ in range(100):
+            if os.path.exists("s"):
+                break
+            import time
+            time.sleep(0.05)
+        out = json.loads(qemu("map", "--output=json", "--image-opts",
+                              "driver=nbd,server.type=unix,server.path=s,x-dirty-bitmap=qemu:dirty-bitmap:b0"))
+    finally:
+        p.terminate()
+        p.wait()
+    dirty = [(e["start"], e["length"]) for e in out if not e["data"]]
+    assert dirty == [(65536, 65536), (1048576, 262144), (33554432, 65536)], dirty
+    for p in os.listdir("."):
+        os.unlink(p)
+
+
+QCOW2 = [
+    ("compat=0.10", "compat=0.10"),
+    ("compat=1.1", ""),
+    ("cluster_size=512", "cluster_size=512"),
+    ("cluster_size=4k,refcount_bits=1", "cluster_size=4k,refcount_bits=1"),
+    ("cluster_size=2M", "cluster_size=2M"),
+    ("refcount_bits=64,cluster_size=1k", "refcount_bits=64,cluster_size=1k"),
+    ("lazy_refcounts=on", "lazy_refcounts=on"),
+    ("extended_l2=on", "extended_l2=on"),
+    ("extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=16k"),
+    ("data_file=theirs.data", "data_file=mine.data"),
+    ("data_file=theirs.data,data_file_raw=on", "data_file=mine.data,data_file_raw=on"),
+]
+
+
+def test_qcow2(raw):
+    for q, o in QCOW2:
+        print("qcow2", q or "-", flush=True)
+        both_ways(raw, "qcow2", q, o)
+        resize("qcow2", o) if "data_file" not in o else None
+    for q, o in (("", "compress=zlib"), ("compression_type=zstd", "compress=zstd"),
+                 ("cluster_size=512", "compress=zlib,cluster_size=512"),
+                 ("cluster_size=2M", "compress=zlib,cluster_size=2M"),
+                 ("extended_l2=on", "compress=zlib,extended_l2=on")):
+        print("qcow2 compressed", q or "-", flush=True)
+        both_ways(raw, "qcow2", q, o, compress=True)
+    for q, o in QCOW2[:9]:
+        print("qcow2 backing", q, flush=True)
+        backing(raw, "qcow2", q, o)
+    backing(raw, "qcow2", "", "", base_fmt="qcow2")
+    for o in ("", ",extended_l2=on", ",cluster_size=1k", ",compress=zlib", ",compat=0.10"):
+        print("qcow2 snapshots", o or "-", flush=True)
+        here = os.getcwd()
+        os.mkdir("snapshots")
+        os.chdir("snapshots")
+        snapshots(o)
+        os.chdir(here)
+        os.rmdir("snapshots")
+    os.mkdir("bitmaps")
+    os.chdir("bitmaps")
+    bitmaps()
+    os.chdir("..")
+    os.rmdir("bitmaps")
+
+
+def test_raw(raw):
+    both_ways(raw, "raw", "", "")
+
+
+TESTS = {"raw": test_raw, "qcow2": test_qcow2}
+
+
+def main():
+    if not shutil.which("qemu-img"):
+        print("qemu-img is missing")
+        return 77
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/tmp")) as tmp:
+        os.chdir(tmp)
+        make_raw("disk.raw", 9 * 1048576 + 5 * 512, 42)
+        for name in ONLY or TESTS:
+            TESTS[name]("disk.raw")
+        os.chdir("/")
+    print("%d commands, all as expected" % RUNS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
