@@ -632,6 +632,9 @@ bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
     in.bytes[n] = (uint8_t)(mods[form] | reg << 3 | rm);
     if (!decode(&in, bits))
         return false;
+    /* The engine finds out by trying that the host lacks it: after the memory's faults. */
+    if (form && !known_to_host(&in))
+        return false;
     if (!(in.z.attributes & ZYDIS_ATTRIB_HAS_MODRM) && (form || reg))
         return false;
     c->name = "encoding";

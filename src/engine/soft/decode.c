@@ -248,6 +248,7 @@ static uint8_t alignment_of(const ZydisDecodedInstruction *z, unsigned size)
 static bool suppresses_faults(const ZydisDecodedInstruction *z)
 {
     switch (z->mnemonic) { /* "NF" too, whatever Zydis says */
+    case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
     case ZYDIS_MNEMONIC_VDBPSADBW:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
@@ -399,9 +400,13 @@ static void fill_native(struct soft_insn *out, const ZydisDecodedInstruction *z,
         break;
     }
     if (n->memory && z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
-        z->avx.mask.reg > ZYDIS_REGISTER_K0 && z->avx.mask.reg <= ZYDIS_REGISTER_K7 &&
-        suppresses_faults(z))
+        z->avx.mask.reg > ZYDIS_REGISTER_K0 && z->avx.mask.reg <= ZYDIS_REGISTER_K7)
         n->mask = (uint8_t)(z->avx.mask.reg - ZYDIS_REGISTER_K0);
+    n->mask_faults = n->mask && !suppresses_faults(z);
+    if (n->mask && out->op[n->memory - 1].access == SOFT_READ && n->mask_faults)
+        n->mask = 0;
+    if (n->mask) /* whether the masked-off elements count, the host's CPU knows */
+        n->align = 0;
 }
 
 /* Extensions whose instructions compute and touch nothing that the host would not let a user
@@ -638,7 +643,7 @@ static soft_handler odd_handler(const struct soft_insn *out, const ZydisDecodedI
     case ZYDIS_CATEGORY_WIDENOP:
     case ZYDIS_CATEGORY_PREFETCH:
     case ZYDIS_CATEGORY_PREFETCHWT1:
-        return soft_exec_nop;
+        return z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? soft_exec_nop : soft_exec_ud;
     case ZYDIS_CATEGORY_STRINGOP:
         return soft_exec_string;
     default:

@@ -20,13 +20,12 @@ static unsigned vector_number(uint16_t reg)
     return reg - ZYDIS_REGISTER_MM0;
 }
 
-static enum soft_result opmask_read(struct soft_cpu *cpu, unsigned reg, unsigned elements,
-                                    uint64_t *mask)
+/* All 64 bits of an opmask register, or 16 where the host has no AVX512BW. */
+static enum soft_result opmask_move(struct soft_cpu *cpu, bool load, unsigned reg, uint64_t *mask)
 {
-    *mask = 0;
-    enum soft_result r = soft_thunk_opmask(cpu, false, reg, elements > 16 ? 64 : 16, mask);
-    if (elements < 64)
-        *mask &= (1ull << elements) - 1;
+    enum soft_result r = soft_thunk_opmask(cpu, load, reg, 64, mask);
+    if (r == SOFT_FAULT)
+        r = soft_thunk_opmask(cpu, load, reg, 16, mask);
     return r;
 }
 
@@ -37,9 +36,8 @@ static enum soft_result accessed_elements(struct soft_cpu *cpu, const struct sof
                                           const struct soft_operand *op, uint64_t *elements)
 {
     unsigned count = op->size / in->native.element;
-    unsigned wide = in->native.broadcast ? in->native.vector / in->native.element : count;
-    uint64_t mask;
-    enum soft_result r = opmask_read(cpu, in->native.mask, wide, &mask);
+    uint64_t mask = 0;
+    enum soft_result r = opmask_move(cpu, false, in->native.mask, &mask);
     if (r)
         return r;
     uint64_t all = count >= 64 ? ~0ull : (1ull << count) - 1;
@@ -63,10 +61,10 @@ static enum soft_result accessed_elements(struct soft_cpu *cpu, const struct sof
     default:
         break;
     }
-    if (in->native.broadcast)
-        *elements = mask ? all : 0;
-    else
-        *elements = mask & all;
+    *elements = mask & all;
+    if (in->native.broadcast) /* each is used again and again */
+        for (unsigned i = count; i < in->native.vector / in->native.element; i++)
+            *elements |= (mask >> i & 1) << i % count;
     return SOFT_NEXT;
 }
 
@@ -134,7 +132,15 @@ enum soft_result soft_run_masked(struct soft_cpu *cpu, const struct soft_insn *i
         return soft_raise(cpu, SOFT_UD);
     e.offset = soft_operand_offset(cpu, in, op, 0);
     e.count = op->size / e.size;
-    enum soft_result r = accessed_elements(cpu, in, op, &e.which);
+    enum soft_result r = SOFT_NEXT;
+    if (in->native.mask_faults) {
+        uint64_t va;
+        r = soft_operand_address(cpu, in, op, SOFT_WRITE, &va);
+        if (!r)
+            r = soft_probe(cpu, va, op->size, SOFT_WRITE);
+    }
+    if (!r)
+        r = accessed_elements(cpu, in, op, &e.which);
     return r ? r : run_elements(cpu, in, &e);
 }
 
@@ -263,7 +269,8 @@ static enum soft_result gather_begin(struct soft_cpu *cpu, const struct soft_ins
         return r;
     if (g->evex) {
         g->mask_reg = mask->reg - ZYDIS_REGISTER_K0;
-        return opmask_read(cpu, g->mask_reg, g->count, &g->mask);
+        g->mask = 0;
+        return opmask_move(cpu, false, g->mask_reg, &g->mask);
     }
     g->mask_reg = vector_number(mask->reg);
     r = soft_thunk_vector(cpu, false, g->mask_reg, whole_register(cpu), g->vmask);
@@ -315,8 +322,10 @@ static enum soft_result gather_end(struct soft_cpu *cpu, struct gather *g, bool 
         r = soft_thunk_vector(cpu, true, g->data_reg, whole_register(cpu), g->data);
     if (r)
         return r;
+    if (finished)
+        g->mask = 0;
     if (g->evex)
-        return soft_thunk_opmask(cpu, true, g->mask_reg, 16, &g->mask);
+        return opmask_move(cpu, true, g->mask_reg, &g->mask);
     return soft_thunk_vector(cpu, true, g->mask_reg, whole_register(cpu), g->vmask);
 }
 

@@ -415,7 +415,8 @@ struct soft_native {
     uint8_t flags;    /* SOFT_FLAGS_* */
     uint8_t memory;   /* 1 + index of the memory operand in op[], 0: none */
     uint8_t align;    /* alignment of the memory operand that #GP(0) enforces, 0: none */
-    uint8_t mask;     /* opmask register that suppresses faults of the memory operand, 0: none */
+    uint8_t mask;     /* opmask register that selects elements of the memory operand, 0: none */
+    bool mask_faults; /* elements that are masked off fault nevertheless */
     uint8_t element;  /* bytes in one element of the memory operand */
     uint8_t vector;   /* vector length in bytes */
     bool broadcast;   /* the memory operand is repeated over the vector */
