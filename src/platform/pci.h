@@ -59,7 +59,11 @@ struct mull_pci_function {
     struct mull_region *msix_region;
     uint8_t intx_pin; /* 0: none, 1: INTA */
     bool intx_level;
-    pthread_mutex_t lock; /* config space and MSI-X */
+    uint8_t msi_capability; /* offset, 0: none */
+    bool attached;
+    uint8_t
+        initial[MULL_PCI_CONFIG_SIZE]; /* config[] when it was attached: what a reset restores */
+    pthread_mutex_t lock;              /* config space and MSI-X; not held while ops are called */
 };
 
 /** State description of the generic part, to nest in a device's own description. */
@@ -95,7 +99,12 @@ bool mull_pci_msix_enabled(const struct mull_pci_function *f);
  *  0xffff (VIRTIO_MSI_NO_VECTOR): nothing. */
 void mull_pci_msix_send(struct mull_pci_function *f, unsigned vector);
 
-/** Drive INTx. Any thread. Without effect while MSI-X is enabled. */
+/** Add MSI with one vector (for functions that have no use for MSI-X). */
+int mull_pci_add_msi(struct mull_pci_function *f, struct mull_error *err);
+bool mull_pci_msi_enabled(const struct mull_pci_function *f);
+void mull_pci_msi_send(struct mull_pci_function *f);
+
+/** Drive INTx. Any thread. Without effect while MSI or MSI-X is enabled. */
 void mull_pci_intx(struct mull_pci_function *f, bool level);
 
 /** Put a function back to power-on state: BARs, command, MSI-X. */
@@ -117,6 +126,9 @@ struct mull_pci_config {
     uint16_t io_base, io_size;
     struct mull_irq intx[4]; /* lines for swizzled INTA..INTD */
     struct mull_msi_sink msi;
+    /* The guest resets the machine through the reset control register, port 0xCF9; may be NULL. */
+    void (*reset)(void *opaque);
+    void *opaque;
 };
 
 /** Create the host bridge (device 0) with ECAM and 0xCF8/0xCFC. The guest finds BARs already
@@ -131,6 +143,9 @@ int mull_pci_bus_attach(struct mull_pci_bus *bus, struct mull_pci_function *f, i
 
 /** Give every BAR an address and enable decoding: what firmware does. */
 int mull_pci_bus_assign(struct mull_pci_bus *bus, struct mull_error *err);
+
+/** Power-on state of what belongs to the bus itself; functions are reset by their devices. */
+void mull_pci_bus_reset(struct mull_pci_bus *bus);
 
 /** The bus's own state (config address register, host bridge). */
 extern const struct mull_state_desc mull_pci_bus_desc;
