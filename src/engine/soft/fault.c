@@ -79,17 +79,15 @@ static enum soft_result deliver_real(struct soft_cpu *cpu, const struct soft_eve
     if (r != SOFT_NEXT)
         return r;
 
-    uint64_t mask = soft_stack_mask(cpu);
     uint64_t rsp = s->gpr[MULL_RSP];
     const uint16_t push[3] = {(uint16_t)flags_image(cpu, event), s->seg[MULL_CS].selector,
                               (uint16_t)event->rip};
     for (unsigned i = 0; i < 3; i++) {
-        rsp = (rsp - 2) & mask;
-        r = soft_stack_write(cpu, rsp, 2, push[i]);
+        r = soft_stack_store(cpu, &rsp, push[i], 2);
         if (r != SOFT_NEXT)
             return r;
     }
-    soft_set_rsp(cpu, mask, rsp);
+    soft_stack_set(cpu, rsp);
     s->rflags &= ~(uint64_t)(SOFT_IF | SOFT_TF | SOFT_RF | SOFT_AC);
     soft_real_segment(cpu, MULL_CS, (uint16_t)(entry >> 16));
     s->rip = entry & 0xffff;
@@ -189,58 +187,53 @@ static enum soft_result deliver_long(struct soft_cpu *cpu, const struct soft_eve
 
 /* ---- Protected mode (SDM volume 3, 6.12) ---- */
 
-struct frame {
-    uint32_t value[10]; /* the first is pushed first */
-    unsigned count;
-};
-
-static void push(struct frame *f, uint64_t value)
+static void push(struct soft_frame *f, uint64_t value)
 {
-    f->value[f->count++] = (uint32_t)value;
+    f->value[f->count++] = value;
 }
 
-/* Push the frame to the stack @ss, whose pointer is *esp. */
-static enum soft_result push_frame(struct soft_cpu *cpu, const struct frame *f,
-                                   const struct mull_segment *ss, unsigned size, unsigned cpl,
-                                   uint32_t error, uint32_t *esp)
+enum soft_result soft_push_frame(struct soft_cpu *cpu, const struct soft_frame *f,
+                                 const struct mull_segment *ss, unsigned size, unsigned cpl,
+                                 uint32_t error, uint64_t *rsp)
 {
-    uint32_t mask = ss->attr & MULL_SEG_DB ? 0xffffffffu : 0xffffu;
-    bool down = ss->attr & SOFT_TYPE_DOWN;
-    uint32_t at = *esp;
-    uint32_t end = down ? mask : ss->limit;
+    uint64_t mask = !ss ? UINT64_MAX : ss->attr & MULL_SEG_DB ? 0xffffffffu : 0xffffu;
+    bool down = ss && (ss->attr & SOFT_TYPE_DOWN);
+    uint64_t at = *rsp & mask;
 
     for (unsigned i = 0; i < f->count; i++) {
         at = (at - size) & mask;
-        bool outside = at + (size - 1) < at || at + (size - 1) > end || (down && at <= ss->limit);
-        if (outside)
+        uint64_t last = at + size - 1, va = at;
+        if (ss) {
+            if (last < at || last > (down ? mask : ss->limit) || (down && at <= ss->limit))
+                return soft_raise_error(cpu, SOFT_SS, error);
+            va = (ss->base + at) & 0xffffffffu;
+        } else if (!soft_canonical(at) || !soft_canonical(last)) {
             return soft_raise_error(cpu, SOFT_SS, error);
-        uint64_t va = (ss->base + at) & 0xffffffffu;
+        }
         enum soft_result r =
             soft_write(cpu, va, &f->value[i], size, soft_access_at(cpl, SOFT_WRITE));
         if (r != SOFT_NEXT)
             return r;
     }
-    *esp = (*esp & ~mask) | at;
+    *rsp = (*rsp & ~mask) | at;
     return SOFT_NEXT;
 }
 
 /* The stack that the handler runs on. */
 static enum soft_result handler_stack(struct soft_cpu *cpu, const struct soft_event *event,
-                                      unsigned cpl, struct mull_segment *ss, uint32_t *esp)
+                                      unsigned cpl, struct mull_segment *ss, uint64_t *esp)
 {
     struct mull_cpu_state *s = &cpu->s;
     uint16_t selector;
-    uint64_t rsp;
 
     if (cpl == soft_cpl(cpu)) {
         *ss = s->seg[MULL_SS];
         *esp = (uint32_t)s->gpr[MULL_RSP];
         return SOFT_NEXT;
     }
-    enum soft_result r = soft_tss_stack(cpu, cpl, ext_bit(event), &selector, &rsp);
+    enum soft_result r = soft_tss_stack(cpu, cpl, ext_bit(event), &selector, esp);
     if (r != SOFT_NEXT)
         return r;
-    *esp = (uint32_t)rsp;
     return soft_check_new_stack(cpu, selector, cpl, ext_bit(event), ss);
 }
 
@@ -249,7 +242,8 @@ static enum soft_result deliver_protected(struct soft_cpu *cpu, const struct sof
     struct mull_cpu_state *s = &cpu->s;
     const bool vm86 = cpu->mode & SOFT_MODE_VM86;
     const uint32_t ext = ext_bit(event);
-    uint32_t gate[2], esp;
+    uint32_t gate[2];
+    uint64_t esp;
     struct soft_desc code;
     struct mull_segment ss, cs;
     unsigned cpl;
@@ -285,7 +279,7 @@ static enum soft_result deliver_protected(struct soft_cpu *cpu, const struct sof
     if (r != SOFT_NEXT)
         return r;
 
-    struct frame f;
+    struct soft_frame f;
     f.count = 0;
     if (vm86) {
         push(&f, s->seg[MULL_GS].selector);
@@ -302,7 +296,7 @@ static enum soft_result deliver_protected(struct soft_cpu *cpu, const struct sof
     push(&f, event->rip);
     if (event->has_error)
         push(&f, event->error);
-    r = push_frame(cpu, &f, &ss, size, cpl, inner ? (ss.selector & 0xfffcu) | ext : ext, &esp);
+    r = soft_push_frame(cpu, &f, &ss, size, cpl, inner ? (ss.selector & 0xfffcu) | ext : ext, &esp);
     if (r != SOFT_NEXT)
         return r;
 

@@ -47,26 +47,13 @@ static uint32_t vector_mode(const struct mull_cpu_state *s)
     return mode;
 }
 
-/* Physical address bits that CPUID 80000008h does not offer are reserved in page tables. */
-static uint64_t reserved_address_bits(const struct soft_cpu *cpu)
-{
-    unsigned bits = 46;
-
-    for (unsigned i = 0; cpu->cpuid && i < cpu->cpuid->count && i < MULL_CPUID_MAX; i++)
-        if (cpu->cpuid->entry[i].leaf == 0x80000008u)
-            bits = cpu->cpuid->entry[i].eax & 0xff;
-    if (bits < 32 || bits > 51)
-        bits = 46;
-    return ((1ull << 52) - 1) & ~((1ull << bits) - 1);
-}
-
 void soft_mode_changed(struct soft_cpu *cpu)
 {
     const struct mull_cpu_state *s = &cpu->s;
     uint32_t mode = segment_mode(s) | vector_mode(s);
 
-    if (!cpu->mmu.reserved)
-        cpu->mmu.reserved = reserved_address_bits(cpu);
+    if (!cpu->features.known)
+        soft_features_update(cpu);
     if (s->cr0 & SOFT_CR0_PG)
         mode |= SOFT_MODE_PAGING;
     if (s->cr0 & SOFT_CR0_PE) {

@@ -55,25 +55,6 @@ enum soft_result soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t offset
 
 /* ---- Stacks ---- */
 
-enum soft_result soft_stack_read(struct soft_cpu *cpu, uint64_t rsp, unsigned size, uint64_t *value)
-{
-    uint64_t va;
-    enum soft_result r =
-        soft_linear(cpu, MULL_SS, rsp & soft_stack_mask(cpu), size, SOFT_READ, &va);
-
-    *value = 0;
-    return r == SOFT_NEXT ? soft_read(cpu, va, value, size, SOFT_READ) : r;
-}
-
-enum soft_result soft_stack_write(struct soft_cpu *cpu, uint64_t rsp, unsigned size, uint64_t value)
-{
-    uint64_t va;
-    enum soft_result r =
-        soft_linear(cpu, MULL_SS, rsp & soft_stack_mask(cpu), size, SOFT_WRITE, &va);
-
-    return r == SOFT_NEXT ? soft_write(cpu, va, &value, size, SOFT_WRITE) : r;
-}
-
 enum soft_result soft_tss_stack(struct soft_cpu *cpu, unsigned level, uint32_t ext, uint16_t *ss,
                                 uint64_t *rsp)
 {

@@ -211,6 +211,19 @@ struct soft_mmu {
     uint64_t upper_1g[8];  /* by a hash of address >> 30 */
 };
 
+/** What follows from the vCPU's CPUID table (cpuid.c). */
+struct soft_features {
+    bool known;
+    bool amd;            /* AMD's meaning of SYSCALL, SYSENTER... */
+    bool arch_capabilities; /* IA32_ARCH_CAPABILITIES is there */
+    uint64_t cr4;        /* bits that may be set */
+    uint64_t efer;
+    uint64_t xcr0;
+    uint32_t mxcsr;      /* the host's MXCSR_MASK */
+    uint16_t xsave_offset[8], xsave_size[8]; /* components 2 to 7, standard format */
+    uint8_t xsave_align;                     /* bit i: 64-byte aligned in compacted format */
+};
+
 /** The vCPU. Aliased at the start of each window: C uses the one mapping in vm->cpu[i]. */
 struct soft_cpu {
     /* Reached from translated code, with offsets baked into it. */
@@ -241,6 +254,7 @@ struct soft_cpu {
     uint64_t xsave_mask;  /* state components the host saves for the guest */
     bool upper_has_local; /* the TLB holds upper-half pages that are not global */
     struct soft_mmu mmu;
+    struct soft_features features;
 
     _Atomic uint32_t signals; /* enum mull_signal bits not yet looked at */
     _Atomic uint8_t sipi_vector;

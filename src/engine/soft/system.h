@@ -6,14 +6,9 @@
 #ifndef MULL_SOFT_SYSTEM_H
 #define MULL_SOFT_SYSTEM_H
 
-#include "engine/soft/soft.h"
+#include "engine/soft/exec.h"
 
 /* ---- Copies without libc: the compiler must not be trusted with a loop ---- */
-
-static inline void soft_copy(void *to, const void *from, uint64_t size)
-{
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
-}
 
 static inline void soft_zero(void *to, uint64_t size)
 {
@@ -117,29 +112,6 @@ static inline void soft_null_stack(struct mull_segment *ss, unsigned cpl)
     ss->selector = (uint16_t)cpl;
 }
 
-/* ---- Stacks ---- */
-
-/** Where a stack pointer wraps: SS.B and 64-bit mode. */
-static inline uint64_t soft_stack_mask(const struct soft_cpu *cpu)
-{
-    if (soft_code64(cpu))
-        return UINT64_MAX;
-    return cpu->s.seg[MULL_SS].attr & MULL_SEG_DB ? 0xffffffffu : 0xffffu;
-}
-
-static inline void soft_set_rsp(struct soft_cpu *cpu, uint64_t mask, uint64_t rsp)
-{
-    cpu->s.gpr[MULL_RSP] =
-        mask == 0xffffu ? (cpu->s.gpr[MULL_RSP] & ~0xffffull) | (rsp & 0xffff) : rsp & mask;
-}
-
-/** Read the value at stack offset @rsp (a multiple of the operand size above RSP). */
-enum soft_result soft_stack_read(struct soft_cpu *cpu, uint64_t rsp, unsigned size,
-                                 uint64_t *value);
-/** Write it below: at @rsp, already lowered. */
-enum soft_result soft_stack_write(struct soft_cpu *cpu, uint64_t rsp, unsigned size,
-                                  uint64_t value);
-
 /* ---- Faults ---- */
 
 /** What comes through the IDT. */
@@ -152,6 +124,18 @@ struct soft_event {
     uint32_t error;
     uint64_t rip; /* to come back to */
 };
+
+/** Values to push, the first one first, together. */
+struct soft_frame {
+    uint64_t value[40];
+    unsigned count;
+};
+
+/** Push a frame of @size-byte values to the stack *@rsp in @ss (NULL: 64-bit) with the rights of
+ *  @cpl. A fault is #SS(@error) or #PF; *@rsp has moved only if there was none. */
+enum soft_result soft_push_frame(struct soft_cpu *cpu, const struct soft_frame *f,
+                                 const struct mull_segment *ss, unsigned size, unsigned cpl,
+                                 uint32_t error, uint64_t *rsp);
 
 /** INT1. */
 enum soft_result soft_icebp(struct soft_cpu *cpu, unsigned length);
@@ -170,6 +154,102 @@ enum soft_task_reason { SOFT_TASK_JUMP, SOFT_TASK_CALL, SOFT_TASK_IRET, SOFT_TAS
 enum soft_result soft_task_switch(struct soft_cpu *cpu, uint16_t selector,
                                   enum soft_task_reason reason, uint64_t rip,
                                   const struct soft_event *event);
+
+/* ---- Privilege and what CPUID offers ---- */
+
+/** #GP(0) unless CPL is 0. */
+static inline enum soft_result soft_need_cpl0(struct soft_cpu *cpu)
+{
+    return soft_cpl(cpu) ? soft_raise_error(cpu, SOFT_GP, 0) : SOFT_NEXT;
+}
+
+/** Fill in cpu->features from cpu->cpuid (cpuid.c). */
+void soft_features_update(struct soft_cpu *cpu);
+
+/** Done, and something that translations or the dispatcher depend on changed. */
+static inline enum soft_result soft_done_jump(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    soft_done(cpu, in);
+    return SOFT_JUMP;
+}
+
+/* ---- Handlers, by file ---- */
+
+/* system_control.c */
+enum soft_result soft_sys_mov_cr(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_mov_dr(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_lmsw(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_smsw(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_clts(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_invlpg(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_invpcid(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_xgetbv(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_xsetbv(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_msr.c */
+enum soft_result soft_sys_rdmsr(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_wrmsr(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_rdtsc(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_rdpmc(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_rdpid(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_xsave.c */
+enum soft_result soft_sys_xsave(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_xrstor(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_fxsave(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_fxrstor(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_table.c */
+enum soft_result soft_sys_lgdt(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_sgdt(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_lldt(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_ltr(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_sldt(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_lar(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_verr(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_arpl(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_mov_seg(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_load_far(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_swapgs(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_fsgsbase(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_transfer.c */
+enum soft_result soft_sys_far_jump(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_far_call(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_return.c */
+enum soft_result soft_sys_far_return(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_iret(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_call.c */
+enum soft_result soft_sys_syscall(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_sysret(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_sysenter(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_sysexit(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_misc.c */
+enum soft_result soft_sys_interrupt(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_cli(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_sti(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_pushf(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_popf(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_stac(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_hlt(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_cpuid(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_wbinvd(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_vmcall(struct soft_cpu *cpu, const struct soft_insn *in);
+/* system_io.c */
+enum soft_result soft_sys_in(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_out(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_ins(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_sys_outs(struct soft_cpu *cpu, const struct soft_insn *in);
+
+/* ---- Flags ---- */
+
+/** Replace the flags that POPF or IRET of @size bytes may change at this CPL and IOPL. VM, VIF and
+ *  VIP stay, RF is cleared. */
+void soft_set_flags(struct soft_cpu *cpu, uint64_t flags, unsigned size);
+
+/* ---- Code segments (system_transfer.c) ---- */
+
+/** Does @offset lie in the code segment (legacy), or is it canonical (64-bit)? Else #GP(0). */
+enum soft_result soft_check_rip(struct soft_cpu *cpu, const struct mull_segment *cs, uint64_t rip);
+
+/** After a return to an outer level: data segments that it may not see become null. */
+void soft_drop_segments(struct soft_cpu *cpu);
 
 /* ---- Memory ---- */
 
