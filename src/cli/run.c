@@ -54,19 +54,21 @@ static long now_ms(void)
 
 /* ---- The child ---- */
 
-/* mullion-vmm lies beside us (a build), or where it was installed. */
+/* mullion-vmm lies beside us (a build), in ../libexec (an installation, wherever it was moved), or
+ * where it was meant to be installed. */
 static void find_vmm(char path[PATH_MAX])
 {
-    static const char name[] = "/mullion-vmm";
-    ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - sizeof(name));
-    if (n > 0) {
-        path[n] = '\0';
-        char *slash = strrchr(path, '/');
-        strcpy(slash ? slash : path + n, name);
-        if (!access(path, X_OK))
+    static const char *const places[] = {"/mullion-vmm", "/../libexec/mullion-vmm"};
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    self[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(self, '/');
+    for (unsigned i = 0; slash && i < sizeof(places) / sizeof(places[0]); i++) {
+        *slash = '\0';
+        if (snprintf(path, PATH_MAX, "%s%s", self, places[i]) < PATH_MAX && !access(path, X_OK))
             return;
     }
-    snprintf(path, PATH_MAX, "%s%s", MULLION_LIBEXECDIR, name);
+    snprintf(path, PATH_MAX, "%s/mullion-vmm", MULLION_LIBEXECDIR);
 }
 
 /* Put the descriptors in their places: first out of each other's way. Between fork and exec. */
