@@ -66,6 +66,7 @@ static bool loses_window(const struct tr_insn *in)
 {
     switch (in->kind) {
     case TR_NOP:
+    case TR_JCC: /* a side exit does not come back */
         return false;
     case TR_COPY:
     case TR_PUSH:

@@ -312,7 +312,8 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
         break;
     case TR_JCC:
         emit_jcc_to(t, in, target);
-        tr_emit_goto(t, next);
+        if (in->ends_block)
+            tr_emit_goto(t, next);
         break;
     case TR_CALL:
         emit_store_imm(t, next, emit_push_address(t, in));

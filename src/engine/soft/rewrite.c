@@ -327,7 +327,8 @@ void tr_classify(const struct translation *t, struct tr_insn *in)
 
     in->memory = NULL;
     in->kind = kind_of(t, in);
-    if (in->kind == TR_EXEC || in->kind == TR_EXEC_END) {
+    /* C wants all flags, and so may the code at a side exit. */
+    if (in->kind == TR_EXEC || in->kind == TR_EXEC_END || in->kind == TR_JCC) {
         in->flags_read = (uint32_t)SOFT_ARITH_FLAGS;
         in->flags_written = 0;
         return;

@@ -11,12 +11,14 @@
 /* No block is larger: 48 instructions of at most two checks, a copy and their slow paths each. */
 #define BLOCK_MAX_CODE 24576
 
-static bool ends_block(enum tr_kind kind)
+/* @exits: side exits so far. */
+static bool ends_block(const struct tr_insn *in, unsigned *exits)
 {
-    switch (kind) {
+    switch (in->kind) {
+    case TR_JCC:
+        return in->op[0].imm.value.s < 0 || (*exits)++ == TR_SIDE_EXITS;
     case TR_EXEC_END:
     case TR_JMP:
-    case TR_JCC:
     case TR_CALL:
     case TR_JMP_INDIRECT:
     case TR_CALL_INDIRECT:
@@ -31,7 +33,7 @@ static bool ends_block(enum tr_kind kind)
 static bool decode_block(struct translation *t, const uint8_t *code, unsigned available)
 {
     ZydisDecoder decoder;
-    unsigned at = 0;
+    unsigned at = 0, exits = 0;
 
     soft_decoder_init(&decoder, 64);
     while (t->count < SOFT_BLOCK_MAX_INSNS && at < available) {
@@ -46,7 +48,8 @@ static bool decode_block(struct translation *t, const uint8_t *code, unsigned av
         tr_classify(t, in);
         at += in->z.length;
         t->count++;
-        if (ends_block(in->kind))
+        in->ends_block = ends_block(in, &exits);
+        if (in->ends_block)
             break;
     }
     return t->count > 0;
@@ -142,7 +145,7 @@ static void emit_block(struct translation *t)
     }
     const struct tr_insn *last = &t->insn[t->count - 1];
     b->guest_size = (uint16_t)(last->rip + last->z.length - t->rip);
-    if (!ends_block(last->kind) && !t->full)
+    if (!last->ends_block && !t->full)
         tr_emit_goto(t, last->rip + last->z.length);
     if (!t->full)
         tr_emit_cold(t);

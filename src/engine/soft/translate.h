@@ -52,7 +52,8 @@ struct tr_insn {
     uint64_t rip;
     uint32_t flags_read;    /* arithmetic flags the instruction depends on */
     uint32_t flags_written; /* flags it surely overwrites */
-    bool flags_live;        /* some flag must survive until the instruction has executed */
+    bool ends_block;
+    bool flags_live; /* some flag must survive until the instruction has executed */
     struct tr_access access;
 };
 
@@ -64,6 +65,10 @@ struct tr_slow {
 };
 
 #define TR_MAX_SLOW (SOFT_BLOCK_MAX_INSNS * 2)
+
+/* Conditional jumps forward that a block goes on behind: its side exits. */
+#define TR_SIDE_EXITS 3
+#define TR_MAX_EDGES (TR_SIDE_EXITS + 2)
 
 struct translation {
     struct soft_cpu *cpu;
@@ -77,12 +82,12 @@ struct translation {
     unsigned slow_count;
     struct tr_slow slow[TR_MAX_SLOW];
     unsigned edge_count;
-    struct soft_edge *edge[2];
+    struct soft_edge *edge[TR_MAX_EDGES];
     unsigned far_count; /* Jcc out of the page */
     struct {
         uint8_t *from;
         uint64_t rip;
-    } far[1];
+    } far[TR_MAX_EDGES];
     int window; /* whose window R10 holds, -1: none */
     bool full;  /* the arena is full */
 };
