@@ -364,12 +364,11 @@ void mull_passt_child_stop(struct mull_passt_child *child)
         struct pollfd p = {.fd = child->pidfd, .events = POLLIN};
         poll(&p, 1, 1);
     }
-    if (child->pid) {
-        kill(child->pid, SIGKILL);
+    /* In a sandbox we may have lost the right to kill one that has changed its user. */
+    if (child->pid && !kill(child->pid, SIGKILL))
         while (waitpid(child->pid, NULL, 0) < 0 && errno == EINTR)
             ;
-        child->pid = 0;
-    }
+    child->pid = 0;
     close_fd(&child->pidfd);
     close_fd(&child->messages);
 }

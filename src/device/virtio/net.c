@@ -84,8 +84,8 @@ static bool wanted(const struct net *n, const uint8_t *mac)
 }
 
 /* Put the frame into as many buffers as it takes and note them in n->rx[]. @return how many; 0:
- * there are too few now, or -1: it can never fit */
-static int fill_buffers(struct net *n, const uint8_t *frame, uint32_t len)
+ * the *seen ones are too few; negative: that many were taken, and it does not fit into them */
+static int fill_buffers(struct net *n, const uint8_t *frame, uint32_t len, unsigned *seen)
 {
     struct mull_virtqueue *q = &n->v.queues[RX];
     uint32_t done = 0, total = HDR_SIZE + len;
@@ -94,7 +94,10 @@ static int fill_buffers(struct net *n, const uint8_t *frame, uint32_t len)
 
     while (done < total) {
         struct mull_chain *c = count ? &n->chain : &n->first;
-        if (count == QUEUE_SIZE || !mull_virtqueue_pop(q, c)) {
+        if (count == q->size)
+            return -count; /* more there cannot be */
+        if (!mull_virtqueue_pop(q, c)) {
+            *seen = (unsigned)count;
             while (count--)
                 mull_virtqueue_unpop(q);
             return 0;
@@ -145,7 +148,8 @@ static bool receive_locked(struct net *n, const uint8_t *frame, size_t len)
     if (!mull_virtqueue_live(q))
         return n->v.paused ? false : true; /* nobody listens: frames get lost */
     for (;;) {
-        int count = fill_buffers(n, frame, (uint32_t)len);
+        unsigned seen = 0;
+        int count = fill_buffers(n, frame, (uint32_t)len, &seen);
         if (count > 0) {
             publish_buffers(n, &header, count);
             return true;
@@ -155,7 +159,7 @@ static bool receive_locked(struct net *n, const uint8_t *frame, size_t len)
                 mull_virtqueue_unpop(q);
             return true;
         }
-        if (!mull_virtqueue_listen(q))
+        if (!mull_virtqueue_listen_beyond(q, seen))
             return !mull_virtqueue_live(q); /* broken meanwhile? */
         mull_virtqueue_quiet(q);
     }
@@ -218,7 +222,7 @@ static void kick_tx(struct net *n)
                 mull_virtqueue_push(q, n->chain.head, 0);
         }
     } while (!full && burst < TX_BURST && mull_virtqueue_listen(q));
-    if (n->netdev)
+    if (n->netdev && burst)
         mull_netdev_flush(n->netdev);
     mull_virtqueue_signal(q);
     if (burst == TX_BURST && !full)

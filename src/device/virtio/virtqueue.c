@@ -270,13 +270,18 @@ void mull_virtqueue_quiet(struct mull_virtqueue *q)
 
 bool mull_virtqueue_listen(struct mull_virtqueue *q)
 {
-    uint16_t idx;
+    return mull_virtqueue_listen_beyond(q, 0);
+}
+
+bool mull_virtqueue_listen_beyond(struct mull_virtqueue *q, unsigned seen)
+{
+    uint16_t idx, event = (uint16_t)(q->next_avail + seen);
     int rc;
 
     if (!mull_virtqueue_live(q))
         return false;
     if (mull_virtio_has(q->device, VIRTIO_RING_F_EVENT_IDX))
-        rc = mull_mem_write16(memory_of(q), avail_event_gpa(q), q->next_avail);
+        rc = mull_mem_write16(memory_of(q), avail_event_gpa(q), event);
     else
         rc = mull_mem_write16(memory_of(q), q->used + RING_FLAGS, 0);
     /* Our wish must be visible before we look a last time (2.7.10.1). */
@@ -285,7 +290,7 @@ bool mull_virtqueue_listen(struct mull_virtqueue *q)
         broken(q, "a ring is not in RAM");
         return false;
     }
-    return idx != q->next_avail;
+    return idx != event;
 }
 
 /* ---- The bytes of a chain ---- */

@@ -86,6 +86,9 @@ void mull_virtqueue_quiet(struct mull_virtqueue *queue);
 /** The driver must kick from now on. @return true: more chains came meanwhile, look again */
 bool mull_virtqueue_listen(struct mull_virtqueue *queue);
 
+/** The same where the driver has offered @seen chains that are not enough: is there one more? */
+bool mull_virtqueue_listen_beyond(struct mull_virtqueue *queue, unsigned seen);
+
 /** May the queue be used: enabled by a running driver, not broken? */
 bool mull_virtqueue_live(const struct mull_virtqueue *queue);
 

@@ -1,0 +1,441 @@
+/* The virtio NIC in front of a network of our own, driven as a guest's driver would. */
+#include "virtio_driver.h"
+
+#include <errno.h>
+#include <linux/virtio_net.h>
+
+#define ALL (~0ull)
+enum { RX, TX, CTRL };
+#define BUFFER(i) (DRV_DATA + 0x1000u * (i))
+
+struct net {
+    struct drv drv; /* must be first */
+    struct mull_netdev netdev;
+    struct mull_netdev_frontend front;
+    unsigned sent, flushes, resumes;
+    bool full;
+    uint64_t offloads;
+    uint8_t last[70000];
+    size_t last_len;
+};
+
+static struct net *of(struct mull_netdev *netdev)
+{
+    return (struct net *)((char *)netdev - offsetof(struct net, netdev));
+}
+
+static int net_send(struct mull_netdev *netdev, const struct iovec *iov, int niov, size_t len)
+{
+    struct net *n = of(netdev);
+    if (n->full)
+        return -EAGAIN;
+    n->last_len = 0;
+    for (int i = 0; i < niov; i++) {
+        memcpy(n->last + n->last_len, iov[i].iov_base, iov[i].iov_len);
+        n->last_len += iov[i].iov_len;
+    }
+    assert_int_equal(n->last_len, len);
+    n->sent++;
+    return 0;
+}
+
+static void net_flush(struct mull_netdev *netdev)
+{
+    of(netdev)->flushes++;
+}
+
+static void net_attach(struct mull_netdev *netdev, const struct mull_netdev_frontend *front)
+{
+    of(netdev)->front = front ? *front : (struct mull_netdev_frontend){0};
+}
+
+static void net_resume(struct mull_netdev *netdev)
+{
+    of(netdev)->resumes++;
+}
+
+static void net_offloads(struct mull_netdev *netdev, uint64_t features)
+{
+    of(netdev)->offloads = features;
+}
+
+static const struct mull_netdev_ops netdev_ops = {.send = net_send,
+                                                  .flush = net_flush,
+                                                  .attach = net_attach,
+                                                  .resume = net_resume,
+                                                  .set_offloads = net_offloads};
+
+static const uint8_t mac[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
+
+static int setup_with(void **state, bool vnet_hdr)
+{
+    struct net *n = calloc(1, sizeof(*n));
+    struct mull_error err = {0};
+    drv_init(&n->drv);
+    n->netdev.ops = &netdev_ops;
+    n->netdev.caps.vnet_hdr = vnet_hdr;
+    struct mull_virtio_net_config cfg = {
+        .name = "virtio-net.0", .devfn = -1, .netdev = &n->netdev, .mtu = 9000};
+    assert_int_equal(mull_virtio_net_create(&n->drv.env, n->drv.bus, &cfg, &n->drv.device, &err),
+                     -EINVAL); /* no MAC address */
+    memcpy(cfg.mac, mac, 6);
+    assert_int_equal(mull_virtio_net_create(&n->drv.env, n->drv.bus, &cfg, &n->drv.device, &err),
+                     0);
+    drv_find(&n->drv);
+    *state = n;
+    return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, false);
+}
+
+static int setup_vnet(void **state)
+{
+    return setup_with(state, true);
+}
+
+static int teardown(void **state)
+{
+    drv_fini(*state);
+    free(*state);
+    return 0;
+}
+
+static void give_buffers(struct net *n, unsigned count, uint32_t size)
+{
+    for (unsigned i = 0; i < count; i++) {
+        const struct drv_seg seg = {BUFFER(i), size, true};
+        drv_add(&n->drv, RX, &seg, 1);
+    }
+}
+
+/* A frame for @to, numbered bytes after the addresses. */
+static bool arrive(struct net *n, const uint8_t *to, size_t len)
+{
+    static uint8_t frame[70000];
+    memcpy(frame, to, 6);
+    for (size_t i = 6; i < len; i++)
+        frame[i] = (uint8_t)i;
+    bool taken = n->front.receive(n->front.opaque, frame, len);
+    n->front.received(n->front.opaque);
+    return taken;
+}
+
+static void test_config(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    assert_int_equal(drv_config_read(d, 2, 2), 0x1041);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(drv_read(d, d->config + i, 1), mac[i]);
+    assert_int_equal(drv_read(d, d->config + 6, 2), VIRTIO_NET_S_LINK_UP);
+    assert_int_equal(drv_read(d, d->config + 10, 2), 9000);
+    assert_int_equal(drv_common_read(d, num_queues), 3);
+    assert_false(drv_offered(d) & (1u << VIRTIO_NET_F_CSUM | 1u << VIRTIO_NET_F_GUEST_TSO4));
+    drv_start(d, ALL, 3, 16);
+    n->front.link(n->front.opaque, false);
+    assert_int_equal(drv_read(d, d->config + 6, 2), 0);
+    assert_int_equal(d->messages[0], 1);
+}
+
+static void test_transmit(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    const struct drv_seg segs[3] = {
+        {BUFFER(0), 20, false}, {BUFFER(1), 0x1000, false}, {BUFFER(3), 100, false}};
+    uint32_t id, len;
+    drv_start(d, ALL, 3, 16);
+    assert_int_equal(n->offloads, d->features);
+    mull_mem_set(d->memory, BUFFER(0), 1, 0x4000);
+    drv_add(d, TX, segs, 3);
+    drv_add_indirect(d, TX, BUFFER(8), segs, 2);
+    drv_kick(d, TX);
+    assert_int_equal(n->sent, 2);
+    assert_int_equal(n->flushes, 1);
+    assert_int_equal(n->last_len, 8 + 0x1000);
+    assert_true(drv_used(d, TX, &id, &len));
+    assert_int_equal(len, 0);
+    assert_true(drv_used(d, TX, &id, &len));
+    /* Too short, too long and unreadable ones are dropped, without harm. */
+    const struct drv_seg bad[4] = {{BUFFER(0), 12 + 13, false},
+                                   {0, 12 + MULL_NET_FRAME_MAX + 1, false},
+                                   {DRV_RAM - 20, 40, false},
+                                   {BUFFER(0), 100, true}};
+    for (unsigned i = 0; i < 4; i++) {
+        drv_add(d, TX, &bad[i], 1);
+        drv_kick(d, TX);
+        assert_true(drv_used(d, TX, &id, &len));
+    }
+    assert_int_equal(n->sent, 2);
+    drv_assert_fine(d);
+}
+
+static void test_transmit_back_pressure(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    const struct drv_seg seg = {BUFFER(0), 112, false};
+    uint32_t id, len;
+    drv_start(d, ALL, 3, 16);
+    n->full = true;
+    for (unsigned i = 0; i < 4; i++)
+        drv_add(d, TX, &seg, 1);
+    drv_kick(d, TX);
+    assert_false(drv_used(d, TX, &id, &len));
+    n->full = false;
+    n->front.writable(n->front.opaque);
+    drv_turn(d);
+    assert_int_equal(n->sent, 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(drv_used(d, TX, &id, &len));
+    /* And a reset while it waits. */
+    n->full = true;
+    drv_add(d, TX, &seg, 1);
+    drv_kick(d, TX);
+    drv_common_write(d, device_status, 0);
+    assert_int_equal(drv_common_read(d, device_status), 0);
+    n->full = false;
+    n->front.writable(n->front.opaque);
+    drv_turn(d);
+    assert_int_equal(n->sent, 4);
+}
+
+static void test_receive(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    struct virtio_net_hdr_v1 header;
+    uint32_t id, len;
+    assert_true(arrive(n, mac, 60)); /* nobody listens yet */
+    drv_start(d, ALL, 3, 16);
+    give_buffers(n, 2, 1526);
+    assert_true(arrive(n, mac, 1000));
+    assert_true(drv_used(d, RX, &id, &len));
+    assert_int_equal(len, 1012);
+    mull_mem_read(d->memory, BUFFER(0), &header, sizeof(header));
+    assert_int_equal(header.num_buffers, 1);
+    assert_int_equal(header.flags, 0);
+    assert_int_equal(drv_peek8(d, BUFFER(0) + 12), mac[0]);
+    assert_int_equal(drv_peek8(d, BUFFER(0) + 1011), (uint8_t)999);
+    assert_int_equal(d->messages[1], 1);
+    assert_true(arrive(n, mac, 60));
+    assert_false(arrive(n, mac, 60)); /* no buffer: the back end keeps it */
+    unsigned resumes = n->resumes;
+    give_buffers(n, 1, 1526);
+    drv_kick(d, RX);
+    assert_true(n->resumes > resumes);
+    assert_true(arrive(n, mac, 60));
+    /* Nonsense from the back end. */
+    give_buffers(n, 1, 1526);
+    assert_true(arrive(n, mac, 13));
+    assert_true(arrive(n, mac, MULL_NET_FRAME_MAX + 1));
+    drv_used(d, RX, &id, &len);
+    drv_used(d, RX, &id, &len);
+    assert_false(drv_used(d, RX, &id, &len));
+}
+
+static void test_receive_into_many_buffers(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    uint32_t id, len, total = 0;
+    drv_start(d, ALL, 3, 64);
+    give_buffers(n, 16, 0x1000);
+    assert_false(arrive(n, mac, MULL_NET_FRAME_MAX)); /* one too few, and none is lost */
+    assert_false(drv_used(d, RX, &id, &len));
+    const struct drv_seg more[2] = {{BUFFER(16), 0x1000, true}, {BUFFER(17), 0x1000, true}};
+    drv_add(d, RX, &more[0], 1);
+    drv_add(d, RX, &more[1], 1);
+    assert_true(arrive(n, mac, 65536));
+    for (unsigned i = 0; i < 17; i++) {
+        assert_true(drv_used(d, RX, &id, &len));
+        assert_int_equal(id, i);
+        total += len;
+    }
+    assert_int_equal(total, 65548);
+    assert_int_equal(drv_peek16(d, BUFFER(0) + 10), 17);
+    assert_int_equal(drv_peek8(d, BUFFER(1)), (uint8_t)(0x1000 - 12));
+    assert_int_equal(drv_peek8(d, BUFFER(16) + 11), 0xff);
+    assert_true(arrive(n, mac, 100));
+    assert_true(drv_used(d, RX, &id, &len));
+    assert_int_equal(id, 17);
+    assert_false(drv_used(d, RX, &id, &len));
+    drv_assert_fine(d);
+}
+
+static void test_receive_without_merging(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    uint32_t id, len;
+    drv_start(d, ~(1ull << VIRTIO_NET_F_MRG_RXBUF), 3, 16);
+    give_buffers(n, 3, 1526);
+    assert_true(arrive(n, mac, 1600)); /* cannot fit: dropped, the buffers stay */
+    assert_false(drv_used(d, RX, &id, &len));
+    assert_true(arrive(n, mac, 1514));
+    assert_true(drv_used(d, RX, &id, &len));
+    assert_int_equal(id, 0);
+    assert_int_equal(len, 1526);
+    /* A buffer that cannot even hold the header, or is not in RAM. */
+    drv_start(d, ALL, 3, 16);
+    const struct drv_seg bad[2] = {{BUFFER(0), 11, true}, {DRV_RAM - 64, 1526, true}};
+    drv_add(d, RX, &bad[0], 1);
+    assert_true(arrive(n, mac, 60));
+    drv_start(d, ALL, 3, 16);
+    drv_add(d, RX, &bad[1], 1);
+    assert_true(arrive(n, mac, 60));
+    drv_assert_fine(d);
+}
+
+/* A control command. @return the device's answer */
+static uint8_t control(struct net *n, const void *command, uint32_t bytes)
+{
+    struct drv *d = &n->drv;
+    const struct drv_seg segs[2] = {{BUFFER(100), bytes, false}, {BUFFER(101), 1, true}};
+    uint32_t id, len;
+    mull_mem_write(d->memory, BUFFER(100), command, bytes);
+    mull_mem_set(d->memory, BUFFER(101), 0xcc, 1);
+    drv_add(d, CTRL, segs, 2);
+    drv_kick(d, CTRL);
+    assert_true(drv_used(d, CTRL, &id, &len));
+    assert_int_equal(len, 1);
+    return drv_peek8(d, BUFFER(101));
+}
+
+static unsigned count_received(struct net *n)
+{
+    uint32_t id, len;
+    unsigned count = 0;
+    while (drv_used(&n->drv, RX, &id, &len))
+        count++;
+    return count;
+}
+
+static void test_receive_filter(void **state)
+{
+    struct net *n = *state;
+    static const uint8_t other[6] = {2, 2, 2, 2, 2, 2}, group[6] = {1, 0, 0x5e, 1, 2, 3},
+                         everyone[6] = {255, 255, 255, 255, 255, 255};
+    drv_start(&n->drv, ALL, 3, 64);
+    give_buffers(n, 32, 1526);
+#define accepts(to) (arrive(n, to, 60), count_received(n))
+    assert_int_equal(accepts(other), 1); /* promiscuous until told otherwise */
+    assert_int_equal(control(n, "\0\0\0", 3), 0);
+    assert_int_equal(accepts(other), 0);
+    assert_int_equal(accepts(group), 0);
+    assert_int_equal(accepts(mac), 1);
+    assert_int_equal(accepts(everyone), 1);
+    assert_int_equal(control(n, "\0\1\1", 3), 0); /* all multicast */
+    assert_int_equal(accepts(group), 1);
+    assert_int_equal(control(n, "\0\1\0", 3), 0);
+    assert_int_equal(control(n, "\1\0\1\0\0\0\2\2\2\2\2\2\1\0\0\0\1\0\x5e\1\2\3", 22), 0);
+    assert_int_equal(accepts(group), 1);
+    assert_int_equal(accepts(other), 1);
+    assert_int_equal(control(n, "\0\3\1", 3), 0); /* no multicast */
+    assert_int_equal(accepts(group), 0);
+    assert_int_equal(control(n, "\0\4\1", 3), 0); /* no unicast */
+    assert_int_equal(accepts(mac), 0);
+    assert_int_equal(control(n, "\0\5\1", 3), 0); /* no broadcast */
+    assert_int_equal(accepts(everyone), 0);
+    assert_int_equal(control(n, "\0\0\1", 3), 0); /* promiscuous */
+    assert_int_equal(accepts(everyone), 1);
+    assert_int_equal(control(n, "\1\1\2\0\0\0\0\7", 8), 0); /* a new address */
+    assert_int_equal(drv_read(&n->drv, n->drv.config + 5, 1), 7);
+    /* What makes no sense is refused. */
+    assert_int_equal(control(n, "\0", 1), 1);
+    assert_int_equal(control(n, "\0\0", 2), 1);
+    assert_int_equal(control(n, "\0\6\1", 3), 1);
+    assert_int_equal(control(n, "\1\0\2\0\0\0\2\2\2\2\2\2\0\0\0\0", 16), 1);
+    assert_int_equal(control(n, "\1\0\xff\xff\xff\xff", 6), 1);
+    assert_int_equal(control(n, "\1\0\0\0\0\0", 6), 1);
+    assert_int_equal(control(n, "\1\1\2\0", 4), 1);
+    assert_int_equal(control(n, "\4\0\1\0", 4), 1);
+    assert_int_equal(control(n, "\3\1", 2), 1);
+    /* A table that is too long turns the filter off instead of losing frames. */
+    static uint8_t table[2 + 4 + 6 * 65 + 4] = {1, 0, 65};
+    assert_int_equal(control(n, "\0\0\0", 3), 0);
+    assert_int_equal(control(n, "\0\4\0", 3), 0);
+    assert_int_equal(control(n, table, sizeof(table)), 0);
+    assert_int_equal(accepts(other), 1);
+    drv_assert_fine(&n->drv);
+}
+
+static void test_offloads(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    struct virtio_net_hdr_v1 header = {.flags = 1,
+                                       .gso_type = 1,
+                                       .gso_size = 1448,
+                                       .csum_start = 34,
+                                       .csum_offset = 16,
+                                       .hdr_len = 54,
+                                       .num_buffers = 99};
+    uint64_t wanted = 1ull << VIRTIO_NET_F_CSUM | 1ull << VIRTIO_NET_F_HOST_TSO4 |
+                      1ull << VIRTIO_NET_F_GUEST_CSUM | 1ull << VIRTIO_NET_F_GUEST_TSO6;
+    uint32_t id, len;
+    assert_int_equal(drv_offered(d) & wanted, wanted);
+    drv_start(d, ALL, 3, 16);
+    assert_int_equal(n->offloads & wanted, wanted);
+    const struct drv_seg seg = {BUFFER(0), 3000, false};
+    mull_mem_write(d->memory, BUFFER(0), &header, sizeof(header));
+    drv_add(d, TX, &seg, 1);
+    drv_kick(d, TX);
+    assert_int_equal(n->last_len, 3000);
+    header.num_buffers = 0;
+    assert_memory_equal(n->last, &header, sizeof(header));
+
+    static uint8_t frame[12 + 60];
+    memcpy(frame, &header, sizeof(header));
+    give_buffers(n, 1, 1526);
+    assert_true(n->front.receive(n->front.opaque, frame, sizeof(frame)));
+    assert_true(n->front.receive(n->front.opaque, frame, 11));
+    assert_true(n->front.receive(n->front.opaque, frame, 20));
+    assert_true(drv_used(d, RX, &id, &len));
+    assert_int_equal(len, 72);
+    struct virtio_net_hdr_v1 got;
+    mull_mem_read(d->memory, BUFFER(0), &got, sizeof(got));
+    header.num_buffers = 1;
+    assert_memory_equal(&got, &header, sizeof(header));
+    assert_false(drv_used(d, RX, &id, &len));
+}
+
+static void test_broken_rings(void **state)
+{
+    struct net *n = *state;
+    struct drv *d = &n->drv;
+    drv_start(d, ALL, 3, 16);
+    drv_desc(d, d->queues[RX].desc, 0, BUFFER(0), 1526, VRING_DESC_F_WRITE | VRING_DESC_F_NEXT, 0);
+    drv_offer(d, RX, 0);
+    assert_true(arrive(n, mac, 60));
+    drv_assert_broken(d);
+    assert_true(arrive(n, mac, 60));
+    drv_start(d, ALL, 3, 16);
+    drv_offer(d, TX, 999);
+    drv_kick(d, TX);
+    drv_assert_broken(d);
+    drv_start(d, ALL, 3, 16);
+    give_buffers(n, 1, 1526);
+    assert_true(arrive(n, mac, 60));
+    assert_int_equal(count_received(n), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        T(test_config),
+        T(test_transmit),
+        T(test_transmit_back_pressure),
+        T(test_receive),
+        T(test_receive_into_many_buffers),
+        T(test_receive_without_merging),
+        T(test_receive_filter),
+        cmocka_unit_test_setup_teardown(test_offloads, setup_vnet, teardown),
+        T(test_broken_rings),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
