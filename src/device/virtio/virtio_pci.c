@@ -296,45 +296,59 @@ static struct mull_virtio *from_function(struct mull_pci_function *f)
     return (struct mull_virtio *)((char *)f - offsetof(struct mull_virtio, pci.function));
 }
 
-/* Does [offset, offset + size) touch pci_cfg_data, and is the window set up validly? */
-static bool window(struct mull_virtio *v, unsigned offset, unsigned size, uint32_t *bar_offset,
-                   uint32_t *length, uint8_t **data)
+/* Where the window leads, as the driver has set it up. */
+struct window {
+    uint32_t offset, length;
+    uint32_t value; /* pci_cfg_data */
+};
+
+static unsigned data_offset(const struct mull_virtio *v)
 {
-    uint8_t *cap = v->pci.function.config + v->pci.cfg_capability;
-    unsigned at = v->pci.cfg_capability + (unsigned)sizeof(struct virtio_pci_cap);
+    return v->pci.cfg_capability + (unsigned)sizeof(struct virtio_pci_cap);
+}
+
+/* @return false: [offset, offset + size) does not touch pci_cfg_data, or the window leads nowhere
+ */
+static bool get_window(struct mull_virtio *v, unsigned offset, unsigned size, struct window *w)
+{
+    struct mull_pci_function *f = &v->pci.function;
+    unsigned at = data_offset(v);
+    struct virtio_pci_cap cap;
 
     if (!v->pci.cfg_capability || offset + size <= at || offset >= at + 4)
         return false;
-    *data = v->pci.function.config + at;
-    memcpy(bar_offset, cap + offsetof(struct virtio_pci_cap, offset), 4);
-    memcpy(length, cap + offsetof(struct virtio_pci_cap, length), 4);
-    return cap[offsetof(struct virtio_pci_cap, bar)] == REGISTER_BAR &&
-           (*length == 1 || *length == 2 || *length == 4) && *bar_offset % *length == 0 &&
-           *bar_offset < BAR_SIZE;
+    pthread_mutex_lock(&f->lock);
+    memcpy(&cap, f->config + v->pci.cfg_capability, sizeof(cap));
+    memcpy(&w->value, f->config + at, 4);
+    pthread_mutex_unlock(&f->lock);
+    w->offset = cap.offset;
+    w->length = cap.length;
+    return cap.bar == REGISTER_BAR && (cap.length == 1 || cap.length == 2 || cap.length == 4) &&
+           cap.offset % cap.length == 0 && cap.offset < BAR_SIZE;
 }
 
 static void config_read(struct mull_pci_function *f, unsigned offset, unsigned size)
 {
     struct mull_virtio *v = from_function(f);
-    uint32_t at, length;
-    uint8_t *data;
+    struct window w;
 
-    if (!window(v, offset, size, &at, &length, &data))
+    if (!get_window(v, offset, size, &w))
         return;
-    uint32_t value = (uint32_t)bar_read(v, MULL_CPU_NONE, at, length);
-    memcpy(data, &value, length);
+    uint32_t value = (uint32_t)bar_read(v, MULL_CPU_NONE, w.offset, w.length);
+    pthread_mutex_lock(&f->lock);
+    memcpy(f->config + data_offset(v), &value, w.length);
+    pthread_mutex_unlock(&f->lock);
 }
 
 static void config_written(struct mull_pci_function *f, unsigned offset, unsigned size)
 {
     struct mull_virtio *v = from_function(f);
-    uint32_t at, length, value = 0;
-    uint8_t *data;
+    struct window w;
 
-    if (!window(v, offset, size, &at, &length, &data))
+    if (!get_window(v, offset, size, &w))
         return;
-    memcpy(&value, data, length);
-    bar_write(v, MULL_CPU_NONE, at, length, value);
+    uint32_t mask = w.length == 4 ? ~0u : (1u << 8 * w.length) - 1;
+    bar_write(v, MULL_CPU_NONE, w.offset, w.length, w.value & mask);
 }
 
 static const struct mull_pci_ops function_ops = {.config_written = config_written,
