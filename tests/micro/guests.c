@@ -8,11 +8,11 @@
     X(arith, .start = MICRO_LONG)                                                                  \
     X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \
     X(exceptions, .start = MICRO_LONG)                                                             \
-    X(interrupts, .start = MICRO_LONG)                                                             \
+    X(interrupts, .start = MICRO_LONG, .loose = true)                                              \
     X(io, .start = MICRO_LONG)                                                                     \
     X(nmi, .start = MICRO_LONG)                                                                    \
     X(paging, .start = MICRO_LONG)                                                                 \
-    X(ring3, .start = MICRO_LONG)                                                                  \
+    X(ring3, .start = MICRO_LONG, .loose = true)                                                   \
     X(ring3io, .needs = MICRO_NEEDS_HARDWARE)                                                      \
     X(shadow, .needs = MICRO_NEEDS_HARDWARE)                                                       \
     X(smc, .start = MICRO_LONG)                                                                    \

@@ -98,7 +98,7 @@ static void common_cpuid(const struct mull_cpuid *a, const struct mull_cpuid *b,
 
 static void find_engines(void)
 {
-    static const struct mull_engine *const all[] = {&mull_engine_kvm, NULL};
+    static const struct mull_engine *const all[] = {&mull_engine_kvm, &mull_engine_soft, NULL};
 
     for (unsigned i = 0; all[i]; i++) {
         struct engine_here *e = &engines[engine_count++];

@@ -19,8 +19,7 @@ static const int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 #define FAULT_SIGNALS (sizeof(fault_signals) / sizeof(fault_signals[0]))
 
 static struct sigaction previous[FAULT_SIGNALS];
-static pthread_once_t handlers_once = PTHREAD_ONCE_INIT;
-static int handlers_error;
+static pthread_mutex_t handlers_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local struct soft_cpu *current;
 
 /* Vectors of the host's trap number (REG_TRAPNO). */
@@ -108,28 +107,37 @@ static void on_signal(int signo, siginfo_t *info, void *context)
     }
 }
 
-static void install(void)
+/* Install our handlers where somebody else's are: the program around the library may have set its
+ * own since the last time. @return 0 or a negative errno. */
+static int install(void)
 {
-    struct sigaction sa;
+    struct sigaction sa, now;
+    int r = 0;
 
     memset(&sa, 0, sizeof(sa));
     sa.sa_sigaction = on_signal;
     sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigemptyset(&sa.sa_mask);
-    for (unsigned i = 0; i < FAULT_SIGNALS; i++) {
-        if (sigaction(fault_signals[i], &sa, &previous[i]) < 0)
-            handlers_error = errno;
+    pthread_mutex_lock(&handlers_lock);
+    for (unsigned i = 0; r == 0 && i < FAULT_SIGNALS; i++) {
+        if (sigaction(fault_signals[i], NULL, &now) < 0)
+            r = -errno;
+        else if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal)
+            continue;
+        else if (sigaction(fault_signals[i], &sa, &previous[i]) < 0)
+            r = -errno;
     }
+    pthread_mutex_unlock(&handlers_lock);
+    return r;
 }
 
 int soft_fault_enter(struct soft_cpu *cpu, struct mull_error *err)
 {
     stack_t ss = {.ss_sp = cpu->signal_stack, .ss_size = SOFT_SIGNAL_STACK};
 
-    pthread_once(&handlers_once, install);
-    if (handlers_error)
-        return mull_fail(err, handlers_error, "soft engine: installing fault handlers: %s",
-                         strerror(handlers_error));
+    int r = install();
+    if (r < 0)
+        return mull_fail(err, -r, "soft engine: installing fault handlers: %s", strerror(-r));
     if (sigaltstack(&ss, &cpu->signal_stack_before) < 0)
         return mull_fail(err, errno, "soft engine: signal stack: %s", strerror(errno));
     current = cpu;

@@ -55,6 +55,13 @@ static uint16_t port_operand(const struct soft_cpu *cpu, const struct soft_opera
     return op->kind == SOFT_OP_IMM ? (uint8_t)op->value : (uint16_t)cpu->s.gpr[MULL_RDX];
 }
 
+/* A device may have asked this CPU to stop, or sent it an interrupt: look before going on. */
+static enum soft_result io_done(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    soft_done(cpu, in);
+    return __atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) ? SOFT_NEXT : SOFT_JUMP;
+}
+
 enum soft_result soft_sys_in(struct soft_cpu *cpu, const struct soft_insn *in)
 {
     uint16_t port = port_operand(cpu, &in->op[1]);
@@ -64,7 +71,7 @@ enum soft_result soft_sys_in(struct soft_cpu *cpu, const struct soft_insn *in)
     if (r != SOFT_NEXT)
         return r;
     soft_reg_write(cpu, in->op[0].reg, port_read(cpu, port, size));
-    return soft_done(cpu, in);
+    return io_done(cpu, in);
 }
 
 enum soft_result soft_sys_out(struct soft_cpu *cpu, const struct soft_insn *in)
@@ -76,7 +83,7 @@ enum soft_result soft_sys_out(struct soft_cpu *cpu, const struct soft_insn *in)
     if (r != SOFT_NEXT)
         return r;
     port_write(cpu, port, size, (uint32_t)soft_reg_read(cpu, in->op[1].reg));
-    return soft_done(cpu, in);
+    return io_done(cpu, in);
 }
 
 /* ---- Strings ---- */

@@ -178,7 +178,11 @@ void soft_set_flags(struct soft_cpu *cpu, uint64_t flags, unsigned size)
 
 static enum soft_result iret_done(struct soft_cpu *cpu)
 {
-    cpu->s.nmi_blocked = 0;
+    if (cpu->s.nmi_blocked) {
+        cpu->s.nmi_blocked = 0;
+        if (cpu->s.nmi_pending) /* it waited for this: to the dispatcher */
+            __atomic_store_n(&cpu->run_ok, 0, __ATOMIC_RELAXED);
+    }
     cpu->s.interrupt_shadow = 0;
     return SOFT_JUMP;
 }

@@ -29,9 +29,9 @@ main:
     invlpg PAGE(5)
     PAGE_FAULTING 3, PAGE(5), incq PAGE(4)+0xffd
     PAGE_FAULTING 3, PAGE(5), lock incq PAGE(4)+0xffd
-    CHECK PAGE(4)+0xffd, 0x0000333333333333
+    CHECK PAGE(4)+0xffd, 0x0033333333333333
     orq $2, PTE(5)
     invlpg PAGE(5)
     lock incq PAGE(4)+0xffd
-    CHECK PAGE(4)+0xffd, 0x0000333333333334
+    CHECK PAGE(4)+0xffd, 0x0033333333333334
     DONE

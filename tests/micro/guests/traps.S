@@ -17,7 +17,7 @@ main:
     EXPECT 0x1200020
     CHECK %r12, 0x123
     /* A gate that is not there: its number, with the bit that says IDT. */
-    movb $0, idt+0x56*16+5
+    andb $0x7f, idt+0x56*16+5
     FAULTING NP, (0x56<<3)+2, int $0x56
     mov $0x44, %eax
     FAULTING GP, 0x44, ltr %ax
