@@ -267,7 +267,9 @@ uint64_t mull_clock_boot_wall_ns(const struct mull_clock *clock)
     int64_t stored = atomic_load(&clock->boot_wall_ns);
     int64_t now = (int64_t)(read_ns(CLOCK_REALTIME) - mull_clock_now(clock));
 
-    if (now - stored > WALL_SLACK_NS || stored - now > WALL_SLACK_NS) {
+    /* While paused the guest's wall clock stands still too; it catches up when it runs again. */
+    if (!atomic_load(&clock->paused) &&
+        (now - stored > WALL_SLACK_NS || stored - now > WALL_SLACK_NS)) {
         atomic_store(&((struct mull_clock *)clock)->boot_wall_ns, now);
         stored = now;
     }

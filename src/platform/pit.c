@@ -117,14 +117,12 @@ static bool periodic(const struct channel *c)
     return c->mode == 2 || c->mode == 3;
 }
 
-static void arm(struct mull_pit *pit)
+static void arm(struct mull_pit *pit, uint64_t soonest_ns)
 {
     uint64_t due = pit->channel[0].start_ns + ticks_to_ns(pit->next_edge);
-    uint64_t soonest = mull_clock_now(pit->clock) + EDGE_MIN_NS;
 
-    if (periodic(&pit->channel[0]) && due < soonest)
-        due = soonest;
-    mull_timer_arm(pit->timer, mull_clock_deadline(pit->clock, due));
+    mull_timer_arm(pit->timer,
+                   mull_clock_deadline(pit->clock, due > soonest_ns ? due : soonest_ns));
 }
 
 /* Find the next rising edge after the load or the last edge. */
@@ -143,7 +141,7 @@ static void schedule(struct mull_pit *pit)
     else if (ticks <= c->count) /* modes 4 and 5: the strobe ends, and so rises, a tick later */
         pit->next_edge = c->count + (c->mode >= 4);
     if (pit->next_edge)
-        arm(pit);
+        arm(pit, 0);
 }
 
 static void fired(void *opaque)
@@ -155,14 +153,14 @@ static void fired(void *opaque)
     if (!pit->next_edge) {
         /* cancelled meanwhile */
     } else if (elapsed(pit, c) < pit->next_edge) {
-        arm(pit);
+        arm(pit, 0);
     } else {
         mull_irq_set(&pit->irq, false);
         mull_irq_set(&pit->irq, true);
         pit->next_edge = 0;
         if (periodic(c)) {
             pit->next_edge = (elapsed(pit, c) / c->count + 1) * c->count;
-            arm(pit);
+            arm(pit, mull_clock_now(pit->clock) + EDGE_MIN_NS);
         }
     }
     pthread_mutex_unlock(&pit->lock);
@@ -371,7 +369,7 @@ static void resume(struct mull_device *device)
 
     pthread_mutex_lock(&pit->lock);
     if (pit->next_edge)
-        arm(pit);
+        arm(pit, 0);
     pthread_mutex_unlock(&pit->lock);
 }
 
