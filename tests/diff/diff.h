@@ -63,7 +63,7 @@ enum diff_tier { DIFF_EXEC, DIFF_TRANSLATE };
 int diff_native_init(void);
 void diff_native_run(const struct diff_case *c, struct diff_result *out);
 /** Does the host's CPU know this instruction (no #UD)? */
-bool diff_native_knows(const uint8_t *code, unsigned size);
+bool diff_native_knows(const uint8_t *code, unsigned size, unsigned bits);
 
 /* guest.c */
 int diff_guest_init(void);
@@ -102,7 +102,7 @@ void diff_table_case(struct diff_case *c, unsigned index);
 
 /* compare.c */
 /** Compare, and print the differences if @verbose. @return true: equal. */
-bool diff_compare(const struct diff_case *c, const struct diff_result *native,
+bool diff_compare(const struct diff_case *c, enum diff_tier tier, const struct diff_result *native,
                   const struct diff_result *soft, bool verbose);
 void diff_print_case(const struct diff_case *c);
 

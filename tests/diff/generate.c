@@ -142,10 +142,9 @@ static bool known_to_host(const struct instruction *in)
 {
     static uint8_t answer[ZYDIS_MNEMONIC_MAX_VALUE + 1];
     uint8_t *a = &answer[in->z.mnemonic];
-    if (in->z.machine_mode != ZYDIS_MACHINE_MODE_LONG_64)
-        return *a != 2;
+    unsigned bits = in->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? 64 : 32;
     if (!*a)
-        *a = diff_native_knows(in->bytes, in->z.length) ? 1 : 2;
+        *a = diff_native_knows(in->bytes, in->z.length, bits) ? 1 : 2;
     return *a == 1;
 }
 
@@ -376,7 +375,9 @@ static void direct_memory(struct sequence *s, struct instruction *in)
             if (op->mem.base == ZYDIS_REGISTER_NONE)
                 continue;
             uint64_t sp = DIFF_STACK + 0x400 + diff_below(&s->r, 0x800);
-            if (diff_below(&s->r, 16) == 0) /* near an end */
+            bool popa = in->z.mnemonic == ZYDIS_MNEMONIC_POPA || /* the host loads some */
+                        in->z.mnemonic == ZYDIS_MNEMONIC_POPAD;  /* before it faults */
+            if (!popa && diff_below(&s->r, 16) == 0)             /* near an end */
                 sp = diff_below(&s->r, 2) ? DIFF_STACK + diff_below(&s->r, 24)
                                           : DIFF_STACK + DIFF_PAGE - diff_below(&s->r, 24);
             int base = gpr_of(op->mem.base);

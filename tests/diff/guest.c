@@ -240,6 +240,9 @@ int diff_guest_init(void)
     make_state(&base[0], false, 64);
     make_state(&base[1], false, 32);
     make_state(&base[2], true, 64);
+    /* As in a 64-bit process that goes to 32-bit code. */
+    base[1].seg[MULL_FS].attr = base[1].seg[MULL_GS].attr = MULL_SEG_UNUSABLE;
+    base[1].seg[MULL_FS].selector = base[1].seg[MULL_GS].selector = 0;
     return 0;
 }
 

@@ -157,6 +157,8 @@ int diff_native_init(void)
         ours[i].sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
         sigfillset(&ours[i].sa_mask);
     }
+    /* 64-bit code does not look at these; 32-bit code cannot do without. */
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(0x2b));
     __asm__ volatile("rdgsbase %0" : "=r"(home_gs));
     return 0;
 }
@@ -199,12 +201,12 @@ void diff_native_run(const struct diff_case *c, struct diff_result *out)
     copy_memory(false, out->memory, NULL);
 }
 
-bool diff_native_knows(const uint8_t *code, unsigned size)
+bool diff_native_knows(const uint8_t *code, unsigned size, unsigned bits)
 {
     static struct diff_case c;
     static struct diff_result r;
     memset(&c, 0, sizeof(c));
-    c.bits = 64;
+    c.bits = bits;
     c.size = size;
     memcpy(c.code, code, size);
     for (unsigned i = 0; i < 16; i++)

@@ -31,7 +31,7 @@ static bool agrees(const struct diff_case *c, enum diff_tier tier, bool again, b
     diff_guest_run(c, tier, kernel_mode, &soft);
     if (again) /* with translations and caches that are there already */
         diff_guest_run(c, tier, kernel_mode, &soft);
-    return diff_compare(c, &native, &soft, verbose);
+    return diff_compare(c, tier, &native, &soft, verbose);
 }
 
 static bool fails(const struct diff_case *c, enum diff_tier tier)
@@ -114,11 +114,11 @@ static void try_case(const struct diff_case *c)
             continue;
         diff_guest_run(c, tier, kernel_mode, &soft);
         bool again = false;
-        if (diff_compare(c, &native, &soft, false)) {
+        if (diff_compare(c, tier, &native, &soft, false)) {
             if (tier == DIFF_EXEC)
                 continue;
             diff_guest_run(c, tier, kernel_mode, &soft);
-            if (diff_compare(c, &native, &soft, false))
+            if (diff_compare(c, tier, &native, &soft, false))
                 continue;
             again = true;
         }

@@ -333,6 +333,7 @@ static void fill_registers(struct soft_native *n, const ZydisDecodedInstruction 
     for (unsigned i = 0; i < z->operand_count; i++) {
         if (ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
+        n->is4 |= ops[i].encoding == ZYDIS_OPERAND_ENCODING_IS4;
         int gpr = gpr_number(ops[i].reg.value);
         if (gpr < 0)
             continue;
@@ -380,6 +381,23 @@ static void fill_layout(struct soft_insn *out, const ZydisDecodedInstruction *z)
     }
 }
 
+/* Instructions on a general register, or a memory operand in place of one. */
+static bool has_wide_form(const struct soft_insn *out)
+{
+    switch (out->mnemonic) {
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTUSI2SD:
+    case ZYDIS_MNEMONIC_VCVTUSI2SS:
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+        return true;
+    default:
+        return out->native.gprs;
+    }
+}
+
 static void fill_native(struct soft_insn *out, const ZydisDecodedInstruction *z,
                         const ZydisDecodedOperand *ops)
 {
@@ -389,6 +407,7 @@ static void fill_native(struct soft_insn *out, const ZydisDecodedInstruction *z,
     n->keep = kept_prefixes(out, z, n->unit);
     n->flags = flags_of(z);
     fill_registers(n, z, ops);
+    n->narrow = n->encoding != SOFT_ENC_LEGACY && out->code_bits != 64 && has_wide_form(out);
     n->vector = (uint8_t)(z->avx.vector_length / 8);
     n->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID;
     for (unsigned i = 0; i < z->operand_count_visible && i < 5; i++) {
@@ -570,6 +589,9 @@ static soft_handler vector_handler(const struct soft_insn *out)
     case ZYDIS_MNEMONIC_VSCATTERQPD:
     case ZYDIS_MNEMONIC_VSCATTERQPS:
         return soft_exec_gather;
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+        return out->code_bits == 64 ? NULL : soft_exec_zero_vectors;
     default:
         return NULL;
     }

@@ -31,6 +31,7 @@ enum soft_result soft_exec_bit(struct soft_cpu *cpu, const struct soft_insn *in)
 enum soft_result soft_exec_mask_move(struct soft_cpu *cpu, const struct soft_insn *in);
 enum soft_result soft_exec_mask_bytes(struct soft_cpu *cpu, const struct soft_insn *in);
 enum soft_result soft_exec_gather(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_exec_zero_vectors(struct soft_cpu *cpu, const struct soft_insn *in);
 enum soft_result soft_exec_string(struct soft_cpu *cpu, const struct soft_insn *in);
 
 enum soft_result soft_exec_jump(struct soft_cpu *cpu, const struct soft_insn *in);

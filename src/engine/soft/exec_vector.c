@@ -352,3 +352,19 @@ enum soft_result soft_exec_gather(struct soft_cpu *cpu, const struct soft_insn *
     cpu->fault = fault;
     return r ? r : soft_done(cpu, in);
 }
+
+/* VZEROALL and VZEROUPPER outside 64-bit mode leave registers 8 to 15 alone. */
+enum soft_result soft_exec_zero_vectors(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    uint8_t saved[8][64] __attribute__((aligned(64)));
+    unsigned width = whole_register(cpu);
+    enum soft_result r = soft_check_unit(cpu, in);
+
+    for (unsigned i = 0; !r && i < 8; i++)
+        r = soft_thunk_vector(cpu, false, i + 8, width, saved[i]);
+    if (!r)
+        r = soft_thunk_run(cpu, in, NULL);
+    for (unsigned i = 0; !r && i < 8; i++)
+        r = soft_thunk_vector(cpu, true, i + 8, width, saved[i]);
+    return r ? r : soft_done(cpu, in);
+}

@@ -360,16 +360,18 @@ static bool writes(const ZydisDecodedOperand *op)
     return (op->actions & (ZYDIS_OPERAND_ACTION_MASK_WRITE)) != 0;
 }
 
-/* Must the old value be there? Reads, partial writes and conditional writes need it. */
-static bool needs_old(const ZydisDecodedOperand *op)
+/* Must the old value be there? Reads, partial writes and conditional writes need it; BSF and BSR
+ * leave it if they find no bit, and Linux depends on that. */
+static bool needs_old(const struct tr_insn *in, const ZydisDecodedOperand *op)
 {
-    return (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ) || op->size < 32 ||
+    return in->z.mnemonic == ZYDIS_MNEMONIC_BSF || in->z.mnemonic == ZYDIS_MNEMONIC_BSR ||
+           (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ) || op->size < 32 ||
            (op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE);
 }
 
 /* Choose a host register for a register operand; parked ones get a scratch register. */
-static int place(struct fields *f, const ZydisDecodedOperand *op, unsigned guest, uint8_t *pool,
-                 unsigned *pool_count)
+static int place(const struct tr_insn *in, struct fields *f, const ZydisDecodedOperand *op,
+                 unsigned guest, uint8_t *pool, unsigned *pool_count)
 {
     bool temporary = tr_host_of[guest] == H_NONE || (f->high && guest == MULL_RCX);
     if (!temporary)
@@ -394,7 +396,7 @@ static int place(struct fields *f, const ZydisDecodedOperand *op, unsigned guest
         f->move[i].load = f->move[i].store = false;
         f->moves++;
     }
-    f->move[i].load |= needs_old(op);
+    f->move[i].load |= needs_old(in, op);
     f->move[i].store |= writes(op);
     return f->move[i].host;
 }
@@ -428,7 +430,7 @@ static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, b
         int gpr = tr_gpr(op->reg.value, &high);
         if (gpr < 0 || op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
             continue;
-        int host = place(f, op, (unsigned)gpr, pool, &pool_count);
+        int host = place(in, f, op, (unsigned)gpr, pool, &pool_count);
         if (host < 0)
             return false;
         if (high)
@@ -504,9 +506,10 @@ static void reencode_legacy(struct emit *e, const struct tr_insn *in, const stru
 
     for (; i < in->z.raw.prefix_count; i++) {
         uint8_t p = b[i];
-        if ((p & 0xf0) == 0x40)
-            rex = p;
-        else if (p == 0x66 || p == 0xf2 || p == 0xf3 || p == 0xf0)
+        bool mandatory = in->z.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
+        if ((p & 0xf0) == 0x40) /* counts only right before the opcode */
+            rex = i + 1u == in->z.raw.prefix_count ? p : 0;
+        else if (p == 0x66 || p == 0xf0 || mandatory)
             emit8(e, p);
     }
     bool has_modrm = in->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;

@@ -434,6 +434,8 @@ struct soft_native {
     uint8_t element;  /* bytes in one element of the memory operand */
     uint8_t vector;   /* vector length in bytes */
     bool broadcast;   /* the memory operand is repeated over the vector */
+    bool is4;         /* the immediate's upper half names a register */
+    bool narrow;      /* VEX.W or EVEX.W would make it 64-bit, in a mode that has none */
     uint16_t gprs;    /* general registers that are operands, one bit each */
 };
 

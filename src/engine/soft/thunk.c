@@ -187,8 +187,8 @@ static void put_vex(struct emitter *e, const struct soft_insn *in, const struct 
     }
     if (legacy) {
         *vvvv |= 0x40; /* outside 64-bit mode bit 3 of the register number does not count */
-        if (n->gprs && n->encoding == SOFT_ENC_VEX3)
-            x[2] &= 0x7f; /* nor does W for general registers */
+        if (n->narrow && n->encoding != SOFT_ENC_VEX2)
+            x[2] &= 0x7f; /* nor does W */
     }
     if (n->sp & SOFT_SP_VVVV)
         *vvvv = (uint8_t)((*vvvv & ~0x78) | (~plan->sp & 15) << 3);
@@ -248,8 +248,12 @@ static void put_instruction(struct emitter *e, const struct soft_insn *in, const
             modrm = (uint8_t)((modrm & ~7) | plan->sp);
         put(e, modrm);
     }
-    for (unsigned i = n->tail; i < in->length; i++)
-        put(e, in->bytes[i]);
+    for (unsigned i = n->tail; i < in->length; i++) {
+        uint8_t byte = in->bytes[i];
+        if (n->is4 && in->code_bits != 64)
+            byte &= 0x7f; /* there are only eight registers */
+        put(e, byte);
+    }
 }
 
 static void put_thunk(struct emitter *e, const struct soft_insn *in)
