@@ -13,9 +13,10 @@
 #include "base/error.h"
 
 enum mull_field_kind {
-    MULL_FIELD_UINT,   /* unsigned integer or bool of 1, 2, 4 or 8 bytes; stored little-endian */
+    MULL_FIELD_UINT,   /* unsigned integer of 1, 2, 4 or 8 bytes; stored little-endian */
     MULL_FIELD_BYTES,  /* opaque bytes, stored as they are */
     MULL_FIELD_STRUCT, /* nested struct, described by `nested` */
+    MULL_FIELD_BOOL,   /* a bool: stored as UINT, loaded only if 0 or 1 */
 };
 
 struct mull_state_desc;
@@ -43,14 +44,19 @@ struct mull_state_desc {
     int (*after_load)(void *object, uint32_t version, struct mull_error *err);
 };
 
+/* The macros below tell bool from other integers by themselves. */
+#define MULL_FIELD_KIND_OF(value) _Generic((value), bool: MULL_FIELD_BOOL, default: MULL_FIELD_UINT)
+
 #define MULL_FIELD(type, member)                                                                   \
     {                                                                                              \
-        .name = #member, .kind = MULL_FIELD_UINT, .offset = offsetof(type, member),                \
+        .name = #member, .kind = MULL_FIELD_KIND_OF(((type *)0)->member),                          \
+        .offset = offsetof(type, member),                                                          \
         .size = sizeof(((type *)0)->member), .count = 1, .since = 1                                \
     }
 #define MULL_FIELD_ARRAY(type, member)                                                             \
     {                                                                                              \
-        .name = #member, .kind = MULL_FIELD_UINT, .offset = offsetof(type, member),                \
+        .name = #member, .kind = MULL_FIELD_KIND_OF(((type *)0)->member[0]),                       \
+        .offset = offsetof(type, member),                                                          \
         .size = sizeof(((type *)0)->member[0]),                                                    \
         .count = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), .since = 1          \
     }
