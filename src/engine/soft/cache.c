@@ -115,7 +115,7 @@ struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, 
     return b;
 }
 
-static struct soft_block **page_list(struct soft_cache *cache, uint64_t gpa)
+static struct soft_page_link **page_list(struct soft_cache *cache, uint64_t gpa)
 {
     const struct soft_vm *vm = cache->vm;
     for (unsigned i = 0; i < vm->ram_count; i++) {
@@ -125,19 +125,33 @@ static struct soft_block **page_list(struct soft_cache *cache, uint64_t gpa)
     return NULL;
 }
 
-void soft_block_publish(struct soft_cache *cache, struct soft_block *block)
+static void link_page(struct soft_cache *cache, struct soft_page_link *link,
+                      struct soft_block *block, uint64_t gpa)
 {
-    struct soft_block **list = page_list(cache, block->gpa);
+    struct soft_page_link **list = page_list(cache, gpa);
+
+    link->block = block;
+    link->next = *list;
+    *list = link;
+}
+
+bool soft_block_publish(struct soft_cache *cache, struct soft_block *block)
+{
+    struct soft_page_link *link = soft_cache_alloc(cache, 2 * sizeof(*link));
     struct soft_block *_Atomic *bucket =
         &cache->hash[hash_of(block->gpa, block->rip, block->mode) & cache->hash_mask];
 
-    block->page_next = *list;
-    *list = block;
+    if (!link)
+        return false;
+    link_page(cache, link, block, block->gpa);
+    if (block->gpa_next)
+        link_page(cache, link + 1, block, block->gpa_next);
     atomic_store(&block->valid, true);
     cache->by_address[cache->blocks] = block;
     __atomic_store_n(&cache->blocks, cache->blocks + 1, __ATOMIC_RELEASE);
     atomic_store_explicit(&block->hash_next, atomic_load(bucket), memory_order_relaxed);
     atomic_store_explicit(bucket, block, memory_order_release);
+    return true;
 }
 
 /* ---- Chaining ---- */
@@ -194,25 +208,48 @@ static void drop(struct soft_cache *cache, struct soft_block *b)
     }
 }
 
+void soft_block_drop(struct soft_cache *cache, struct soft_block *block)
+{
+    soft_cache_lock(cache);
+    if (atomic_load(&block->valid))
+        drop(cache, block);
+    soft_cache_unlock(cache);
+}
+
+/* Has the block bytes in [gpa, gpa + len)? */
+static bool overlaps(const struct soft_block *b, uint64_t gpa, uint64_t len)
+{
+    uint64_t first = b->guest_size;
+
+    if (b->gpa_next) {
+        first = MULL_PAGE_SIZE - (b->gpa & ~MULL_PAGE_MASK);
+        if (b->gpa_next < gpa + len && gpa < b->gpa_next + b->guest_size - first)
+            return true;
+    }
+    return b->gpa < gpa + len && gpa < b->gpa + first;
+}
+
 void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
 {
     struct soft_cache *cache = vm->cache;
     const struct mull_ram *ram = soft_find_ram(vm, gpa);
-    struct soft_block **list = page_list(cache, gpa);
+    struct soft_page_link **list = page_list(cache, gpa);
 
     if (!list || !ram)
         return;
     soft_cache_lock(cache);
     bool dropped = false;
-    for (struct soft_block **link = list; *link;) {
-        struct soft_block *b = *link;
-        if (b->gpa < gpa + len && gpa < b->gpa + b->guest_size) {
-            *link = b->page_next;
-            drop(cache, b);
-            dropped = true;
-        } else {
-            link = &b->page_next;
+    for (struct soft_page_link **link = list; *link;) {
+        struct soft_block *b = (*link)->block;
+        bool valid = atomic_load(&b->valid); /* else dropped through its other page */
+        if (valid && !overlaps(b, gpa, len)) {
+            link = &(*link)->next;
+            continue;
         }
+        *link = (*link)->next;
+        if (valid)
+            drop(cache, b);
+        dropped |= valid;
     }
     if (!*list)
         atomic_fetch_and(&ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT],

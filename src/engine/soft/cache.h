@@ -36,6 +36,12 @@ struct soft_edge {
     struct soft_edge *next; /* in to->incoming */
 };
 
+/** A block in the list of a page that it has bytes in. */
+struct soft_page_link {
+    struct soft_block *block;
+    struct soft_page_link *next;
+};
+
 /** An instruction executed in C from translated code. */
 struct soft_site {
     struct soft_insn insn;
@@ -44,7 +50,8 @@ struct soft_site {
 };
 
 struct soft_block {
-    uint64_t gpa; /* of the first byte */
+    uint64_t gpa;      /* of the first byte */
+    uint64_t gpa_next; /* an instruction across two pages: the second one's address, else 0 */
     uint64_t rip;
     uint32_t mode;
     uint16_t guest_size;
@@ -56,7 +63,6 @@ struct soft_block {
     uint8_t *polled;   /* entry that polls for events */
     uint8_t *body;     /* entry that does neither */
     struct soft_block *_Atomic hash_next;
-    struct soft_block *page_next; /* other blocks that begin in the page */
     struct soft_edge *incoming;
     /* For each instruction: offset from rip, and offset of its host code from start. */
     struct {
@@ -90,7 +96,7 @@ struct soft_cache {
     uint32_t hash_mask;
     struct soft_block **by_address; /* in order of start, for host address -> block */
     uint32_t blocks, blocks_max;
-    struct soft_block ***page_blocks; /* [ram index][page]: list of blocks */
+    struct soft_page_link ***page_blocks; /* [ram index][page]: list of blocks */
 
     uint8_t *arena; /* blocks, edges, sites */
     size_t arena_size, arena_used;
@@ -119,12 +125,22 @@ struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint6
 /** Find the block whose code holds a host address; @index: the instruction in it. */
 struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, unsigned *index);
 
-/** Translate the code at @page (of @rip). The caller has parked the vectors: this function is built
- *  with vector registers, and may use them from its first instruction. @return NULL: the
- * instruction cannot be translated as a block here (it straddles pages, or the cache is full: then
- * flush_wanted is set); execute one in C. */
+/**
+ * Translate the code at @page (of @rip). The caller has parked the vectors: this function is built
+ * with vector registers, and may use them from its first instruction.
+ *
+ * @param next       NULL; or, after a call that set *straddles, the page behind: then the block is
+ *                   the one instruction that lies across both
+ * @param straddles  set if the first instruction goes on in the next page
+ * @return NULL: there is no translation (*straddles; not an instruction; the cache is full, and
+ *         flush_wanted is set)
+ */
 struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
-                                        uint64_t rip, uint32_t mode);
+                                        const struct soft_page *next, uint64_t rip, uint32_t mode,
+                                        bool *straddles);
+
+/** Take a block out of everything that leads to it. */
+void soft_block_drop(struct soft_cache *cache, struct soft_block *block);
 
 /** Chain an edge to a block. */
 void soft_edge_chain(struct soft_cache *cache, struct soft_edge *edge, struct soft_block *to);
@@ -139,8 +155,8 @@ void soft_cache_unlock(struct soft_cache *cache);
 /** Allocate from the arena (lock held). @return NULL: full. */
 void *soft_cache_alloc(struct soft_cache *cache, size_t size);
 
-/** Register a finished block (lock held). */
-void soft_block_publish(struct soft_cache *cache, struct soft_block *block);
+/** Register a finished block (lock held). @return false: the arena is full, nothing was done. */
+bool soft_block_publish(struct soft_cache *cache, struct soft_block *block);
 
 /** System calls for code with live vectors. */
 void soft_yield(void);

@@ -111,7 +111,7 @@ int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
         return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
     for (unsigned i = 0; i < vm->ram_count; i++) {
         cache->page_blocks[i] =
-            map_zero((vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_block *));
+            map_zero((vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_page_link *));
         if (!cache->page_blocks[i])
             return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
     }
@@ -139,7 +139,7 @@ void soft_cache_destroy(struct soft_vm *vm)
     unmap((void *)cache->hash, ((size_t)cache->hash_mask + 1) * sizeof(*cache->hash));
     for (unsigned i = 0; cache->page_blocks && i < vm->ram_count; i++)
         unmap(cache->page_blocks[i],
-              (vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_block *));
+              (vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_page_link *));
     free(cache->page_blocks);
     free(cache);
     vm->cache = NULL;

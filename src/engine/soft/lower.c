@@ -232,9 +232,12 @@ static void emit_far_goto(struct translation *t, uint64_t rip)
     emit_jmp_gs(&t->e, H_NONE, WINDOW_OFF(jump) + 8 * soft_jump_index(rip));
 }
 
+/* May the block at @rip be chained to? Not where it may lie across two pages, nor from a block that
+ * does: then the physical address does not follow from ours. */
 static bool in_page(const struct translation *t, uint64_t rip)
 {
-    return ((rip ^ t->rip) & MULL_PAGE_MASK) == 0;
+    return ((rip ^ t->rip) & MULL_PAGE_MASK) == 0 && !t->block->gpa_next &&
+           (rip & ~MULL_PAGE_MASK) <= MULL_PAGE_SIZE - 15;
 }
 
 /* The rel32 just emitted is an edge to @rip. */

@@ -157,9 +157,11 @@ void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w)
  * SOFT_FAULT. */
 static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enum soft_result *r)
 {
+    struct soft_cache *cache = cpu->vm->cache;
     uint32_t mode = (cpu->mode & SOFT_BLOCK_MODE) | plain;
     uint64_t rip = cpu->s.rip;
-    struct soft_page page;
+    struct soft_page page, next;
+    bool straddles = false;
 
     *r = SOFT_NEXT;
     if ((uint64_t)((int64_t)(rip << 16) >> 16) != rip) {
@@ -169,12 +171,24 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enu
     *r = soft_translate(cpu, rip, SOFT_EXEC, &page);
     if (*r != SOFT_NEXT || !page.host)
         return NULL;
-    struct soft_block *b = soft_block_find(cpu->vm->cache, page.gpa, rip, mode);
+    struct soft_block *b = soft_block_find(cache, page.gpa, rip, mode);
     if (!b) {
         soft_vectors_park(cpu);
-        b = soft_block_translate(cpu, &page, rip, mode);
+        b = soft_block_translate(cpu, &page, NULL, rip, mode, &straddles);
     }
-    return b;
+    if (!straddles && !(b && b->gpa_next))
+        return b;
+
+    /* One instruction across two pages: the second may be mapped elsewhere by now. */
+    *r = soft_translate(cpu, (rip | ~MULL_PAGE_MASK) + 1, SOFT_EXEC, &next);
+    if (*r != SOFT_NEXT || !next.host)
+        return NULL;
+    if (b && b->gpa_next == next.gpa)
+        return b;
+    if (b)
+        soft_block_drop(cache, b);
+    soft_vectors_park(cpu);
+    return soft_block_translate(cpu, &page, &next, rip, mode, &straddles);
 }
 
 /* Put a block into the jump table; if it was dropped meanwhile, take it back. */
@@ -353,11 +367,12 @@ void *soft_on_chain(struct soft_cpu *cpu)
         const struct mull_ram *ram = soft_find_ram(cpu->vm, gpa);
         struct soft_page page = {.gpa = gpa, .ram = ram};
         page.host = ram ? ram->host + (gpa - ram->gpa) : NULL;
+        bool straddles;
         soft_vectors_park(cpu);
         if (page.host)
-            to = soft_block_translate(cpu, &page, edge->rip, mode);
+            to = soft_block_translate(cpu, &page, NULL, edge->rip, mode, &straddles);
     }
-    if (!to)
+    if (!to || to->gpa_next)
         return go(cpu, false);
     cpu->stats.chains++;
     soft_edge_chain(cache, edge, to);

@@ -214,12 +214,12 @@ struct soft_mmu {
 /** What follows from the vCPU's CPUID table (cpuid.c). */
 struct soft_features {
     bool known;
-    bool amd;            /* AMD's meaning of SYSCALL, SYSENTER... */
+    bool amd;               /* AMD's meaning of SYSCALL, SYSENTER... */
     bool arch_capabilities; /* IA32_ARCH_CAPABILITIES is there */
-    uint64_t cr4;        /* bits that may be set */
+    uint64_t cr4;           /* bits that may be set */
     uint64_t efer;
     uint64_t xcr0;
-    uint32_t mxcsr;      /* the host's MXCSR_MASK */
+    uint32_t mxcsr;                          /* the host's MXCSR_MASK */
     uint16_t xsave_offset[8], xsave_size[8]; /* components 2 to 7, standard format */
     uint8_t xsave_align;                     /* bit i: 64-byte aligned in compacted format */
 };

@@ -29,21 +29,26 @@ static bool ends_block(const struct tr_insn *in, unsigned *exits)
     }
 }
 
-/* Decode to the end of the block. @return false: not even the first instruction. */
-static bool decode_block(struct translation *t, const uint8_t *code, unsigned available)
+/* Decode to the end of the block. @return false: not even the first instruction; *straddles:
+ * because it goes on behind @available. */
+static bool decode_block(struct translation *t, const uint8_t *code, unsigned available,
+                         bool *straddles)
 {
     ZydisDecoder decoder;
     unsigned at = 0, exits = 0;
 
     soft_decoder_init(&decoder, 64);
-    while (t->count < SOFT_BLOCK_MAX_INSNS && at < available) {
+    while (t->count < t->only && at < available) {
         struct tr_insn *in = &t->insn[t->count];
         unsigned n = available - at < 15 ? available - at : 15;
 
         /* Another vCPU may be writing these bytes: decode and copy the same ones. */
         memcpy(in->bytes, code + at, n);
-        if (!ZYAN_SUCCESS(soft_zydis_decode(&decoder, in->bytes, n, &in->z, in->op)))
+        ZyanStatus status = soft_zydis_decode(&decoder, in->bytes, n, &in->z, in->op);
+        if (!ZYAN_SUCCESS(status)) {
+            *straddles = t->count == 0 && n < 15 && status == ZYDIS_STATUS_NO_MORE_DATA;
             break;
+        }
         in->rip = t->rip + at;
         tr_classify(t, in);
         at += in->z.length;
@@ -161,15 +166,27 @@ static void watch_page(struct soft_vm *vm, const struct soft_page *page)
         soft_tlb_protect(vm, page->ram, page->gpa & MULL_PAGE_MASK);
 }
 
-static struct soft_block *translate(struct translation *t, const struct soft_page *page)
+static struct soft_block *translate(struct translation *t, const struct soft_page *page,
+                                    const struct soft_page *next, bool *straddles)
 {
+    uint8_t across[15];
     struct soft_cache *c = t->cache;
     unsigned available = (unsigned)(MULL_PAGE_SIZE - (t->rip & ~MULL_PAGE_MASK));
 
     if (c->size - c->used < BLOCK_MAX_CODE || c->blocks >= c->blocks_max)
         goto full;
     watch_page(t->cpu->vm, page);
-    if (!decode_block(t, page->host, available))
+    const uint8_t *code = page->host;
+    if (next) {
+        watch_page(t->cpu->vm, next);
+        memcpy(across, page->host, available < 15 ? available : 15);
+        if (available < 15)
+            memcpy(across + available, next->host, 15 - available);
+        code = across;
+        available = 15;
+        t->only = 1;
+    }
+    if (!decode_block(t, code, available, straddles))
         return NULL;
     find_live_flags(t);
     tr_plan_windows(t);
@@ -179,6 +196,7 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
         goto full;
     memset(t->block, 0, sizeof(*t->block));
     t->block->gpa = page->gpa;
+    t->block->gpa_next = next ? next->gpa : 0;
     t->block->rip = t->rip;
     t->block->mode = t->mode;
     t->block->insns = (uint16_t)t->count;
@@ -188,10 +206,9 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
                          .rx = c->rx - c->rw,
                          .overflow = false};
     emit_block(t);
-    if (t->full || t->e.overflow)
+    if (t->full || t->e.overflow || !soft_block_publish(c, t->block))
         goto full;
     c->used = ((size_t)(t->e.p - c->rw) + 15) & ~(size_t)15;
-    soft_block_publish(c, t->block);
     t->cpu->stats.blocks_translated++;
     t->cpu->stats.guest_insns_translated += t->count;
     return t->block;
@@ -202,7 +219,8 @@ full:
 }
 
 struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
-                                        uint64_t rip, uint32_t mode)
+                                        const struct soft_page *next, uint64_t rip, uint32_t mode,
+                                        bool *straddles)
 {
     struct translation t;
     struct soft_cache *c = cpu->vm->cache;
@@ -212,13 +230,17 @@ struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_
     t.rip = rip;
     t.mode = mode;
     t.count = t.slow_count = t.edge_count = t.far_count = 0;
+    t.only = SOFT_BLOCK_MAX_INSNS;
     t.full = false;
+    *straddles = false;
     t.window = -1;
 
     soft_cache_lock(c);
     struct soft_block *b = soft_block_find(c, page->gpa, rip, mode);
+    if (b && next && b->gpa_next != next->gpa)
+        b = NULL;
     if (!b)
-        b = translate(&t, page);
+        b = translate(&t, page, next, straddles);
     soft_cache_unlock(c);
     return b;
 }

@@ -77,6 +77,7 @@ struct translation {
     struct soft_block *block;
     uint64_t rip; /* of the block */
     uint32_t mode;
+    unsigned only; /* instructions the block may have */
     unsigned count;
     struct tr_insn insn[SOFT_BLOCK_MAX_INSNS];
     unsigned slow_count;
