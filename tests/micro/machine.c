@@ -3,6 +3,7 @@
  * takes it apart and together again where the guest asks to be moved.
  */
 #include "machine.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -136,13 +137,13 @@ static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
                                (unsigned)value >> 8);
         break;
     case MICRO_PORT_MOVE:
-        if (m->moving) {
+        if (m->other) {
             m->move = true;
             stop_all(m);
         }
         break;
     case MICRO_PORT_MOVE_LATER:
-        if (!m->moving)
+        if (!m->other)
             break;
         /* fall through */
     case MICRO_PORT_IRQ_LATER:
@@ -438,8 +439,89 @@ static bool run_all(struct micro_machine *m)
     return in_time;
 }
 
-static void run_to_the_end(struct micro_machine *m, micro_mover mover,
-                           struct mull_cpu_state *states)
+static int make_memory(struct micro_machine *m, struct mull_error *err)
+{
+    int r = mull_memory_create(&m->log_handle, &m->memory, err);
+
+    if (!r)
+        r = mull_memory_add_ram(m->memory, 0, MICRO_RAM_SIZE, false, err);
+    if (!r)
+        r = mull_region_add(m->memory, MULL_SPACE_PORT, 0xe0, 0x20, &control_ops, m, "control",
+                            NULL, err);
+    if (!r)
+        r = mull_region_add(m->memory, MULL_SPACE_PORT, MICRO_PORT_DEVICE, 16, &port_ops, m,
+                            "device ports", NULL, err);
+    if (!r)
+        r = mull_region_add(m->memory, MULL_SPACE_MMIO, MICRO_MMIO, 4096, &mmio_ops, m,
+                            "device MMIO", NULL, err);
+    return r;
+}
+
+/* ---- Moving: through a save stream into new memory and a new VM ---- */
+
+static int save(struct micro_machine *m, struct mull_cpu_state *states, struct mull_state_writer *w,
+                struct mull_error *err)
+{
+    int r = 0;
+
+    for (unsigned i = 0; !r && i < m->cpus; i++)
+        r = mull_state_write(w, "cpu", i, &mull_cpu_state_desc, &states[i], err);
+    if (!r)
+        r = mull_state_write_ram(w, m->memory, err);
+    if (!r)
+        r = mull_state_write_end(w, err);
+    return r;
+}
+
+static int load(struct micro_machine *m, struct mull_cpu_state *states,
+                struct mull_state_reader *reader, struct mull_error *err)
+{
+    struct mull_state_section section;
+    int r;
+
+    while ((r = mull_state_next(reader, &section, err)) > 0) {
+        if (section.kind == MULL_STATE_RAM)
+            r = mull_state_read_ram(reader, m->memory, err);
+        else if (section.id < m->cpus)
+            r = mull_state_read(reader, &mull_cpu_state_desc, &states[section.id], err);
+        if (r)
+            break;
+    }
+    return r;
+}
+
+static int move(struct micro_machine *m, struct mull_cpu_state *states, struct mull_error *err)
+{
+    struct mull_state_writer *w = NULL;
+    struct mull_state_reader *reader = NULL;
+    const uint8_t *data;
+    size_t size;
+    int r = mull_state_writer_buffer(&w, err);
+
+    drop_engine_side(m);
+    if (!r)
+        r = save(m, states, w, err);
+    mull_memory_destroy(m->memory);
+    m->memory = NULL;
+    memset(states, 0xa5, m->cpus * sizeof(*states));
+    mull_clock_pause(m->clock); /* the TSC must go on from here, not with the host's */
+    if (!r)
+        r = make_memory(m, err);
+    mull_clock_resume(m->clock);
+    if (!r) {
+        data = mull_state_writer_data(w, &size);
+        r = mull_state_reader_buffer(data, size, &reader, err);
+    }
+    if (!r)
+        r = load(m, states, reader, err);
+    mull_state_reader_destroy(reader);
+    mull_state_writer_destroy(w);
+    if (!r && m->other)
+        m->engine = m->engine == m->other ? m->first : m->other;
+    return r ? r : make_engine_side(m, states, err);
+}
+
+static void run_to_the_end(struct micro_machine *m, struct mull_cpu_state *states)
 {
     struct mull_error err = {0};
 
@@ -464,8 +546,7 @@ static void run_to_the_end(struct micro_machine *m, micro_mover mover,
         if (m->done || !m->move || m->failure[0])
             return;
         m->move = false;
-        drop_engine_side(m);
-        if (mover(m, states, &err) || make_engine_side(m, states, &err))
+        if (move(m, states, &err))
             snprintf(m->failure, sizeof(m->failure), "moving: %s", err.message);
     }
 }
@@ -487,21 +568,10 @@ static void collect(struct micro_machine *m, struct micro_result *result)
 static int make_machine(struct micro_machine *m, struct mull_cpu_state *states,
                         struct mull_error *err)
 {
-    int r = mull_memory_create(&m->log_handle, &m->memory, err);
+    int r = mull_clock_create(&m->clock, err);
 
     if (!r)
-        r = mull_clock_create(&m->clock, err);
-    if (!r)
-        r = mull_memory_add_ram(m->memory, 0, MICRO_RAM_SIZE, false, err);
-    if (!r)
-        r = mull_region_add(m->memory, MULL_SPACE_PORT, 0xe0, 0x20, &control_ops, m, "control",
-                            NULL, err);
-    if (!r)
-        r = mull_region_add(m->memory, MULL_SPACE_PORT, MICRO_PORT_DEVICE, 16, &port_ops, m,
-                            "device ports", NULL, err);
-    if (!r)
-        r = mull_region_add(m->memory, MULL_SPACE_MMIO, MICRO_MMIO, 4096, &mmio_ops, m,
-                            "device MMIO", NULL, err);
+        r = make_memory(m, err);
     if (r)
         return r;
     make_tables(m);
@@ -515,7 +585,8 @@ static int make_machine(struct micro_machine *m, struct mull_cpu_state *states,
 }
 
 void micro_run(const struct micro_guest *guest, const struct mull_engine *engine,
-               const struct mull_cpuid *cpuid, micro_mover mover, struct micro_result *result)
+               const struct mull_engine *other, const struct mull_cpuid *cpuid,
+               struct micro_result *result)
 {
     struct micro_machine *m = calloc(1, sizeof(*m));
     struct mull_error err = {0};
@@ -526,7 +597,8 @@ void micro_run(const struct micro_guest *guest, const struct mull_engine *engine
     m->engine = engine;
     m->cpuid = cpuid;
     m->cpus = guest->cpus ? guest->cpus : 1;
-    m->moving = mover != NULL;
+    m->first = engine;
+    m->other = other;
     m->log_handle.level = getenv("MICRO_DEBUG") ? MULL_LOG_DEBUG : MULL_LOG_WARN;
     pthread_mutex_init(&m->lock, NULL);
     m->bus = (struct mull_engine_bus){
@@ -546,7 +618,7 @@ void micro_run(const struct micro_guest *guest, const struct mull_engine *engine
     if (make_machine(m, result->state, &err))
         snprintf(m->failure, sizeof(m->failure), "%s", err.message);
     else
-        run_to_the_end(m, mover, result->state);
+        run_to_the_end(m, result->state);
     collect(m, result);
     drop_engine_side(m);
     if (m->memory)

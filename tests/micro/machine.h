@@ -27,7 +27,8 @@ struct micro_machine {
     struct mull_exit exit[MICRO_CPUS];
     pthread_t thread[MICRO_CPUS];
     unsigned cpus;
-    bool moving; /* MICRO_PORT_MOVE stops the machine */
+    /* Where it began, and where MICRO_PORT_MOVE takes it and back (NULL: does nothing). */
+    const struct mull_engine *first, *other;
 
     pthread_mutex_t lock;
     uint64_t log[MICRO_LOG_MAX];
@@ -54,18 +55,16 @@ struct micro_result {
     uint8_t *ram;
 };
 
-/** Called between two runs: may save, load, and change m->engine. @return 0 or -errno. */
-typedef int (*micro_mover)(struct micro_machine *m, struct mull_cpu_state *states,
-                           struct mull_error *err);
-
 /**
  * Run a guest to its end.
  *
- * @param mover   NULL: MICRO_PORT_MOVE does nothing
+ * @param other   at each MICRO_PORT_MOVE the guest goes through a save stream to this engine, or
+ *                back to the first; the same engine is allowed. NULL: MICRO_PORT_MOVE does nothing
  * @param result  result->failure is empty if the machine could be made and came to an end;
  *                result->ram is the caller's to free
  */
 void micro_run(const struct micro_guest *guest, const struct mull_engine *engine,
-               const struct mull_cpuid *cpuid, micro_mover mover, struct micro_result *result);
+               const struct mull_engine *other, const struct mull_cpuid *cpuid,
+               struct micro_result *result);
 
 #endif

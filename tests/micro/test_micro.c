@@ -251,16 +251,6 @@ static void compare_results(const struct test *t, const struct micro_result *a,
         fail_msg("%s: the end states differ in %u places", t->name, wrong);
 }
 
-/* ---- Moving ---- */
-
-static struct engine_here *move_a, *move_b; /* the tests run one after the other */
-
-static int mover(struct micro_machine *m, struct mull_cpu_state *states, struct mull_error *err)
-{
-    m->engine = m->engine == move_a->engine ? move_b->engine : move_a->engine;
-    return 0;
-}
-
 /* ---- The tests ---- */
 
 static void run_guest(void **state)
@@ -289,12 +279,11 @@ static void run_guest(void **state)
                       missing(cpuid, t->guest->needs));
         skip();
     }
-    move_a = t->on;
-    move_b = t->other;
-    micro_run(t->guest, t->on->engine, cpuid, t->other && !t->compare ? mover : NULL, &r);
+    micro_run(t->guest, t->on->engine, t->other && !t->compare ? t->other->engine : NULL, cpuid,
+              &r);
     check_log(t, &r);
     if (t->compare) {
-        micro_run(t->guest, t->other->engine, cpuid, NULL, &s);
+        micro_run(t->guest, t->other->engine, NULL, cpuid, &s);
         check_log(t, &s);
         compare_results(t, &r, &s);
         free(s.ram);
