@@ -270,17 +270,17 @@ static void fadt(struct table *t, const struct mull_acpi_config *c, uint64_t fac
     put(t, 0xffff, 2);
     put(t, 0, 2 + 2);
     put(t, 0, 1 + 1);
-    put(t, 0, 1 + 1); /* alarm */
-    put(t, 0x32, 1);  /* century in CMOS */
-    put(t, 1, 2);     /* boot flags: legacy devices, no 8042 to look for */
+    put(t, 0, 1 + 1);                       /* alarm */
+    put(t, 0x32, 1);                        /* century in CMOS */
+    put(t, 1u << 0 | 1u << 2 | 1u << 4, 2); /* legacy devices, no VGA, no ASPM; no 8042 */
     put(t, 0, 1);
-    /* WBINVD, C1, no sleep button, 32-bit PM timer, reset register */
-    put(t, 1u << 0 | 1u << 2 | 1u << 5 | 1u << 8 | 1u << 10, 4);
+    /* WBINVD, C1, no sleep button, no RTC wake-up, 32-bit PM timer, reset register */
+    put(t, 1u << 0 | 1u << 2 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 10, 4);
     put_port(t, c->reset_port, 1);
     put(t, c->reset_value, 1);
     put(t, 0, 2);
     put(t, 4, 1); /* minor version */
-    put(t, facs, 8);
+    put(t, 0, 8); /* X_FIRMWARE_CTRL: the 32-bit one counts */
     put(t, dsdt_at, 8);
     put_port(t, MULL_PM1_EVENT_PORT, 4);
     put(t, 0, 8), put(t, 0, 4);

@@ -17,7 +17,7 @@
 #define LEAF1_EDX_HTT (1u << 28)
 #define LEAF6_EAX_ARAT (1u << 2)
 #define EXT1_ECX_CMP_LEGACY (1u << 1)
-#define EXT1_ECX_EXTAPIC (1u << 3)
+#define EXT1_ECX_EXTAPIC (1u << 3) /* registers from 400h on, which lapic.c has not */
 #define EXT7_EDX_INVARIANT_TSC (1u << 8)
 
 /* What a kernel's own 40000001h may pass on: clocks, steal time, PV EOI, unhalt, TLB flush, IPIs,
@@ -158,8 +158,7 @@ static int topology(const struct mull_cpuid_policy *p, unsigned index, struct mu
     if (!amd(table))
         return 0;
     if ((e = find(table, 0x80000001, 0))) {
-        e->ecx |= EXT1_ECX_EXTAPIC;
-        e->ecx &= ~EXT1_ECX_CMP_LEGACY;
+        e->ecx &= ~(EXT1_ECX_CMP_LEGACY | (p->has_lapic ? 0 : EXT1_ECX_EXTAPIC));
         if (p->cpus > 1)
             e->ecx |= EXT1_ECX_CMP_LEGACY;
     }
