@@ -407,6 +407,8 @@ static void fill_native(struct soft_insn *out, const ZydisDecodedInstruction *z,
     n->keep = kept_prefixes(out, z, n->unit);
     n->flags = flags_of(z);
     fill_registers(n, z, ops);
+    n->wide = (n->encoding == SOFT_ENC_VEX3 || n->encoding == SOFT_ENC_EVEX) &&
+              out->bytes[n->opcode + 2] & 0x80;
     n->narrow = n->encoding != SOFT_ENC_LEGACY && out->code_bits != 64 && has_wide_form(out);
     n->vector = (uint8_t)(z->avx.vector_length / 8);
     n->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID;
@@ -589,6 +591,11 @@ static soft_handler vector_handler(const struct soft_insn *out)
     case ZYDIS_MNEMONIC_VSCATTERQPD:
     case ZYDIS_MNEMONIC_VSCATTERQPS:
         return soft_exec_gather;
+    case ZYDIS_MNEMONIC_VPEXTRD: /* outside 64-bit mode VEX.W1 is no alias, EVEX.W1 is */
+    case ZYDIS_MNEMONIC_VPINSRD:
+        return out->code_bits != 64 && out->native.encoding == SOFT_ENC_VEX3 && out->native.wide
+                   ? soft_exec_ud
+                   : NULL;
     case ZYDIS_MNEMONIC_VZEROALL:
     case ZYDIS_MNEMONIC_VZEROUPPER:
         return out->code_bits == 64 ? NULL : soft_exec_zero_vectors;

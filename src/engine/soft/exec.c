@@ -279,7 +279,8 @@ enum soft_result soft_exec_data(struct soft_cpu *cpu, const struct soft_insn *in
         r = soft_operand_address(cpu, in, op, op->access, &va);
         if (!r)
             r = soft_run_memory(cpu, in, op, va);
-        else if (in->native.mask) /* what is masked off may be anywhere */
+        else if (in->native.mask && cpu->mode & SOFT_MODE_CODE64)
+            /* what is masked off need not be canonical; limits count for the whole operand */
             r = soft_run_masked(cpu, in, op);
     }
     return r ? r : soft_done(cpu, in);

@@ -603,14 +603,10 @@ static void reencode_evex(struct emit *e, const struct tr_insn *in, const struct
     emit_tail(e, in);
 }
 
-/* Bytes that the operand may touch: never less than the host's instruction does. */
+/* Bytes that the operand may touch; of a broadcast what is repeated. */
 unsigned tr_access_size(const struct tr_insn *in)
 {
-    unsigned size = in->memory->size / 8u;
-    if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
-        in->z.avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID)
-        size = in->memory->element_size / 8u > 8 ? 64 : 8;
-    return size;
+    return in->memory->size / 8u;
 }
 
 bool tr_emit_copy(struct translation *t, const struct tr_insn *in)

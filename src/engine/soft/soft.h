@@ -435,7 +435,8 @@ struct soft_native {
     uint8_t vector;   /* vector length in bytes */
     bool broadcast;   /* the memory operand is repeated over the vector */
     bool is4;         /* the immediate's upper half names a register */
-    bool narrow;      /* VEX.W or EVEX.W would make it 64-bit, in a mode that has none */
+    bool wide;        /* VEX.W or EVEX.W is set */
+    bool narrow;      /* ... but must not be, in a mode without 64-bit operands */
     uint16_t gprs;    /* general registers that are operands, one bit each */
 };
 
