@@ -112,10 +112,15 @@ static uint8_t pending_interrupt(const struct serial *s)
     return IIR_NONE;
 }
 
+/* OUT2 gates the interrupt on a PC. */
+static bool wanted_line(const struct serial *s)
+{
+    return (s->mcr & MCR_OUT2) && !(s->mcr & MCR_LOOP) && pending_interrupt(s) != IIR_NONE;
+}
+
 static void update_line(struct serial *s)
 {
-    bool gate = (s->mcr & MCR_OUT2) && !(s->mcr & MCR_LOOP);
-    bool line = gate && pending_interrupt(s) != IIR_NONE;
+    bool line = wanted_line(s);
     if (line != s->line) {
         s->line = line;
         mull_irq_set(&s->irq, line);
@@ -391,13 +396,14 @@ static void serial_reset(struct mull_device *device)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* After a restore: the line follows the state, and the transmitter goes on. */
+/* After a restore: the line follows the state whatever it was, and the transmitter goes on. */
 static void serial_resume(struct mull_device *device)
 {
     struct serial *s = (struct serial *)device;
     pthread_mutex_lock(&s->lock);
     transmit(s);
-    update_line(s);
+    s->line = wanted_line(s);
+    mull_irq_set(&s->irq, s->line);
     pthread_mutex_unlock(&s->lock);
     if (s->chardev)
         mull_chardev_resume(s->chardev);
@@ -450,13 +456,12 @@ static const struct mull_state_desc serial_desc = {
     .oldest = 1,
     .fields =
         (const struct mull_field[]){
-            MULL_FIELD(struct serial, line), MULL_FIELD(struct serial, ier),
-            MULL_FIELD(struct serial, fcr), MULL_FIELD(struct serial, lcr),
-            MULL_FIELD(struct serial, mcr), MULL_FIELD(struct serial, lsr_errors),
-            MULL_FIELD(struct serial, msr), MULL_FIELD(struct serial, scr),
-            MULL_FIELD(struct serial, dll), MULL_FIELD(struct serial, dlm),
-            MULL_FIELD(struct serial, thre_pending), MULL_FIELD(struct serial, polls),
-            MULL_FIELD_NESTED(struct serial, rx, &fifo_desc),
+            MULL_FIELD(struct serial, ier), MULL_FIELD(struct serial, fcr),
+            MULL_FIELD(struct serial, lcr), MULL_FIELD(struct serial, mcr),
+            MULL_FIELD(struct serial, lsr_errors), MULL_FIELD(struct serial, msr),
+            MULL_FIELD(struct serial, scr), MULL_FIELD(struct serial, dll),
+            MULL_FIELD(struct serial, dlm), MULL_FIELD(struct serial, thre_pending),
+            MULL_FIELD(struct serial, polls), MULL_FIELD_NESTED(struct serial, rx, &fifo_desc),
             MULL_FIELD_NESTED(struct serial, tx, &fifo_desc), MULL_FIELDS_END},
     .after_load = serial_loaded,
 };
