@@ -225,7 +225,7 @@ static int convert_into(struct convert_args *a, struct mull_image *source)
     ret = mull_convert(&c, &err);
     image_bar_end(&bar);
     uint64_t finished = c.finished;
-    if (ret == -ECANCELED && !a->to.format->stream && note) {
+    if (ret == -ECANCELED && !target->stream && note) {
         int flushed = mull_image_close(target);
         if (!flushed) {
             resume_write(note, finished, source);

@@ -358,7 +358,7 @@ int mull_convert(struct mull_convert *c, struct mull_error *err)
 
     if (c->target->size < w.size)
         return mull_fail(err, ENOSPC, "%s: is smaller than %s", c->target->path, c->source->path);
-    if (f->stream)
+    if (c->target->stream)
         c->compress = true;
     if (c->compress && (!f->pack || !f->write_packed))
         return mull_fail(err, ENOTSUP, "%s: format %s has no compression", c->target->path,

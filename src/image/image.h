@@ -159,8 +159,6 @@ struct mull_format {
     /* Write a packed unit. */
     int (*write_packed)(struct mull_image *image, uint64_t offset, const void *packed,
                         uint32_t length);
-    /* Every unit must be written packed and in order (streams). */
-    bool stream;
 
     int (*create)(const struct mull_create_options *options, struct mull_error *err);
     int (*resize)(struct mull_image *image, uint64_t size, bool preallocate,
@@ -203,6 +201,7 @@ struct mull_image {
     bool readonly;
     bool unsafe;
     bool raw_guessed; /* nobody said format=raw: see mull_image_guard() */
+    bool stream;      /* every unit must be written packed, in order */
     bool failed;      /* metadata could not be written: no more changes */
     const struct mull_log *log;
     pthread_mutex_t lock; /* the metadata */

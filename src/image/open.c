@@ -12,6 +12,7 @@
 const struct mull_format *const mull_formats[] = {
     &mull_format_raw,
     &mull_format_qcow2,
+    &mull_format_vmdk,
     NULL,
 };
 

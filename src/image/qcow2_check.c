@@ -248,7 +248,7 @@ int qcow2_check(struct mull_image *image, struct mull_check *check, struct mull_
         return mull_fail(err, -ret, "%s: cannot flush", image->path);
     size = atomic_load(&image->file->size);
     c.clusters = (size + q->cluster_size - 1) >> q->cluster_bits;
-    if (c.clusters < q->top && q->top < c.clusters + (UINT64_C(1) << q->block_bits))
+    if (c.clusters < q->top)
         c.clusters = q->top;
     if (c.clusters > CLUSTERS_MAX)
         return mull_fail(err, EFBIG, "%s: too many clusters to count", image->path);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Clusters behind the end of the file that are looked at. */
+#define BEHIND_MAX 65536u
 #define ONE_BLOCK(q) (UINT64_C(1) << (q)->block_bits)
 
 int qcow2_refcount_open(struct mull_image *image, struct mull_error *err)
@@ -39,7 +41,10 @@ int qcow2_refcount_open(struct mull_image *image, struct mull_error *err)
     }
     uint64_t end = (atomic_load(&image->file->size) + q->cluster_size - 1) >> q->cluster_bits;
     q->fresh = end;
-    /* Find the last cluster in use: what lies behind the file is seldom counted. */
+    /* Find the last cluster in use. What lies far behind the file is no cluster, whatever a
+     * refcount says of it. */
+    if (q->top > end + BEHIND_MAX)
+        q->top = end + BEHIND_MAX;
     while (q->top > end && q->top) {
         uint64_t count;
         ret = qcow2_refcount_get(image, q->top - 1, &count);
@@ -246,6 +251,8 @@ int qcow2_alloc(struct mull_image *image, uint64_t *count, bool exact, uint64_t 
             if (run && !exact)
                 break;
             run = 0;
+            if (missing)
+                c |= ONE_BLOCK(q) - 1; /* the rest of the block's clusters as well */
             start = c + 1;
             continue;
         }

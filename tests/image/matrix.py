@@ -10,10 +10,11 @@ ONLY = sys.argv[2:]
 RUNS = 0
 
 
-def run(*args, ok=(0,)):
+def run(*args, ok=(0,), stdin=""):
     global RUNS
     RUNS += 1
-    p = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    p = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                       text=True, input=stdin)
     if p.returncode not in ok:
         raise SystemExit("FAIL (%d): %s\n%s" % (p.returncode, " ".join(map(str, args)), p.stdout))
     return p.stdout
@@ -90,7 +91,7 @@ def both_ways(raw, fmt, qemu_opts, our_opts, compress=False):
 
 def edit(path, fmt, raw):
     """The same writes, discards and zeroes by us and, to a raw copy, by qemu-io."""
-    shutil.copyfile(raw, "copy.raw")
+    run("cp", "--sparse=always", raw, "copy.raw")
     size = os.path.getsize(raw)
     r = random.Random(size + len(path))
     script = []
@@ -284,7 +285,69 @@ def test_raw(raw):
     both_ways(raw, "raw", "", "")
 
 
-TESTS = {"raw": test_raw, "qcow2": test_qcow2}
+VMDK = ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"]
+
+
+def test_vmdk(raw):
+    for s in VMDK:
+        print("vmdk", s, flush=True)
+        both_ways(raw, "vmdk", "subformat=" + s, "subformat=" + s)
+    print("vmdk streamOptimized", flush=True)
+    both_ways(raw, "vmdk", "subformat=streamOptimized", "subformat=streamOptimized")
+    for s in VMDK[2:]:
+        print("vmdk 5 GiB", s, flush=True)
+        with open("huge.raw", "wb") as f:
+            f.truncate(5 << 30)
+            for mb in (0, 2046, 2047, 2048, 2049, 4094, 4095, 5119):
+                f.seek(mb << 20)
+                f.write(random.Random(mb).randbytes(300000))
+        both_ways("huge.raw", "vmdk", "subformat=" + s, "subformat=" + s)
+        os.unlink("huge.raw")
+    # qemu-img knows ESX's kinds, but makes none
+    for s in ("vmfs", "vmfsSparse"):
+        print("vmdk", s, flush=True)
+        ours("convert", raw, "esx.vmdk", "--from", "raw", "--to", "vmdk,subformat=" + s)
+        same(raw, "raw", "esx.vmdk", "vmdk")
+        edit("esx.vmdk", "vmdk", raw)
+        ours("check", "esx.vmdk")
+        for p in os.listdir("."):
+            if p.startswith("esx"):
+                os.unlink(p)
+    # chains
+    for s in ("monolithicSparse", "twoGbMaxExtentSparse", "vmfsSparse"):
+        print("vmdk chain", s, flush=True)
+        qemu("convert", "-f", "raw", "-O", "vmdk", raw, "base.vmdk")
+        shutil.copyfile(raw, "big.raw")
+        last = "base.vmdk"
+        for i in range(3):
+            name = "delta%d.vmdk" % i
+            ours("create", name, "--to", "vmdk,subformat=" + s, "--backing", last)
+            if s == "monolithicSparse" and i == 1:
+                os.unlink(name)
+                qemu("create", "-f", "vmdk", "-b", last, "-F", "vmdk", name)
+            same("big.raw", "raw", name, "vmdk")
+            edit(name, "vmdk", "big.raw")
+            ours("check", name)
+            ours("convert", name, "big.raw", "--to", "raw")
+            last = name
+        # a parent that was written to is not the parent any more
+        run(TOOL, "io", "delta1.vmdk", "--from", "vmdk", stdin="write 0 512 1\n")
+        out = ours("info", "--chain", "delta2.vmdk", ok=(1,))
+        assert "has changed" in out, out
+        for p in os.listdir("."):
+            if p.startswith(("delta", "base", "big")):
+                os.unlink(p)
+    # names that lead elsewhere
+    for name in ("/etc/passwd", "../x", "a/../../x"):
+        with open("evil.vmdk", "w") as f:
+            f.write("# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
+                    "createType=\"monolithicFlat\"\nRW 2 FLAT \"%s\" 0\n" % name)
+        out = ours("info", "evil.vmdk", ok=(1,))
+        assert "outside" in out, out
+    os.unlink("evil.vmdk")
+
+
+TESTS = {"raw": test_raw, "qcow2": test_qcow2, "vmdk": test_vmdk}
 
 
 def main():

@@ -598,9 +598,12 @@ static int run_test(const struct test *t, int cuts, int qemu_every, uint64_t see
             if (!access(backing, F_OK))
                 file_index(backing);
         }
-        snprintf(backing, sizeof(backing), "%s/disk-flat.vmdk", dir);
-        if (i == 1 && !access(backing, F_OK))
-            file_index(backing);
+        static const char *const single[] = {"flat", "delta", NULL};
+        for (int k = 0; i == 1 && single[k]; k++) {
+            snprintf(backing, sizeof(backing), "%s/disk-%s.vmdk", dir, single[k]);
+            if (!access(backing, F_OK))
+                file_index(backing);
+        }
     }
     for (int i = 0; i < rec.npaths; i++)
         load(rec.paths[i], &rec.base[i]);
@@ -665,6 +668,14 @@ static const struct test tests[] = {
      {.size = 4 << 20, .data_file = "disk.data"},
      .discard = true,
      .qemu = "qcow2"},
+    {"vmdk", "vmdk", {.size = 4 << 20}, .discard = true, .qemu = "vmdk"},
+    {"vmdk-split",
+     "vmdk",
+     {.size = 4 << 20, .subformat = "twoGbMaxExtentSparse"},
+     .discard = true,
+     .qemu = "vmdk"},
+    {"vmdk-flat", "vmdk", {.size = 4 << 20, .subformat = "monolithicFlat"}, .discard = true},
+    {"vmdk-vmfsSparse", "vmdk", {.size = 4 << 20, .subformat = "vmfsSparse"}, .discard = true},
 };
 
 int main(int argc, char **argv)
