@@ -35,6 +35,15 @@ static int add(struct mull_cpuid *table, struct mull_cpuid_entry e, struct mull_
     return 0;
 }
 
+/* What a guest is told of speculation. The kernel's own counter-measures work on the branches that
+ * the processor executes, and in translated code those are not the guest's: a retpoline's RET, a
+ * return thunk or VERW costs much here and holds nothing back. So the guest is told not to bother;
+ * docs/threat-model.md says what that means for programs inside one guest. */
+#define EXT8_EBX_BTC_NO BIT(29)
+#define EXT21_EAX_AUTO_IBRS BIT(8)
+#define EXT21_EAX_SRSO_NO BIT(29)
+#define EXT21_ECX_TSA_NO (BIT(1) | BIT(2))
+
 /* ---- Standard leaves ---- */
 
 static void leaf_1(struct mull_cpuid_entry *e)
@@ -75,7 +84,7 @@ static void leaf_7(const struct host *host, struct mull_cpuid_entry *e)
     e->ebx |= BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20);
     e->ecx |= BIT(2) | BIT(22);
     if (!host->amd)
-        e->edx |= BIT(29); /* IA32_ARCH_CAPABILITIES */
+        e->edx |= BIT(26) | BIT(29); /* IA32_SPEC_CTRL and PRED_CMD, IA32_ARCH_CAPABILITIES */
 }
 
 static void leaf_7_1(const struct host *host, struct mull_cpuid_entry *e)
@@ -192,6 +201,8 @@ static void extended_8(const struct host *host, struct mull_cpuid_entry *e)
         physical = PHYSICAL_BITS;
     e->eax = 48u << 8 | physical;
     e->ebx &= host->amd ? BIT(0) | BIT(2) : 0; /* CLZERO, error pointers always restored */
+    if (host->amd)
+        e->ebx |= EXT8_EBX_BTC_NO;
     e->edx = 0;
 }
 
@@ -231,7 +242,9 @@ static int extended(const struct host *host, struct mull_cpuid *table, struct mu
                                               : (struct mull_cpuid_entry){.leaf = 0x80000021u};
         e.eax &= BIT(2); /* LFENCE is serializing */
         e.eax |= BIT(6); /* a null selector clears the base */
-        e.ebx = e.ecx = e.edx = 0;
+        e.eax |= EXT21_EAX_AUTO_IBRS | EXT21_EAX_SRSO_NO;
+        e.ecx = EXT21_ECX_TSA_NO;
+        e.ebx = e.edx = 0;
         r = add(table, e, err);
     }
     return r;

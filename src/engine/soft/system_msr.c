@@ -13,6 +13,8 @@ enum {
     MSR_APIC_BASE = 0x1b,
     MSR_EBL_CR_POWERON = 0x2a,
     MSR_TSC_ADJUST = 0x3b,
+    MSR_SPEC_CTRL = 0x48,
+    MSR_PRED_CMD = 0x49,
     MSR_UCODE_WRITE = 0x79,
     MSR_UCODE_REV = 0x8b,
     MSR_MTRRCAP = 0xfe,
@@ -67,9 +69,10 @@ enum {
 #define DE_CFG_LFENCE 2ull
 #define MTRR_VARIABLE_COUNT 8u
 #define MTRRCAP_VALUE (MTRR_VARIABLE_COUNT | 0x500) /* fixed ranges, write combining */
-/* ARCH_CAPABILITIES: RDCL_NO (no access of the guest bypasses the software TLB's rights),
- * SKIP_L1DFL_VMENTRY and TAA_NO (neither VMX nor TSX). */
-#define ARCH_CAPABILITIES_VALUE 0x109ull
+/* ARCH_CAPABILITIES: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO,
+ * SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO: see cpuid_template.c on
+ * speculation. */
+#define ARCH_CAPABILITIES_VALUE 0x0d10e17bull
 
 /* ---- Time ---- */
 
@@ -200,6 +203,8 @@ static uint64_t *stored(struct soft_cpu *cpu, uint32_t msr)
         return &s->kernel_gs_base;
     case MSR_TSC_AUX:
         return &s->tsc_aux;
+    case MSR_SPEC_CTRL:
+        return cpu->features.arch_capabilities ? &s->spec_ctrl : NULL;
     default:
         return mtrr(cpu, msr);
     }
@@ -335,6 +340,8 @@ static bool valid_value(const struct soft_cpu *cpu, uint32_t msr, uint64_t value
         return value == 0;
     case MSR_MCG_STATUS:
         return value == 0;
+    case MSR_SPEC_CTRL:
+        return value <= 7; /* IBRS, STIBP, SSBD */
     default:
         break;
     }
@@ -368,6 +375,8 @@ enum soft_result soft_sys_wrmsr(struct soft_cpu *cpu, const struct soft_insn *in
         ok = valid_value(cpu, msr, value);
         if (ok)
             *place = value;
+    } else if (msr == MSR_PRED_CMD && cpu->features.arch_capabilities) {
+        ok = value <= 1; /* IBPB */
     } else if (read_only(cpu, msr, &ignored)) {
         ok = false;
     } else if (!constant(cpu, msr, &ignored)) {
