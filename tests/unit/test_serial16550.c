@@ -129,8 +129,10 @@ static void test_input_waits_for_a_driver(void **state)
 {
     struct fixture *f = *state;
     assert_int_equal(mull_chardev_memory_give(f->chardev, "x", 1), 0);
-    out(f, 4, 0x08);
+    out(f, 1, 0x0f); /* as Linux does to find out what UART this is */
+    assert_int_equal(mull_chardev_memory_give(f->chardev, "x", 1), 0);
     out(f, 1, 0x01);
+    out(f, 4, 0x08);
     assert_int_equal(mull_chardev_memory_give(f->chardev, "xy", 2), 1); /* no FIFO */
     assert_true(f->line);
     assert_int_equal(in(f, 2), 0x04);
@@ -168,6 +170,19 @@ static void test_fifo_trigger_and_timeout(void **state)
     assert_int_equal(in(f, 5) & 1, 0);
     assert_int_equal(in(f, 2), 0xc1);
     assert_false(f->line);
+}
+
+static void test_turning_fifos_on_keeps_input(void **state)
+{
+    struct fixture *f = *state;
+    out(f, 4, 0x08);
+    out(f, 1, 0x01);
+    assert_int_equal(mull_chardev_memory_give(f->chardev, "k", 1), 1);
+    out(f, 2, 0x01);
+    assert_int_equal(in(f, 0), 'k');
+    assert_int_equal(mull_chardev_memory_give(f->chardev, "l", 1), 1);
+    out(f, 2, 0x00);
+    assert_int_equal(in(f, 5) & 1, 0);
 }
 
 static void test_back_pressure(void **state)
@@ -255,6 +270,7 @@ int main(void)
         T(test_input_waits_for_a_driver),
         T(test_input_for_a_polling_guest),
         T(test_fifo_trigger_and_timeout),
+        T(test_turning_fifos_on_keeps_input),
         T(test_back_pressure),
         T(test_loopback),
         T(test_line_status_comes_first),

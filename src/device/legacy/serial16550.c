@@ -47,8 +47,9 @@ enum {
 };
 
 #define FIFO_SIZE 16
-/* With the receive interrupt off, this many reads of LSR in a row mean that the guest polls for
- * input. Before that input stays in the back end: a driver's probing would throw it away. */
+/* With the receive interrupt off (or gated by OUT2, as while a driver probes), this many reads of
+ * LSR in a row mean that the guest polls for input. Before that input stays in the back end: a
+ * driver's probing would throw it away. */
 #define POLLS_FOR_INPUT 16
 
 struct fifo {
@@ -181,9 +182,11 @@ static void write_thr(struct serial *s, uint8_t byte)
 
 static void write_fcr(struct serial *s, uint8_t value)
 {
-    /* Turning the FIFOs on or off empties both (data sheet, 8.5). */
+    /* Turning the FIFOs on or off empties both (data sheet, 8.5), but a byte that was received
+     * stays when they are turned on: no real line would have delivered it so soon after a driver
+     * (Linux) had enabled its interrupt. */
     if ((value ^ s->fcr) & FCR_ENABLE)
-        value |= FCR_CLEAR_RX | FCR_CLEAR_TX;
+        value |= FCR_CLEAR_TX | (value & FCR_ENABLE ? 0 : FCR_CLEAR_RX);
     if (value & FCR_CLEAR_RX)
         s->rx.count = 0;
     if ((value & FCR_CLEAR_TX) && s->tx.count) {
@@ -287,7 +290,8 @@ static size_t receive_room(const struct serial *s)
 {
     if (s->mcr & MCR_LOOP)
         return 0;
-    if (!(s->ier & IER_RDI) && s->polls < POLLS_FOR_INPUT)
+    bool interrupt = (s->ier & IER_RDI) && (s->mcr & MCR_OUT2);
+    if (!interrupt && s->polls < POLLS_FOR_INPUT)
         return 0;
     return s->rx.count < fifo_size(s) ? fifo_size(s) - s->rx.count : 0;
 }
