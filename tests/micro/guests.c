@@ -6,20 +6,39 @@
 
 #define GUESTS(X)                                                                                  \
     X(arith, .start = MICRO_LONG)                                                                  \
+    X(avx, .needs = MICRO_NEEDS_XSAVE | MICRO_NEEDS_AVX)                                           \
+    X(compat, .start = MICRO_LONG)                                                                 \
+    X(cpuid, .cpuid = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
     X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \
+    X(doublefault, .loose = true)                                                                  \
     X(exceptions, .start = MICRO_LONG)                                                             \
-    X(interrupts, .start = MICRO_LONG, .loose = true)                                              \
+    X(fsgsbase, .needs = MICRO_NEEDS_FSGSBASE)                                                     \
+    X(interrupts, .loose = true)                                                                   \
+    X(invpcid, .needs = MICRO_NEEDS_INVPCID)                                                       \
     X(io, .start = MICRO_LONG)                                                                     \
-    X(nmi, .start = MICRO_LONG)                                                                    \
+    X(msr, .start = MICRO_LONG)                                                                    \
+    X(nmi, .loose = true)                                                                          \
+    X(nowhere, .start = MICRO_LONG)                                                                \
     X(paging, .start = MICRO_LONG)                                                                 \
-    X(ring3, .start = MICRO_LONG, .loose = true)                                                   \
+    X(pcid, .needs = MICRO_NEEDS_PCID)                                                             \
+    X(protected, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE)                                \
+    X(pvh, .start = MICRO_PVH)                                                                     \
+    X(real, .start = MICRO_REAL)                                                                   \
+    X(ring3, .start = MICRO_LONG)                                                                  \
     X(ring3io, .needs = MICRO_NEEDS_HARDWARE)                                                      \
+    X(segments, .needs = MICRO_NEEDS_HARDWARE)                                                     \
     X(shadow, .needs = MICRO_NEEDS_HARDWARE)                                                       \
+    X(smap, .needs = MICRO_NEEDS_SMAP)                                                             \
     X(smc, .start = MICRO_LONG)                                                                    \
+    X(smep, .needs = MICRO_NEEDS_SMEP)                                                             \
+    X(smp, .cpus = 2, .loose = true)                                                               \
+    X(sse, .start = MICRO_LONG)                                                                    \
     X(strings, .start = MICRO_LONG)                                                                \
     X(syscall, .needs = MICRO_NEEDS_HARDWARE)                                                      \
     X(traps, .needs = MICRO_NEEDS_HARDWARE)                                                        \
-    X(triple, .end = MICRO_SHUTDOWN)
+    X(triple, .end = MICRO_SHUTDOWN)                                                               \
+    X(tsc, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                           \
+    X(xsave, .needs = MICRO_NEEDS_XSAVE)
 
 #define DECLARE(n, ...)                                                                            \
     extern const uint8_t micro_##n##_code[];                                                       \

@@ -360,6 +360,18 @@ static void make_tables(struct micro_machine *m)
         put_entry(m, pt, i, i << 12 | 0x63);
 }
 
+/* For cpuid.S: which leaves to ask for. */
+static void put_cpuid(struct micro_machine *m)
+{
+    uint64_t at = MICRO_CPUID_LIST + 8;
+
+    mull_mem_write32(m->memory, MICRO_CPUID_LIST, m->cpuid->count);
+    for (unsigned i = 0; i < m->cpuid->count; i++, at += 8) {
+        mull_mem_write32(m->memory, at, m->cpuid->entry[i].leaf);
+        mull_mem_write32(m->memory, at + 4, m->cpuid->entry[i].subleaf);
+    }
+}
+
 /* ---- Making and running it ---- */
 
 static int make_engine_side(struct micro_machine *m, const struct mull_cpu_state *states,
@@ -575,6 +587,8 @@ static int make_machine(struct micro_machine *m, struct mull_cpu_state *states,
     if (r)
         return r;
     make_tables(m);
+    if (m->guest->cpuid)
+        put_cpuid(m);
     mull_mem_load(m->memory, MICRO_LOAD, m->guest->code, *m->guest->code_size);
     for (unsigned i = 0; i < m->cpus; i++) {
         atomic_store(&m->irq[i], -1);

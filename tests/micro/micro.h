@@ -17,6 +17,8 @@
 #define MICRO_TABLES_END 0x110000u /* ... and, up to here, what guests add */
 #define MICRO_MMIO 0xd0000000u
 #define MICRO_NOWHERE 0xe0000000u
+#define MICRO_CPUID_LIST 0x200000u /* see cpuid.S */
+#define MICRO_CPUID_ANSWERS 0x201000u
 
 /* Ports. */
 #define MICRO_PORT_LOG_LOW 0xe0   /* 4 bytes: low half of a logged number */
@@ -77,6 +79,7 @@ struct micro_guest {
     enum micro_end end;
     unsigned cpus; /* 0: 1 */
     uint32_t needs;
+    bool cpuid; /* asks for every leaf; the answers are looked at */
     /* The end state is not compared between engines: it depends on time or on the other CPU. */
     bool loose;
 };

@@ -144,6 +144,34 @@ static void check_log(const struct test *t, const struct micro_result *r)
         fail_msg("%s: ended with exit reason %d", t->name, r->reason);
 }
 
+/* CPUID's answers are the table's, but for what depends on the CPU and its state. */
+static void check_cpuid(const struct test *t, const struct mull_cpuid *table, const uint8_t *ram)
+{
+    uint32_t got[4];
+
+    for (unsigned i = 0; i < table->count; i++) {
+        const struct mull_cpuid_entry *e = &table->entry[i];
+        uint32_t want[4] = {e->eax, e->ebx, e->ecx, e->edx};
+        uint32_t mask[4] = {~0u, ~0u, ~0u, ~0u};
+
+        memcpy(got, ram + MICRO_CPUID_ANSWERS + 16 * i, sizeof(got));
+        if (e->leaf == 1) {
+            mask[1] = 0x00ffffff;  /* the APIC ID */
+            mask[2] = ~(1u << 27); /* OSXSAVE */
+        } else if (e->leaf == 7 && e->subleaf == 0) {
+            mask[2] = ~(1u << 4); /* OSPKE */
+        } else if (e->leaf == 0xd && e->subleaf < 2) {
+            mask[1] = 0; /* the size of what is switched on */
+        } else if (e->leaf == 0xb || e->leaf == 0x1f) {
+            mask[3] = 0; /* the x2APIC ID */
+        }
+        for (unsigned r = 0; r < 4; r++)
+            if ((got[r] ^ want[r]) & mask[r])
+                fail_msg("%s: CPUID %#x.%u: register %u is %#x, not %#x", t->name, e->leaf,
+                         e->subleaf, r, got[r], want[r]);
+    }
+}
+
 static unsigned differ(const char *what, uint64_t a, uint64_t b)
 {
     if (a == b)
@@ -152,7 +180,8 @@ static unsigned differ(const char *what, uint64_t a, uint64_t b)
     return 1;
 }
 
-static unsigned compare_segments(const struct mull_cpu_state *a, const struct mull_cpu_state *b)
+static unsigned compare_segments(const struct mull_cpu_state *a, const struct mull_cpu_state *b,
+                                 bool data_too)
 {
     static const char *const names[] = {"ES", "CS", "SS", "DS", "FS", "GS", "LDTR", "TR"};
     bool long_mode = a->efer & 0x400;
@@ -162,6 +191,8 @@ static unsigned compare_segments(const struct mull_cpu_state *a, const struct mu
     for (unsigned i = 0; i < MULL_SEG_COUNT; i++) {
         const struct mull_segment *p = &a->seg[i], *q = &b->seg[i];
 
+        if (!data_too && (i == MULL_ES || i == MULL_DS || i == MULL_FS || i == MULL_GS))
+            continue;
         snprintf(what, sizeof(what), "%s selector", names[i]);
         wrong += differ(what, p->selector, q->selector);
         if (i == MULL_LDTR && (p->selector & ~3u) == 0)
@@ -199,7 +230,8 @@ static unsigned compare_xsave(const struct mull_cpu_state *a, const struct mull_
     return wrong;
 }
 
-static unsigned compare_cpu(const struct mull_cpu_state *a, const struct mull_cpu_state *b)
+static unsigned compare_cpu(const struct mull_cpu_state *a, const struct mull_cpu_state *b,
+                            bool data_too)
 {
     static const char *const names[] = {"RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI",
                                         "R8",  "R9",  "R10", "R11", "R12", "R13", "R14", "R15"};
@@ -207,7 +239,7 @@ static unsigned compare_cpu(const struct mull_cpu_state *a, const struct mull_cp
 
     for (unsigned i = 0; i < 16; i++)
         wrong += differ(names[i], a->gpr[i], b->gpr[i]);
-    wrong += compare_segments(a, b);
+    wrong += compare_segments(a, b, data_too);
     wrong += differ("GDT base", a->gdt.base, b->gdt.base);
     wrong += differ("GDT limit", a->gdt.limit, b->gdt.limit);
     wrong += differ("IDT base", a->idt.base, b->idt.base);
@@ -244,7 +276,8 @@ static void compare_results(const struct test *t, const struct micro_result *a,
 
     if (!t->guest->loose) {
         if (t->guest->end == MICRO_DONE) /* after a shutdown the registers are undefined */
-            wrong += compare_cpu(&a->state[0], &b->state[0]);
+            /* An emulating KVM may hand out stale selectors after ring 3 ran natively. */
+            wrong += compare_cpu(&a->state[0], &b->state[0], t->on->hardware && t->other->hardware);
         wrong += compare_ram(a, b);
     }
     if (wrong)
@@ -282,6 +315,8 @@ static void run_guest(void **state)
     micro_run(t->guest, t->on->engine, t->other && !t->compare ? t->other->engine : NULL, cpuid,
               &r);
     check_log(t, &r);
+    if (t->guest->cpuid)
+        check_cpuid(t, cpuid, r.ram);
     if (t->compare) {
         micro_run(t->guest, t->other->engine, NULL, cpuid, &s);
         check_log(t, &s);
