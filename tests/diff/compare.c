@@ -127,10 +127,25 @@ static void legacy(const uint8_t *xsave, uint8_t out[160])
     memcpy(out + 24, xsave + 24, 4); /* MXCSR: whatever the header says */
 }
 
+static void name_register(char name[16], const char *before, unsigned number, const char *after)
+{
+    char *p = name;
+    while (*before)
+        *p++ = *before++;
+    if (number >= 10)
+        *p++ = (char)('0' + number / 10);
+    *p++ = (char)('0' + number % 10);
+    while (*after)
+        *p++ = *after++;
+    *p = 0;
+}
+
 static void compare_vectors(struct report *r, const uint8_t *native, const uint8_t *soft)
 {
     uint8_t a[160], b[160];
     char name[16];
+    if (!r->verbose && !memcmp(native, soft, DIFF_XSAVE))
+        return;
     unsigned avx = diff_xsave_offset(2), mask = diff_xsave_offset(5);
     unsigned zmm_high = diff_xsave_offset(6), zmm = diff_xsave_offset(7);
 
@@ -141,35 +156,35 @@ static void compare_vectors(struct report *r, const uint8_t *native, const uint8
     differ_bytes(r, "ftw", a + 4, b + 4, 1);
     differ_bytes(r, "mxcsr", a + 24, b + 24, 4);
     for (unsigned i = 0; i < 8; i++) {
-        snprintf(name, sizeof(name), "st%u", i);
+        name_register(name, "st", i, "");
         differ_bytes(r, name, a + 32 + 16 * i, b + 32 + 16 * i, 10);
     }
     const uint8_t *xa = component(native, 1, 160, 256), *xb = component(soft, 1, 160, 256);
     for (unsigned i = 0; i < 16; i++) {
-        snprintf(name, sizeof(name), "xmm%u", i);
+        name_register(name, "xmm", i, "");
         differ_bytes(r, name, xa + 16 * i, xb + 16 * i, 16);
     }
     if (avx) {
         xa = component(native, 2, avx, 256), xb = component(soft, 2, avx, 256);
         for (unsigned i = 0; i < 16; i++) {
-            snprintf(name, sizeof(name), "ymm%uh", i);
+            name_register(name, "ymm", i, "h");
             differ_bytes(r, name, xa + 16 * i, xb + 16 * i, 16);
         }
     }
     if (mask) {
         xa = component(native, 5, mask, 64), xb = component(soft, 5, mask, 64);
         for (unsigned i = 0; i < 8; i++) {
-            snprintf(name, sizeof(name), "k%u", i);
+            name_register(name, "k", i, "");
             differ_bytes(r, name, xa + 8 * i, xb + 8 * i, 8);
         }
         xa = component(native, 6, zmm_high, 512), xb = component(soft, 6, zmm_high, 512);
         for (unsigned i = 0; i < 16; i++) {
-            snprintf(name, sizeof(name), "zmm%uh", i);
+            name_register(name, "zmm", i, "h");
             differ_bytes(r, name, xa + 32 * i, xb + 32 * i, 32);
         }
         xa = component(native, 7, zmm, 1024), xb = component(soft, 7, zmm, 1024);
         for (unsigned i = 0; i < 16; i++) {
-            snprintf(name, sizeof(name), "zmm%u", i + 16);
+            name_register(name, "zmm", i + 16, "");
             differ_bytes(r, name, xa + 64 * i, xb + 64 * i, 64);
         }
     }

@@ -76,22 +76,33 @@ const uint8_t *diff_fill(unsigned which)
     return fills[which % FILLS];
 }
 
+/* CPUID is slow where the host is itself a guest: ask once. */
+static unsigned layout[8], layout_size;
+
+static void ask_layout(void)
+{
+    unsigned a, b, c, d, present;
+    if (layout_size)
+        return;
+    layout_size = 576;
+    if (!__get_cpuid_count(0xd, 0, &present, &b, &c, &d))
+        return;
+    layout_size = b < DIFF_XSAVE ? b : DIFF_XSAVE;
+    for (unsigned i = 2; i < 8; i++)
+        if (present >> i & 1 && __get_cpuid_count(0xd, i, &a, &b, &c, &d))
+            layout[i] = b;
+}
+
 unsigned diff_xsave_offset(unsigned component)
 {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(0xd, 0, &a, &b, &c, &d) || !(a >> component & 1))
-        return 0;
-    if (!__get_cpuid_count(0xd, component, &a, &b, &c, &d))
-        return 0;
-    return b;
+    ask_layout();
+    return layout[component];
 }
 
 unsigned diff_xsave_size(void)
 {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(0xd, 0, &a, &b, &c, &d))
-        return 576;
-    return b < DIFF_XSAVE ? b : DIFF_XSAVE;
+    ask_layout();
+    return layout_size;
 }
 
 static void fill_words(uint8_t *to, unsigned bytes, struct diff_random *r)
