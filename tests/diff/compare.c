@@ -224,7 +224,7 @@ static void compare_fault(struct report *r, const struct diff_result *native,
         uint32_t mask = 0x17;
         /* The host's kernel claims that its own addresses are all present; and what was a user's
          * access there may run in the kernel here. */
-        if (native->cr2 >> 47)
+        if (native->cr2 >= 0x7ffffffff000ull)
             mask &= ~1u;
         mask &= ~4u;
         if ((native->error ^ soft->error) & mask)

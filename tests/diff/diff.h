@@ -32,6 +32,7 @@
 struct diff_case {
     uint64_t seed; /* which random case, 0: from the table */
     const char *name;
+    bool exec_only;  /* the translate tier is known to differ */
     unsigned bits;   /* 64 or 32 */
     unsigned offset; /* of the code in its window */
     unsigned size;   /* bytes of code; an INT3 follows */
@@ -98,7 +99,8 @@ extern const uint64_t diff_enumerate_count;
 
 /* table.c */
 unsigned diff_table_count(void);
-void diff_table_case(struct diff_case *c, unsigned index);
+/** @return false: the case makes no sense in that mode. */
+bool diff_table_case(struct diff_case *c, unsigned index, bool kernel);
 
 /* compare.c */
 /** Compare, and print the differences if @verbose. @return true: equal. */

@@ -110,7 +110,7 @@ static void try_case(const struct diff_case *c)
     }
     ended[native.vector < 32 ? native.vector + 1 : 0]++;
     for (unsigned tier = 0; tier < 2; tier++) {
-        if (!use_tier[tier])
+        if (!use_tier[tier] || (tier == DIFF_TRANSLATE && c->exec_only))
             continue;
         diff_guest_run(c, tier, kernel_mode, &soft);
         bool again = false;
@@ -130,8 +130,8 @@ static void try_case(const struct diff_case *c)
 static void run_table(unsigned bits, const char *only)
 {
     for (unsigned i = 0; i < diff_table_count() && failed < max_failures; i++) {
-        diff_table_case(&current, i);
-        if (current.bits == bits && (!only || !strcmp(only, current.name)))
+        if (diff_table_case(&current, i, kernel_mode) && current.bits == bits &&
+            (!only || !strcmp(only, current.name)))
             try_case(&current);
     }
 }
