@@ -7,5 +7,6 @@
 extern const struct mull_format mull_format_raw;
 extern const struct mull_format mull_format_qcow2;
 extern const struct mull_format mull_format_vmdk;
+extern const struct mull_format mull_format_vhdx;
 
 #endif

@@ -27,6 +27,9 @@ struct mull_meta {
     struct page *last; /* the page used last: most look-ups hit it */
     struct mull_file **others;
     int nothers;
+    uint32_t journal_most; /* 0: no journal */
+    int (*journal)(void *opaque, const struct mull_meta_page *pages, uint32_t count);
+    void *journal_opaque;
 };
 
 struct mull_meta *mull_meta_create(struct mull_file *file, uint32_t page, uint64_t limit)
@@ -366,8 +369,59 @@ static int flush_files(struct mull_meta *meta)
     return ret;
 }
 
+void mull_meta_journal(struct mull_meta *meta, uint32_t most,
+                       int (*write)(void *opaque, const struct mull_meta_page *pages,
+                                    uint32_t count),
+                       void *opaque)
+{
+    meta->journal_most = most;
+    meta->journal = write;
+    meta->journal_opaque = opaque;
+}
+
+/* Dirty pages through the journal, as many at a time as it takes. */
+static int commit_journal(struct mull_meta *meta, bool flush)
+{
+    struct page **pages = malloc((meta->dirty_pages + 1) * sizeof(*pages));
+    struct mull_meta_page *list = malloc(meta->journal_most * sizeof(*list));
+    size_t n = 0;
+    int ret = pages && list ? 0 : -ENOMEM;
+
+    for (struct page *p = ret ? NULL : meta->newest; p; p = p->older)
+        if (p->stage >= 0)
+            pages[n++] = p;
+    if (!ret)
+        qsort(pages, n, sizeof(*pages), by_number);
+    for (size_t at = 0; at < n && !ret;) {
+        uint32_t count = n - at < meta->journal_most ? (uint32_t)(n - at) : meta->journal_most;
+        for (uint32_t i = 0; i < count; i++)
+            list[i] = (struct mull_meta_page){pages[at + i]->number * meta->page_size,
+                                              pages[at + i]->data};
+        /* What the entry before this one holds has its place too before it is overwritten. */
+        ret = flush_files(meta);
+        if (!ret)
+            ret = meta->journal(meta->journal_opaque, list, count);
+        if (!ret)
+            ret = write_pages(meta, pages + at, count);
+        for (uint32_t i = 0; i < count && !ret; i++) {
+            pages[at + i]->stage = -1;
+            meta->dirty_pages--;
+        }
+        at += count;
+    }
+    free(pages);
+    free(list);
+    if (!ret && flush && !n)
+        ret = flush_files(meta);
+    evict(meta);
+    return ret;
+}
+
 int mull_meta_commit(struct mull_meta *meta, bool flush)
 {
+    if (meta->journal_most)
+        return commit_journal(meta, flush);
+
     struct page **pages = NULL;
     int ret = 0;
 

@@ -31,6 +31,19 @@ void mull_meta_destroy(struct mull_meta *meta);
 /** Another file whose data must be durable before any pointer to it is (up to 1024). */
 int mull_meta_depend(struct mull_meta *meta, struct mull_file *file);
 
+/** A dirty page on its way to the file. */
+struct mull_meta_page {
+    uint64_t offset;
+    const uint8_t *data;
+};
+
+/** Journal instead of stages: all data is durable, then @write makes up to @most pages durable in
+ *  the format's own log, then they go to their places. Twice written, they may be torn there. */
+void mull_meta_journal(struct mull_meta *meta, uint32_t most,
+                       int (*write)(void *opaque, const struct mull_meta_page *pages,
+                                    uint32_t count),
+                       void *opaque);
+
 /**
  * Read metadata. May read ahead up to @ahead bytes of the same structure.
  * @param cached  -EAGAIN where it would have to touch the file

@@ -10,10 +10,7 @@
 #include <string.h>
 
 const struct mull_format *const mull_formats[] = {
-    &mull_format_raw,
-    &mull_format_qcow2,
-    &mull_format_vmdk,
-    NULL,
+    &mull_format_raw, &mull_format_qcow2, &mull_format_vmdk, &mull_format_vhdx, NULL,
 };
 
 const struct mull_format *mull_format_find(const char *name)

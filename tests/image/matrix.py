@@ -347,7 +347,49 @@ def test_vmdk(raw):
     os.unlink("evil.vmdk")
 
 
-TESTS = {"raw": test_raw, "qcow2": test_qcow2, "vmdk": test_vmdk}
+def chain(raw, fmt, opts=""):
+    """Three images, each on the one below, where qemu-img cannot follow."""
+    ours("convert", raw, "base." + fmt, "--from", "raw", "--to", fmt + opts)
+    shutil.copyfile(raw, "model.raw")
+    last = "base." + fmt
+    for i in range(3):
+        name = "delta%d.%s" % (i, fmt)
+        ours("create", name, "--to", fmt, "--backing", last)
+        size = os.path.getsize("model.raw")
+        r = random.Random(i)
+        script = []
+        for j in range(80):
+            off = r.randrange(size // 512) * 512
+            n = min(size - off, r.choice([512, 1024, 4096, 65536, 2 << 20]))
+            script.append(("write", off, n, j + 1) if r.random() < 0.7 else ("zero", off, n, r.randrange(2)))
+        run(TOOL, "io", name, stdin="".join("%s %d %d %d\n" % s for s in script))
+        with open("model.raw", "r+b") as f:
+            for kind, off, n, value in script:
+                f.seek(off)
+                f.write(bytes([value if kind == "write" else 0]) * n)
+        ours("compare", "model.raw", name, "--from", "raw")
+        ours("check", name)
+        last = name
+    run(TOOL, "io", "delta1." + fmt, stdin="write 0 512 1\n")
+    out = ours("info", "--chain", "delta2." + fmt, ok=(1,))
+    assert "has changed" in out, out
+    for p in os.listdir("."):
+        if p.startswith(("delta", "base", "model")):
+            os.unlink(p)
+
+
+def test_vhdx(raw):
+    for q, o in (("", ""), ("subformat=fixed", "subformat=fixed"), ("block_size=1M", "block_size=1M"),
+                 ("block_size=256M", "block_size=256M")):
+        print("vhdx", q or "-", flush=True)
+        both_ways(raw, "vhdx", q, o)
+    resize("vhdx", "block_size=1M")
+    print("vhdx chain", flush=True)
+    chain(raw, "vhdx", ",block_size=1M")
+    chain(raw, "vhdx")
+
+
+TESTS = {"vhdx": test_vhdx, "raw": test_raw, "qcow2": test_qcow2, "vmdk": test_vmdk}
 
 
 def main():

@@ -674,6 +674,12 @@ static const struct test tests[] = {
      {.size = 4 << 20, .subformat = "twoGbMaxExtentSparse"},
      .discard = true,
      .qemu = "vmdk"},
+    {"vhdx",
+     "vhdx",
+     {.size = 4 << 20, .unit = 1 << 20},
+     .discard = true,
+     .resize = true,
+     .qemu = "vhdx"},
     {"vmdk-flat", "vmdk", {.size = 4 << 20, .subformat = "monolithicFlat"}, .discard = true},
     {"vmdk-vmfsSparse", "vmdk", {.size = 4 << 20, .subformat = "vmfsSparse"}, .discard = true},
 };
