@@ -85,7 +85,8 @@ static bool follow_flags(const struct diff_case *c, uint64_t stop, uint32_t *und
 static bool undefined_flags(const struct diff_case *c, const struct diff_result *end,
                             uint32_t *undefined)
 {
-    uint64_t stop = end->vector == 3 ? c->size : end->rip - DIFF_CODE - c->offset;
+    uint64_t stop =
+        end->vector == 3 ? c->size : end->rip + diff_code_base(c) - DIFF_CODE - c->offset;
     bool straight = true;
 
     *undefined = 0;
@@ -243,14 +244,14 @@ static bool compare_all(const struct diff_case *c, enum diff_tier tier,
 {
     struct report r = {.verbose = verbose, .equal = true};
     uint32_t flags = (uint32_t)(native->rflags ^ soft->rflags) & (ARITH | DF) & ~undefined;
-    unsigned gprs = c->bits == 32 ? 8 : 16;
-    uint64_t gpr_mask = c->bits == 32 ? 0xffffffffull : ~0ull;
+    unsigned gprs = c->bits == 64 ? 16 : 8;
+    uint64_t gpr_mask = c->bits == 64 ? ~0ull : 0xffffffffull;
+    uint64_t begin = DIFF_CODE + c->offset - diff_code_base(c);
 
     compare_fault(&r, native, soft);
     if (native->rip != soft->rip)
         differ(&r, "rip    native code+%#llx soft code+%#llx",
-               (unsigned long long)(native->rip - DIFF_CODE - c->offset),
-               (unsigned long long)(soft->rip - DIFF_CODE - c->offset));
+               (unsigned long long)(native->rip - begin), (unsigned long long)(soft->rip - begin));
     for (unsigned i = 0; i < gprs; i++)
         if ((native->gpr[i] ^ soft->gpr[i]) & gpr_mask)
             differ(&r, "%-6s native %016llx soft %016llx", gpr_names[i],

@@ -24,6 +24,12 @@
 #define DIFF_READONLY 3u                        /* number of the data page that cannot be written */
 #define DIFF_MEMORY_PAGES (DIFF_DATA_PAGES + 1) /* what is compared: data, then the stack */
 
+/* 16-bit code runs with bases: CS, and DS and ES, whose limit is the data's end. SS is flat. */
+#define DIFF_CS_LIMIT 0xffffu
+#define DIFF_DS_LIMIT (DIFF_DATA_PAGES * DIFF_PAGE - 1)
+#define DIFF_CS16 0x0fu /* selectors: entries of the local descriptor table */
+#define DIFF_DS16 0x17u
+
 /* Segment bases while the code runs. */
 #define DIFF_FS_BASE (DIFF_DATA + 0x180)
 #define DIFF_GS_BASE (DIFF_DATA + 0x4480)
@@ -33,7 +39,7 @@ struct diff_case {
     uint64_t seed; /* which random case, 0: from the table */
     const char *name;
     bool exec_only;  /* the translate tier is known to differ */
-    unsigned bits;   /* 64 or 32 */
+    unsigned bits;   /* 64, 32 or 16 */
     unsigned offset; /* of the code in its window */
     unsigned size;   /* bytes of code; an INT3 follows */
     unsigned insns;
@@ -44,6 +50,12 @@ struct diff_case {
     unsigned fill; /* which of the patterns the memory windows begin with */
     uint8_t xsave[DIFF_XSAVE] __attribute__((aligned(64)));
 };
+
+/** The base of its code segment. */
+static inline uint64_t diff_code_base(const struct diff_case *c)
+{
+    return c->bits == 16 ? DIFF_CODE : 0;
+}
 
 /** Where it ended. */
 struct diff_result {
@@ -62,6 +74,8 @@ enum diff_tier { DIFF_EXEC, DIFF_TRANSLATE };
 
 /* native.c */
 int diff_native_init(void);
+/** @return false: this kernel does not let programs have 16-bit segments. */
+bool diff_native_init_16(void);
 void diff_native_run(const struct diff_case *c, struct diff_result *out);
 /** Does the host's CPU know this instruction (no #UD)? */
 bool diff_native_knows(const uint8_t *code, unsigned size, unsigned bits);

@@ -16,11 +16,11 @@ struct instruction {
     uint8_t bytes[16];
 };
 
-static ZydisDecoder decoders[2]; /* 64, 32 */
+static ZydisDecoder decoders[3]; /* 64, 32, 16 */
 
 static const ZydisDecoder *decoder_for(unsigned bits)
 {
-    return &decoders[bits == 32];
+    return &decoders[bits == 64 ? 0 : bits == 32 ? 1 : 2];
 }
 
 /* ---- Which instructions ---- */
@@ -125,6 +125,9 @@ static bool wanted(const struct instruction *in)
 /* Encodings that depend on the host's vendor, not on the architecture. */
 static bool vendor_specific(const struct instruction *in)
 {
+    /* Only a few processors ever had these; the mnemonics are others' too. */
+    if (in->z.meta.isa_ext == ZYDIS_ISA_EXT_FMA4 || in->z.meta.isa_ext == ZYDIS_ISA_EXT_XOP)
+        return true;
     /* PREFETCHW with a register: #UD or NOP. */
     if (in->z.opcode_map == ZYDIS_OPCODE_MAP_0F && in->z.opcode == 0x0d && in->z.raw.modrm.mod == 3)
         return true;
@@ -142,7 +145,9 @@ static bool known_to_host(const struct instruction *in)
 {
     static uint8_t answer[ZYDIS_MNEMONIC_MAX_VALUE + 1];
     uint8_t *a = &answer[in->z.mnemonic];
-    unsigned bits = in->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? 64 : 32;
+    unsigned bits = in->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64     ? 64
+                    : in->z.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_32 ? 32
+                                                                         : 16;
     if (!*a)
         *a = diff_native_knows(in->bytes, in->z.length, bits) ? 1 : 2;
     return *a == 1;
@@ -188,22 +193,22 @@ static void random_bytes(struct diff_random *r, struct instruction *in, unsigned
     if (how < 85) { /* VEX */
         if (diff_below(r, 2)) {
             b[n++] = 0xc5;
-            if (bits == 32)
+            if (bits != 64)
                 b[n] |= 0xc0;
             return;
         }
         b[n++] = 0xc4;
         b[n] = (uint8_t)((b[n] & 0xe0) | (1 + diff_below(r, 3)));
-        if (bits == 32)
+        if (bits != 64)
             b[n] |= 0xe0;
         return;
     }
     b[n++] = 0x62; /* EVEX */
     b[n] = (uint8_t)((b[n] & 0xf0) | (1 + diff_below(r, 3)));
-    if (bits == 32)
+    if (bits != 64)
         b[n] |= 0xf0;
     b[n + 1] |= 4;
-    if (bits == 32)
+    if (bits != 64)
         b[n + 1] |= 0x40;
     if (diff_below(r, 2))
         b[n + 2] &= 0xf8; /* no mask */
@@ -252,11 +257,13 @@ static void set_register(struct sequence *s, unsigned reg, uint64_t value)
         return;
     s->known[reg] = true;
     s->value[reg] = value;
-    if (!s->c->insns || s->c->bits == 32) { /* nothing ran yet */
+    if (!s->c->insns || s->c->bits != 64) { /* nothing ran yet */
         if (!s->c->insns) {
             s->c->gpr[reg] = value;
             return;
         }
+        if (s->c->bits == 16)
+            b[n++] = 0x66;
         b[n++] = (uint8_t)(0xb8 | reg);
         memcpy(b + n, &value, 4);
         append(s, b, n + 4);
@@ -305,7 +312,7 @@ static void direct_operand(struct sequence *s, struct instruction *in,
                            const ZydisDecodedOperand *op, uint64_t target)
 {
     bool long_address = in->z.address_width == 64;
-    uint64_t mask = long_address ? ~0ull : 0xffffffffull;
+    uint64_t mask = long_address ? ~0ull : in->z.address_width == 32 ? 0xffffffffull : 0xffffull;
     int base = gpr_of(op->mem.base), index = gpr_of(op->mem.index);
     uint64_t disp = (uint64_t)op->mem.disp.value;
 
@@ -313,20 +320,20 @@ static void direct_operand(struct sequence *s, struct instruction *in,
         target -= DIFF_FS_BASE;
     if (op->mem.segment == ZYDIS_REGISTER_GS && s->c->bits == 64)
         target -= DIFF_GS_BASE;
+    if (s->c->bits == 16 && op->mem.segment != ZYDIS_REGISTER_SS)
+        target -= op->mem.segment == ZYDIS_REGISTER_CS ? DIFF_CODE : DIFF_DATA;
     if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
         index = -1;
     if (base < 0 && index < 0) {
         /* Only a displacement: rewrite it. */
-        if (in->z.raw.disp.size != 32)
+        if (in->z.raw.disp.size != 32 && in->z.raw.disp.size != 16)
             return;
         if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP)
             target -= DIFF_CODE + s->c->offset + s->c->size + in->z.length;
         uint32_t d = (uint32_t)target;
-        memcpy(in->bytes + in->z.raw.disp.offset, &d, 4);
+        memcpy(in->bytes + in->z.raw.disp.offset, &d, in->z.raw.disp.size / 8);
         return;
     }
-    if (in->z.address_width == 16)
-        return;
     if (base == index) {
         set_register(s, (unsigned)base, (target - disp) / (1u + op->mem.scale) & mask);
         return;
@@ -421,6 +428,14 @@ static bool add_instruction(struct sequence *s, struct instruction *in)
     return true;
 }
 
+static bool has_memory(const struct instruction *in)
+{
+    for (unsigned i = 0; i < in->z.operand_count; i++)
+        if (in->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return true;
+    return false;
+}
+
 static bool random_instruction(struct sequence *s)
 {
     struct instruction in;
@@ -428,8 +443,8 @@ static bool random_instruction(struct sequence *s)
         random_bytes(&s->r, &in, s->c->bits);
         if (!decode(&in, s->c->bits))
             continue;
-        if (!known_to_host(&in) && diff_below(&s->r, 64))
-            continue;
+        if (!known_to_host(&in) && (diff_below(&s->r, 64) || has_memory(&in)))
+            continue; /* with memory the engine meets its faults first */
         if (in.z.mnemonic == ZYDIS_MNEMONIC_UD2 && diff_below(&s->r, 64))
             continue;
         /* Locked and 66-prefixed oddities are fine; moves to RSP make the next push fault. */
@@ -466,8 +481,8 @@ static bool random_loop(struct sequence *s)
     unsigned counter = s->c->bits == 64 ? 8 + diff_below(&s->r, 8) : 7;
     uint8_t set[6], dec[3], jump[2];
     unsigned n = 0;
-    if (s->c->bits == 64)
-        set[n++] = 0x41;
+    if (s->c->bits != 32)
+        set[n++] = s->c->bits == 64 ? 0x41 : 0x66;
     set[n++] = (uint8_t)(0xb8 | (counter & 7));
     uint32_t times = 1 + diff_below(&s->r, 6);
     memcpy(set + n, &times, 4);
@@ -489,8 +504,8 @@ static bool random_loop(struct sequence *s)
         }
     }
     n = 0;
-    if (s->c->bits == 64)
-        dec[n++] = 0x41;
+    if (s->c->bits != 32)
+        dec[n++] = s->c->bits == 64 ? 0x41 : 0x66;
     dec[n++] = 0xff;
     dec[n++] = (uint8_t)(0xc8 | (counter & 7));
     append(s, dec, n);
@@ -518,7 +533,7 @@ static void random_state(struct diff_case *c, struct diff_random *r)
             c->gpr[i] = diff_below(r, 128);
         else
             c->gpr[i] = choose_address(r, 16, false);
-        if (c->bits == 32)
+        if (c->bits != 64)
             c->gpr[i] &= 0xffffffffu;
     }
     c->gpr[4] = DIFF_STACK + 0x800;
@@ -533,6 +548,7 @@ void diff_generate_init(void)
 {
     soft_decoder_init(&decoders[0], 64);
     soft_decoder_init(&decoders[1], 32);
+    soft_decoder_init(&decoders[2], 16);
 }
 
 void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
@@ -598,7 +614,7 @@ bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
     }
     rm = diff_below(&s.r, 8);
     if (map < 4) {
-        if (length || (bits == 32 && width))
+        if (length || (bits != 64 && width))
             return false;
         if (prefix)
             in.bytes[n++] = prefix_bytes[prefix];
@@ -611,7 +627,7 @@ bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
     } else if (map < 7) {
         if (length == 2)
             return false;
-        uint8_t high = bits == 32 ? 0xe0 : (uint8_t)(diff_below(&s.r, 8) << 5);
+        uint8_t high = bits != 64 ? 0xe0 : (uint8_t)(diff_below(&s.r, 8) << 5);
         in.bytes[n++] = 0xc4;
         in.bytes[n++] = (uint8_t)(high | (map - 3));
         in.bytes[n++] =
@@ -619,7 +635,7 @@ bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
         if (diff_below(&s.r, 2))
             in.bytes[n - 1] |= 0x78;
     } else {
-        uint8_t high = bits == 32 ? 0xf0 : (uint8_t)(diff_below(&s.r, 16) << 4);
+        uint8_t high = bits != 64 ? 0xf0 : (uint8_t)(diff_below(&s.r, 16) << 4);
         unsigned vvvv = diff_below(&s.r, 2) ? 15 : 8 | diff_below(&s.r, 8);
         in.bytes[n++] = 0x62;
         in.bytes[n++] = (uint8_t)(high | (map - 6));

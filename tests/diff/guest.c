@@ -51,7 +51,7 @@ static struct mull_vm *vm;
 static struct mull_vcpu *vcpu;
 static struct mull_cpuid cpuid;
 static uint8_t *ram;
-static struct mull_cpu_state base[3]; /* user 64, user 32, kernel 64 */
+static struct mull_cpu_state base[4]; /* user 64, user 32, kernel 64, user 16 */
 static unsigned dirty_from, dirty_to; /* bytes of the code window that are not INT3 */
 
 /* ---- The bus: no interrupts, one port ---- */
@@ -210,6 +210,20 @@ static void make_state(struct mull_cpu_state *s, bool kernel, unsigned bits)
     s->xcr0 = 3 | (diff_xsave_offset(2) ? 4 : 0) | (diff_xsave_offset(5) ? 0xe0 : 0);
 }
 
+static void make_16bit(struct mull_cpu_state *s)
+{
+    *s = base[1];
+    s->seg[MULL_CS].base = DIFF_CODE;
+    s->seg[MULL_CS].limit = DIFF_CS_LIMIT;
+    s->seg[MULL_CS].attr &= ~(MULL_SEG_DB | MULL_SEG_G);
+    s->seg[MULL_CS].selector = DIFF_CS16;
+    s->seg[MULL_DS].base = DIFF_DATA;
+    s->seg[MULL_DS].limit = DIFF_DS_LIMIT;
+    s->seg[MULL_DS].attr &= ~(MULL_SEG_DB | MULL_SEG_G);
+    s->seg[MULL_DS].selector = DIFF_DS16;
+    s->seg[MULL_ES] = s->seg[MULL_DS];
+}
+
 static int complain(const struct mull_error *err)
 {
     fprintf(stderr, "test_diff: %s\n", err->message);
@@ -243,6 +257,7 @@ int diff_guest_init(void)
     /* As in a 64-bit process that goes to 32-bit code. */
     base[1].seg[MULL_FS].attr = base[1].seg[MULL_GS].attr = MULL_SEG_UNUSABLE;
     base[1].seg[MULL_FS].selector = base[1].seg[MULL_GS].selector = 0;
+    make_16bit(&base[3]);
     return 0;
 }
 
@@ -288,9 +303,9 @@ static void set_state(const struct diff_case *c, bool kernel)
     static struct mull_cpu_state s;
     struct mull_error err;
 
-    s = base[c->bits == 32 ? 1 : kernel ? 2 : 0];
+    s = base[c->bits == 16 ? 3 : c->bits == 32 ? 1 : kernel ? 2 : 0];
     memcpy(s.gpr, c->gpr, sizeof(s.gpr));
-    s.rip = DIFF_CODE + c->offset;
+    s.rip = DIFF_CODE + c->offset - diff_code_base(c);
     s.rflags = 0x202 | (c->rflags & ARITH_AND_DF);
     if (kernel)
         s.rflags &= ~0x200ull;

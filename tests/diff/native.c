@@ -3,14 +3,17 @@
  * the case's registers and vector state instead of ours; the exception that ends the case brings us
  * back the same way. 32-bit cases run in the host's compatibility mode.
  */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "diff.h"
 
@@ -71,10 +74,10 @@ enter(ucontext_t *uc)
     copy_xsave(home_xsave, uc->uc_mcontext.fpregs);
     for (unsigned i = 0; i < 16; i++)
         g[gpr_at[i]] = (greg_t)current->gpr[i];
-    g[REG_RIP] = (greg_t)(DIFF_CODE + current->offset);
+    g[REG_RIP] = (greg_t)(DIFF_CODE + current->offset - diff_code_base(current));
     g[REG_EFL] = (greg_t)(0x202 | (current->rflags & ARITH_AND_DF));
-    if (current->bits == 32)
-        g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | 0x23;
+    if (current->bits != 64)
+        g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | (current->bits == 32 ? 0x23 : DIFF_CS16);
     copy_xsave(uc->uc_mcontext.fpregs, current->xsave);
     running = true;
     write_bases(DIFF_FS_BASE, DIFF_GS_BASE);
@@ -157,10 +160,32 @@ int diff_native_init(void)
         ours[i].sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
         sigfillset(&ours[i].sa_mask);
     }
-    /* 64-bit code does not look at these; 32-bit code cannot do without. */
-    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(0x2b));
     __asm__ volatile("rdgsbase %0" : "=r"(home_gs));
     return 0;
+}
+
+/* 64-bit code does not look at DS and ES; other code cannot do without. */
+static void load_data_segments(unsigned selector)
+{
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(selector));
+}
+
+static bool add_segment(unsigned selector, uint64_t base, uint32_t limit, bool code)
+{
+    struct user_desc d = {
+        .entry_number = selector >> 3,
+        .base_addr = (unsigned)base,
+        .limit = limit,
+        .contents = code ? MODIFY_LDT_CONTENTS_CODE : MODIFY_LDT_CONTENTS_DATA,
+        .useable = 1,
+    };
+    return !syscall(SYS_modify_ldt, 0x11, &d, sizeof(d));
+}
+
+bool diff_native_init_16(void)
+{
+    return add_segment(DIFF_CS16, DIFF_CODE, DIFF_CS_LIMIT, true) &&
+           add_segment(DIFF_DS16, DIFF_DATA, DIFF_DS_LIMIT, false);
 }
 
 static void copy_memory(bool to_windows, uint8_t *copy_of, const uint8_t *from)
@@ -192,8 +217,10 @@ void diff_native_run(const struct diff_case *c, struct diff_result *out)
     for (unsigned i = 0; i < CAUGHT; i++)
         sigaction(caught[i], &ours[i], &theirs[i]);
     setitimer(ITIMER_VIRTUAL, &limit, NULL);
+    load_data_segments(c->bits == 16 ? DIFF_DS16 : 0x2b);
     home_fs = read_fs();
     __asm__ volatile("int3" : : : "memory");
+    load_data_segments(0x2b);
     setitimer(ITIMER_VIRTUAL, &none, NULL);
     for (unsigned i = 0; i < CAUGHT; i++)
         sigaction(caught[i], &theirs[i], NULL);

@@ -20,17 +20,19 @@ static enum soft_result decode(struct soft_cpu *cpu, unsigned bits, struct soft_
 {
     struct soft_page page;
     uint8_t bytes[16];
-    unsigned got = DIFF_PAGE - (unsigned)(cpu->s.rip & (DIFF_PAGE - 1));
-
-    enum soft_result r = soft_translate(cpu, cpu->s.rip, SOFT_EXEC, &page);
+    uint64_t va;
+    enum soft_result r = soft_linear(cpu, MULL_CS, cpu->s.rip, 1, SOFT_EXEC, &va);
+    if (!r)
+        r = soft_translate(cpu, va, SOFT_EXEC, &page);
     if (r)
         return r;
+    unsigned got = DIFF_PAGE - (unsigned)(va & (DIFF_PAGE - 1));
     got = got < 15 ? got : 15;
     copy_bytes(bytes, page.host, got);
     soft_vectors_park(cpu);
     int e = soft_decode(in, bytes, got, bits);
     if (e == -EAGAIN && got < 15) {
-        r = soft_translate(cpu, cpu->s.rip + got, SOFT_EXEC, &page);
+        r = soft_translate(cpu, va + got, SOFT_EXEC, &page);
         if (r)
             return r;
         copy_bytes(bytes + got, page.host, 15 - got);
@@ -49,7 +51,7 @@ enum soft_result diff_step(struct soft_cpu *cpu, const struct diff_case *c)
 
     run++;
     for (unsigned i = 0; i < STEPS_MAX && (r == SOFT_NEXT || r == SOFT_JUMP); i++) {
-        uint64_t at = cpu->s.rip - DIFF_CODE - c->offset;
+        uint64_t at = cpu->s.rip + diff_code_base(c) - DIFF_CODE - c->offset;
         struct decoded *d = at < c->size ? &known[at] : &elsewhere;
         if (d == &elsewhere || d->run != run) {
             r = decode(cpu, c->bits, &d->insn);

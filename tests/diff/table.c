@@ -51,7 +51,7 @@ bool diff_table_case(struct diff_case *c, unsigned index, bool kernel)
     c->start[0] = 0;
     memcpy(c->code, e->code, e->size);
     memcpy(c->gpr, registers, sizeof(registers));
-    if (c->bits == 32)
+    if (c->bits != 64)
         for (unsigned i = 0; i < 16; i++)
             c->gpr[i] &= 0xffffffffu;
     c->rflags = 0;

@@ -3,7 +3,7 @@
  * seed, the code, the differences, and then the same with every instruction taken out that is not
  * needed for it.
  *
- *   test_diff [--tier exec|translate|both] [--seed S] [--count N] [--bits 64|32|both] [--kernel]
+ *   test_diff [--tier exec|translate|both] [--seed S] [--count N] [--bits 64|32|16|all] [--kernel]
  *             [--table] [--encodings] [--failures N] [--only NAME]
  */
 #include <getopt.h>
@@ -154,7 +154,7 @@ static void run_random(unsigned bits, uint64_t seed, uint64_t count)
 static int usage(void)
 {
     fprintf(stderr, "usage: test_diff [--tier exec|translate|both] [--seed S] [--count N]\n"
-                    "                 [--bits 64|32|both] [--kernel] [--table] [--encodings]\n"
+                    "                 [--bits 64|32|16|all] [--kernel] [--table] [--encodings]\n"
                     "                 [--failures N] [--only NAME]\n");
     return 2;
 }
@@ -169,7 +169,8 @@ int main(int argc, char **argv)
         {"only", required_argument, NULL, 'o'},  {0},
     };
     uint64_t seed = 1, count = 0;
-    bool bits64 = true, bits32 = false, table = false, encodings = false;
+    bool table = false, encodings = false;
+    unsigned only_bits = 64;
     const char *only = NULL;
     int o;
 
@@ -186,8 +187,7 @@ int main(int argc, char **argv)
             count = strtoull(optarg, NULL, 0);
             break;
         case 'b':
-            bits64 = strcmp(optarg, "32") != 0;
-            bits32 = strcmp(optarg, "64") != 0;
+            only_bits = strcmp(optarg, "all") ? (unsigned)strtoul(optarg, NULL, 0) : 0;
             break;
         case 'k':
             kernel_mode = true;
@@ -215,9 +215,13 @@ int main(int argc, char **argv)
 
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    for (unsigned bits = 64; bits >= 32; bits -= 32) {
-        if (!(bits == 64 ? bits64 : bits32))
+    for (unsigned bits = 64; bits >= 16; bits /= 2) {
+        if (only_bits && bits != only_bits)
             continue;
+        if (bits == 16 && !diff_native_init_16()) {
+            printf("no 16-bit segments here: 16-bit cases left out\n");
+            continue;
+        }
         if (table)
             run_table(bits, only);
         if (encodings)

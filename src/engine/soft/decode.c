@@ -295,7 +295,10 @@ static uint8_t kept_prefixes(const struct soft_insn *out, const ZydisDecodedInst
         }
     }
     /* Elsewhere 66 is no operand size: there it is mandatory or has no meaning. */
-    if ((unit == SOFT_UNIT_INTEGER || unit == SOFT_UNIT_X87) && z->operand_width == 16)
+    bool sized = unit == SOFT_UNIT_X87 ||
+                 (unit == SOFT_UNIT_INTEGER && z->mnemonic != ZYDIS_MNEMONIC_MOVNTI &&
+                  z->mnemonic != ZYDIS_MNEMONIC_MFENCE);
+    if (sized && z->operand_width == 16)
         keep |= SOFT_KEEP_66;
     if (out->prefixes & SOFT_PREFIX_LOCK)
         keep |= SOFT_KEEP_LOCK;
@@ -381,6 +384,32 @@ static void fill_layout(struct soft_insn *out, const ZydisDecodedInstruction *z)
     }
 }
 
+static uint8_t broadcast_elements(ZydisBroadcastMode mode)
+{
+    switch (mode) {
+    case ZYDIS_BROADCAST_MODE_1_TO_2:
+        return 2;
+    case ZYDIS_BROADCAST_MODE_1_TO_4:
+    case ZYDIS_BROADCAST_MODE_2_TO_4:
+        return 4;
+    case ZYDIS_BROADCAST_MODE_1_TO_8:
+    case ZYDIS_BROADCAST_MODE_2_TO_8:
+    case ZYDIS_BROADCAST_MODE_4_TO_8:
+        return 8;
+    case ZYDIS_BROADCAST_MODE_1_TO_16:
+    case ZYDIS_BROADCAST_MODE_2_TO_16:
+    case ZYDIS_BROADCAST_MODE_4_TO_16:
+    case ZYDIS_BROADCAST_MODE_8_TO_16:
+        return 16;
+    case ZYDIS_BROADCAST_MODE_1_TO_32:
+        return 32;
+    case ZYDIS_BROADCAST_MODE_1_TO_64:
+        return 64;
+    default:
+        return 0;
+    }
+}
+
 /* Instructions on a general register, or a memory operand in place of one. */
 static bool has_wide_form(const struct soft_insn *out)
 {
@@ -411,7 +440,7 @@ static void fill_native(struct soft_insn *out, const ZydisDecodedInstruction *z,
               out->bytes[n->opcode + 2] & 0x80;
     n->narrow = n->encoding != SOFT_ENC_LEGACY && out->code_bits != 64 && has_wide_form(out);
     n->vector = (uint8_t)(z->avx.vector_length / 8);
-    n->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID;
+    n->broadcast = broadcast_elements(z->avx.broadcast.mode);
     for (unsigned i = 0; i < z->operand_count_visible && i < 5; i++) {
         if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
@@ -426,8 +455,6 @@ static void fill_native(struct soft_insn *out, const ZydisDecodedInstruction *z,
     n->mask_faults = n->mask && !suppresses_faults(z);
     if (n->mask && out->op[n->memory - 1].access == SOFT_READ && n->mask_faults)
         n->mask = 0;
-    if (n->mask) /* whether the masked-off elements count, the host's CPU knows */
-        n->align = 0;
 }
 
 /* Extensions whose instructions compute and touch nothing that the host would not let a user

@@ -229,9 +229,11 @@ enum soft_result soft_run_memory(struct soft_cpu *cpu, const struct soft_insn *i
 }
 
 /* Alignment comes before every other check of the address. */
-static bool is_aligned(const struct soft_cpu *cpu, const struct soft_insn *in,
-                       const struct soft_operand *op)
+bool soft_operand_aligned(const struct soft_cpu *cpu, const struct soft_insn *in,
+                          const struct soft_operand *op)
 {
+    if (!in->native.align)
+        return true;
     uint64_t address = soft_operand_offset(cpu, in, op, 0);
     if (!(cpu->mode & SOFT_MODE_CODE64) || op->seg >= MULL_FS)
         address += cpu->s.seg[op->seg].base;
@@ -274,13 +276,12 @@ enum soft_result soft_exec_data(struct soft_cpu *cpu, const struct soft_insn *in
         if ((in->native.unit == SOFT_UNIT_X87 || in->native.unit == SOFT_UNIT_MMX) &&
             x87_error_pending(cpu, in))
             return soft_raise(cpu, SOFT_MF);
-        if (in->native.align && !is_aligned(cpu, in, op))
+        if (!in->native.mask && !soft_operand_aligned(cpu, in, op))
             return soft_raise_error(cpu, SOFT_GP, 0);
         r = soft_operand_address(cpu, in, op, op->access, &va);
         if (!r)
             r = soft_run_memory(cpu, in, op, va);
-        else if (in->native.mask && cpu->mode & SOFT_MODE_CODE64)
-            /* what is masked off need not be canonical; limits count for the whole operand */
+        else if (in->native.mask) /* what is masked off may be anywhere */
             r = soft_run_masked(cpu, in, op);
     }
     return r ? r : soft_done(cpu, in);

@@ -69,6 +69,10 @@ enum soft_result soft_check_unit(struct soft_cpu *cpu, const struct soft_insn *i
 uint64_t soft_operand_offset(const struct soft_cpu *cpu, const struct soft_insn *in,
                              const struct soft_operand *op, uint64_t extra);
 
+/** Is the memory operand aligned as the instruction demands? */
+bool soft_operand_aligned(const struct soft_cpu *cpu, const struct soft_insn *in,
+                          const struct soft_operand *op);
+
 /** Run the instruction natively on the memory operand at the linear address @va. RIP stays. */
 enum soft_result soft_run_memory(struct soft_cpu *cpu, const struct soft_insn *in,
                                  const struct soft_operand *op, uint64_t va);

@@ -62,9 +62,9 @@ static enum soft_result accessed_elements(struct soft_cpu *cpu, const struct sof
         break;
     }
     *elements = mask & all;
-    if (in->native.broadcast) /* each is used again and again */
-        for (unsigned i = count; i < in->native.vector / in->native.element; i++)
-            *elements |= (mask >> i & 1) << i % count;
+    /* A repeated operand is accessed if any of its repetitions is. */
+    for (unsigned i = count; i < in->native.broadcast; i++)
+        *elements |= (mask >> i & 1) << i % count;
     return SOFT_NEXT;
 }
 
@@ -78,15 +78,14 @@ struct elements {
 };
 
 /* Where are the elements, and may they be accessed? The others may be anywhere. */
-static enum soft_result find_elements(struct soft_cpu *cpu, const struct soft_insn *in,
-                                      struct elements *e)
+static enum soft_result find_elements(struct soft_cpu *cpu, struct elements *e)
 {
     unsigned access = e->op->access == SOFT_READ ? SOFT_READ : SOFT_WRITE;
     enum soft_result r = SOFT_NEXT;
     for (unsigned i = 0; !r && i < e->count; i++) {
         if (!(e->which >> i & 1))
             continue;
-        uint64_t offset = (e->offset + i * e->size) & soft_size_mask(in->address_size);
+        uint64_t offset = e->offset + i * e->size; /* does not wrap inside an operand */
         r = soft_linear(cpu, e->op->seg, offset, e->size, access, &e->va[i]);
         if (!r && access == SOFT_WRITE)
             r = soft_probe(cpu, e->va[i], e->size, SOFT_WRITE);
@@ -113,7 +112,7 @@ static enum soft_result run_elements(struct soft_cpu *cpu, const struct soft_ins
                                      struct elements *e)
 {
     uint8_t *copy = cpu->thunks->bounce + (e->offset & 63);
-    enum soft_result r = find_elements(cpu, in, e);
+    enum soft_result r = find_elements(cpu, e);
 
     if (!r && e->op->access == SOFT_READ)
         r = copy_elements(cpu, e, copy);
@@ -141,6 +140,8 @@ enum soft_result soft_run_masked(struct soft_cpu *cpu, const struct soft_insn *i
     }
     if (!r)
         r = accessed_elements(cpu, in, op, &e.which);
+    if (!r && e.which && !soft_operand_aligned(cpu, in, op))
+        r = soft_raise_error(cpu, SOFT_GP, 0);
     return r ? r : run_elements(cpu, in, &e);
 }
 

@@ -433,7 +433,7 @@ struct soft_native {
     bool mask_faults; /* elements that are masked off fault nevertheless */
     uint8_t element;  /* bytes in one element of the memory operand */
     uint8_t vector;   /* vector length in bytes */
-    bool broadcast;   /* the memory operand is repeated over the vector */
+    uint8_t broadcast; /* elements that the memory operand is repeated to fill, 0: none */
     bool is4;         /* the immediate's upper half names a register */
     bool wide;        /* VEX.W or EVEX.W is set */
     bool narrow;      /* ... but must not be, in a mode without 64-bit operands */
