@@ -1,12 +1,14 @@
 /*
- * Guest RAM: ranges of one memfd, the access API for devices and loaders, and dirty tracking. Knows
- * who watches written pages only through struct mull_memory_watch; see memory.h.
+ * Guest RAM: ranges of private memory or of one memfd, the access API for devices and loaders, and
+ * dirty tracking. Knows who watches written pages only through struct mull_memory_watch; see
+ * memory.h.
  */
 #include "memory/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,8 +16,39 @@
 
 #include "memory/memory_internal.h"
 
-/* Unmapped space on both sides of each range, so that a stray access of ours traps. */
-#define GUARD_SIZE 0x10000ull
+/* Unmapped space on both sides of each range, so that a stray access of ours traps; a huge page, to
+ * which ranges are aligned. */
+#define GUARD_SIZE 0x200000ull
+
+/* Is one of @words the value in brackets in a file of the host's huge page settings? */
+static bool huge_pages_set(const char *file, const char *const *words)
+{
+    char path[128], text[128];
+
+    snprintf(path, sizeof(path), "/sys/kernel/mm/transparent_hugepage/%s", file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    if (n <= 0)
+        return false;
+    text[n] = 0;
+    for (; *words; words++) {
+        if (strstr(text, *words))
+            return true;
+    }
+    return false;
+}
+
+/* Random accesses over much memory are up to three times slower on small pages. Hosts give huge
+ * pages to private memory as a rule, to a memfd seldom. */
+static bool private_is_faster(void)
+{
+    static const char *const shared[] = {"[always]", "[within_size]", "[advise]", "[force]", NULL};
+    static const char *const private[] = {"[always]", "[madvise]", NULL};
+
+    return !huge_pages_set("shmem_enabled", shared) && huge_pages_set("enabled", private);
+}
 
 int mull_memory_create(const struct mull_log *log, struct mull_memory **out, struct mull_error *err)
 {
@@ -28,16 +61,22 @@ int mull_memory_create(const struct mull_log *log, struct mull_memory **out, str
         free(mem);
         return mull_fail(err, rc, "guest memory: cannot create a lock: %s", strerror(rc));
     }
+    mem->fd = -1;
+    *out = mem;
+    return private_is_faster() ? 0 : mull_memory_share(mem, err);
+}
+
+int mull_memory_share(struct mull_memory *mem, struct mull_error *err)
+{
+    if (mem->fd >= 0)
+        return 0;
+    if (mem->ram_count)
+        return mull_fail(err, EBUSY, "guest memory: share it before it has RAM");
     mem->fd = memfd_create("mullion-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (mem->fd < 0) {
-        rc = errno;
-        pthread_rwlock_destroy(&mem->map_lock);
-        free(mem);
-        return mull_fail(err, rc, "guest memory: memfd_create: %s", strerror(rc));
-    }
+    if (mem->fd < 0)
+        return mull_fail(err, errno, "guest memory: memfd_create: %s", strerror(errno));
     /* A peer that shares the memfd must not cut it short under our feet. */
     (void)fcntl(mem->fd, F_ADD_SEALS, F_SEAL_SHRINK);
-    *out = mem;
     return 0;
 }
 
@@ -51,20 +90,28 @@ void mull_memory_destroy(struct mull_memory *mem)
         munmap(ram->host - GUARD_SIZE, ram->size + 2 * GUARD_SIZE);
         free((void *)ram->flags);
     }
-    close(mem->fd);
+    if (mem->fd >= 0)
+        close(mem->fd);
     pthread_rwlock_destroy(&mem->map_lock);
     free(mem);
 }
 
-/* Map [offset, offset + size) of the memfd between two guards. */
+/* Map [offset, offset + size) of the memfd, or private memory (@fd -1), between two guards: huge
+ * pages need an aligned start. */
 static uint8_t *map_ram(int fd, uint64_t offset, uint64_t size)
 {
-    uint8_t *area = mmap(NULL, size + 2 * GUARD_SIZE, PROT_NONE,
+    uint8_t *area = mmap(NULL, size + 3 * GUARD_SIZE, PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area == MAP_FAILED)
         return NULL;
-    uint8_t *host = mmap(area + GUARD_SIZE, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-                         fd, (off_t)offset);
+    size_t excess = (GUARD_SIZE - ((uintptr_t)area & (GUARD_SIZE - 1))) & (GUARD_SIZE - 1);
+    if (excess)
+        munmap(area, excess);
+    area += excess;
+    munmap(area + size + 2 * GUARD_SIZE, GUARD_SIZE - excess);
+    int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
+    uint8_t *host =
+        mmap(area + GUARD_SIZE, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, (off_t)offset);
     if (host == MAP_FAILED) {
         int saved = errno;
         munmap(area, size + 2 * GUARD_SIZE);
@@ -97,7 +144,7 @@ int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bo
                          size);
 
     uint64_t offset = mem->file_size;
-    if (ftruncate(mem->fd, (off_t)(offset + size)) < 0)
+    if (mem->fd >= 0 && ftruncate(mem->fd, (off_t)(offset + size)) < 0)
         return mull_fail(err, errno,
                          "guest memory: cannot size RAM to %" PRIu64 " MiB: %s; use less --memory",
                          (offset + size) >> 20, strerror(errno));
@@ -138,6 +185,31 @@ const struct mull_ram *mull_memory_find_ram(const struct mull_memory *mem, uint6
         if (gpa - mem->ram[i].gpa < mem->ram[i].size)
             return &mem->ram[i];
     return NULL;
+}
+
+uint64_t mull_memory_next_data(const struct mull_memory *mem, const struct mull_ram *ram,
+                               uint64_t page)
+{
+    if (page >= ram->size >> MULL_PAGE_SHIFT)
+        return UINT64_MAX;
+    if (mem->fd < 0)
+        return page;
+    off_t at = lseek(mem->fd, (off_t)(ram->file_offset + (page << MULL_PAGE_SHIFT)), SEEK_DATA);
+    if (at < 0)
+        return errno == ENXIO ? UINT64_MAX : page; /* ENXIO: a hole up to the end */
+    uint64_t found = ((uint64_t)at - ram->file_offset) >> MULL_PAGE_SHIFT;
+    return found < ram->size >> MULL_PAGE_SHIFT ? found : UINT64_MAX;
+}
+
+int mull_memory_discard(struct mull_memory *mem, const struct mull_ram *ram, uint64_t offset,
+                        uint64_t len)
+{
+    if (((offset | len) & ~MULL_PAGE_MASK) || offset > ram->size || len > ram->size - offset)
+        return -EINVAL;
+    int r = mem->fd < 0 ? madvise(ram->host + offset, len, MADV_DONTNEED)
+                        : fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                    (off_t)(ram->file_offset + offset), (off_t)len);
+    return r < 0 ? -errno : 0;
 }
 
 int mull_memory_fd(const struct mull_memory *mem)

@@ -1,8 +1,8 @@
 /*
- * Guest physical memory: RAM in one memfd, the map of MMIO and I/O-port regions, and the one access
- * API through which everything but an engine reaches guest memory. Every access is bounded and
- * overflow-checked, each byte is read once, and a write tells whoever watches the page (an engine
- * with translations of it, dirty tracking). Knows nothing of CPUs, devices or PCI.
+ * Guest physical memory: RAM (private, or in one memfd), the map of MMIO and I/O-port regions, and
+ * the one access API through which everything but an engine reaches guest memory. Every access is
+ * bounded and overflow-checked, each byte is read once, and a write tells whoever watches the page
+ * (an engine with translations of it, dirty tracking). Knows nothing of CPUs, devices or PCI.
  */
 #ifndef MULL_MEMORY_MEMORY_H
 #define MULL_MEMORY_MEMORY_H
@@ -88,8 +88,21 @@ const struct mull_ram *mull_memory_ram(const struct mull_memory *mem, unsigned *
 /** The RAM range that holds @gpa, or NULL. */
 const struct mull_ram *mull_memory_find_ram(const struct mull_memory *mem, uint64_t gpa);
 
-/** The memfd behind all RAM ranges (for vhost-user and engines). Stays the memory's. */
+/** Keep RAM in a memfd, for a process that is to share it (vhost-user). Before RAM is added;
+ * without this call it depends on what the host gives huge pages to. */
+int mull_memory_share(struct mull_memory *mem, struct mull_error *err);
+
+/** The memfd behind all RAM ranges, or -1: the memory is private. Stays the memory's. */
 int mull_memory_fd(const struct mull_memory *mem);
+
+/** The next page (number within @ram) at or after @page that may hold something else than zeroes;
+ *  UINT64_MAX: none. */
+uint64_t mull_memory_next_data(const struct mull_memory *mem, const struct mull_ram *ram,
+                               uint64_t page);
+
+/** Give whole pages back to the host: they read as zeroes. @return 0 or a negative errno. */
+int mull_memory_discard(struct mull_memory *mem, const struct mull_ram *ram, uint64_t offset,
+                        uint64_t len);
 
 /** @watch is copied; NULL: nobody watches any more. */
 void mull_memory_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch);

@@ -75,18 +75,8 @@ int mull_state_write_pages(struct mull_state_writer *w, const struct mull_memory
     return r;
 }
 
-/* The next page at or after @page that the memfd has memory for. */
-static uint64_t next_data(int fd, const struct mull_ram *ram, uint64_t page)
-{
-    off_t at = lseek(fd, (off_t)(ram->file_offset + page * MULL_PAGE_SIZE), SEEK_DATA);
-
-    if (at < 0)
-        return errno == ENXIO ? UINT64_MAX : page; /* ENXIO: a hole up to the end */
-    return ((uint64_t)at - ram->file_offset) / MULL_PAGE_SIZE;
-}
-
-static int write_range(struct mull_state_writer *w, int fd, const struct mull_ram *ram,
-                       struct mull_error *err)
+static int write_range(struct mull_state_writer *w, const struct mull_memory *memory,
+                       const struct mull_ram *ram, struct mull_error *err)
 {
     uint64_t total = ram->size / MULL_PAGE_SIZE;
     int r = 0;
@@ -94,7 +84,7 @@ static int write_range(struct mull_state_writer *w, int fd, const struct mull_ra
     for (uint64_t i = 0; !r; i += STATE_CHUNK_PAGES) {
         uint64_t left;
 
-        i = i < total ? next_data(fd, ram, i) : UINT64_MAX;
+        i = mull_memory_next_data(memory, ram, i);
         if (i >= total)
             break;
         left = total - i;
@@ -121,7 +111,7 @@ int mull_state_write_ram(struct mull_state_writer *w, const struct mull_memory *
     r = mull_state_send(w, STATE_TAG_RANGES, &b, err);
     mull_state_buffer_free(&b);
     for (unsigned i = 0; !r && i < count; i++)
-        r = write_range(w, mull_memory_fd(memory), &ram[i], err);
+        r = write_range(w, memory, &ram[i], err);
     return r ? mull_fail_in(err, "RAM") : 0;
 }
 
@@ -129,8 +119,7 @@ int mull_state_write_ram(struct mull_state_writer *w, const struct mull_memory *
 
 static int empty_range(struct mull_memory *memory, const struct mull_ram *ram)
 {
-    if (!fallocate(mull_memory_fd(memory), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                   (off_t)ram->file_offset, (off_t)ram->size))
+    if (!mull_memory_discard(memory, ram, 0, ram->size))
         return 0;
     for (uint64_t at = 0; at < ram->size; at += MULL_PAGE_SIZE)
         if (!page_is_zero(ram->host + at))
