@@ -599,6 +599,67 @@ static void fill_words(uint64_t *to, uint64_t value, uint64_t count)
 #define TLB_HALF (SOFT_TLB_ENTRIES / 2)
 #define JUMP_HALF (SOFT_JUMP_ENTRIES / 2)
 
+/* ---- The jump table ---- */
+
+static unsigned jump_filter(uint64_t va)
+{
+    return (unsigned)((va >> MULL_PAGE_SHIFT) ^ (va >> (MULL_PAGE_SHIFT + 11))) &
+           (SOFT_JUMP_FILTER - 1);
+}
+
+static bool page_has_jumps(const struct soft_window *win, bool upper, uint64_t va)
+{
+    unsigned bit = jump_filter(va);
+    return win->jump_pages[upper][bit / 64] >> bit % 64 & 1;
+}
+
+uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *win, uint64_t rip,
+                          uint64_t host, bool straddles)
+{
+    unsigned index = soft_jump_index(rip), bit = jump_filter(rip);
+    bool upper = index >= JUMP_HALF;
+    uint64_t *slot = &win->jump[index];
+
+    if (upper) {
+        win->jump_upper_filled = true;
+    } else if (*slot == cpu->jump_miss) {
+        if (win->jump_filled < SOFT_JUMP_LOG)
+            win->jump_slot[win->jump_filled] = (uint16_t)index;
+        win->jump_filled++;
+    }
+    win->jump_pages[upper][bit / 64] |= 1ull << bit % 64;
+    if (straddles) {
+        bit = jump_filter(rip + MULL_PAGE_SIZE);
+        win->jump_pages[upper][bit / 64] |= 1ull << bit % 64;
+    }
+    __atomic_store_n(slot, host, __ATOMIC_SEQ_CST);
+    return slot;
+}
+
+static void clear_jumps(struct soft_cpu *cpu, struct soft_window *win, bool upper)
+{
+    if (upper && win->jump_upper_filled) {
+        fill_words(win->jump + JUMP_HALF, cpu->jump_miss, JUMP_HALF);
+        win->jump_upper_filled = false;
+    } else if (!upper && win->jump_filled > SOFT_JUMP_LOG) {
+        fill_words(win->jump, cpu->jump_miss, JUMP_HALF);
+    } else if (!upper) {
+        for (unsigned k = 0; k < win->jump_filled; k++)
+            win->jump[win->jump_slot[k]] = cpu->jump_miss;
+    }
+    if (!upper)
+        win->jump_filled = 0;
+    soft_zero(win->jump_pages[upper], sizeof(win->jump_pages[upper]));
+}
+
+void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *win)
+{
+    fill_words(win->jump, cpu->jump_miss, SOFT_JUMP_ENTRIES);
+    win->jump_filled = 0;
+    win->jump_upper_filled = false;
+    soft_zero(win->jump_pages, sizeof(win->jump_pages));
+}
+
 static void flush_lower(struct soft_cpu *cpu)
 {
     for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
@@ -613,7 +674,7 @@ static void flush_lower(struct soft_cpu *cpu)
             }
         }
         win->lower_filled = 0;
-        fill_words(win->jump, cpu->jump_miss, JUMP_HALF);
+        clear_jumps(cpu, win, false);
     }
     cpu->mmu.lower_large = false;
 }
@@ -627,7 +688,7 @@ static void flush_upper(struct soft_cpu *cpu)
             fill_words(win->write_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
             win->upper_filled = false;
         }
-        fill_words(win->jump + JUMP_HALF, cpu->jump_miss, JUMP_HALF);
+        clear_jumps(cpu, win, true);
     }
     cpu->upper_has_local = false;
     if (cpu->mmu.upper_large) {
@@ -688,7 +749,8 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
             win->read_tag[slot] = SOFT_TLB_INVALID;
             win->write_tag[slot] = SOFT_TLB_INVALID;
         }
-        fill_words(win->jump + (upper ? JUMP_HALF : 0), cpu->jump_miss, JUMP_HALF);
+        if (page_has_jumps(win, upper, va))
+            clear_jumps(cpu, win, upper);
     }
 }
 

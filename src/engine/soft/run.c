@@ -145,14 +145,6 @@ static void match_jump_table(struct soft_cpu *cpu)
     }
 }
 
-void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w)
-{
-    uint64_t miss = cpu->jump_miss;
-    uint64_t *slot = w->jump;
-    uint64_t count = SOFT_JUMP_ENTRIES;
-    __asm__ volatile("rep stosq" : "+D"(slot), "+c"(count) : "a"(miss) : "memory");
-}
-
 /* The block at RIP, or NULL with *r: SOFT_NEXT (there is none: execute one instruction in C),
  * SOFT_FAULT. */
 static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enum soft_result *r)
@@ -194,9 +186,8 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enu
 /* Put a block into the jump table; if it was dropped meanwhile, take it back. */
 static void enter_jump_table(struct soft_cpu *cpu, const struct soft_block *b)
 {
-    uint64_t *slot = &cpu->window[cpu->window_id]->jump[soft_jump_index(b->rip)];
-
-    __atomic_store_n(slot, (uint64_t)(uintptr_t)b->indirect, __ATOMIC_SEQ_CST);
+    uint64_t *slot = soft_jump_enter(cpu, cpu->window[cpu->window_id], b->rip,
+                                     (uint64_t)(uintptr_t)b->indirect, b->gpa_next != 0);
     if (!atomic_load(&b->valid))
         __atomic_store_n(slot, cpu->jump_miss, __ATOMIC_SEQ_CST);
 }

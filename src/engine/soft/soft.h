@@ -38,6 +38,8 @@
 #define SOFT_JUMP_INDEX_MASK 0x0000800000001ffeull
 
 #define SOFT_TLB_LOG 512
+#define SOFT_JUMP_LOG 1024
+#define SOFT_JUMP_FILTER 2048u
 
 #define SOFT_TLB_INVALID 1ull /* page number + 1 is never 0 */
 
@@ -62,8 +64,13 @@ struct soft_window {
     uint32_t lower_filled;
     bool upper_filled;
     uint16_t lower_slot[SOFT_TLB_LOG];
-    uint8_t pad[4096 - 8 - 2 * SOFT_TLB_LOG]; /* a window is whole pages */
-};
+    /* The same for the jump table; and by a hash of its number, which pages have an entry, so that
+     * unmapping data does not empty it. One filter for each half. */
+    uint32_t jump_filled;
+    bool jump_upper_filled;
+    uint16_t jump_slot[SOFT_JUMP_LOG];
+    uint64_t jump_pages[2][SOFT_JUMP_FILTER / 64];
+} __attribute__((aligned(4096))); /* whole pages */
 
 static inline unsigned soft_tlb_index(uint64_t va)
 {
@@ -516,6 +523,11 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
 /** Empty a window's jump table (all slots to cpu->jump_miss). The flush functions of mmu.c clear
  * it, or one half of it, in the same way: never with 0. */
 void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w);
+
+/** Put the entry of the block at @rip into a window's jump table. @straddles: its instruction goes
+ * on in the next page. @return the slot. */
+uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *w, uint64_t rip, uint64_t host,
+                          bool straddles);
 
 /* ---- The VM ---- */
 
