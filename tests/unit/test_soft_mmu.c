@@ -338,22 +338,25 @@ static void test_flush(void **state)
     fix_map(f, KVA + 0x1000, DATA, FIX_W);
     fix_set(f, fix_entry(f, KVA + 0x40000000, 2), 0x200000 | FIX_PS | FIX_P | FIX_W | FIX_G);
     const enum soft_window_id w = SOFT_WIN_KERNEL_AC;
-    uint64_t *jump = f->cpu->window[w]->jump;
-    unsigned low = soft_jump_index(VA), high = soft_jump_index(KVA);
+    struct soft_window *kernel = f->cpu->window[w], *user = f->cpu->window[SOFT_WIN_USER];
+    uint64_t *low = &user->jump[soft_jump_index(VA)];
+    uint64_t *high = &kernel->jump[soft_jump_index(KVA)];
 
     /* Non-global pages go, global ones stay as long as no local one is there. */
     soft_tlb_fill(f->cpu, VA, 8, true);
     soft_tlb_fill(f->cpu, KVA, 8, true);
-    jump[low] = jump[high] = 1;
+    assert_ptr_equal(soft_jump_enter(f->cpu, user, VA, 1, false, false), low);
+    assert_ptr_equal(soft_jump_enter(f->cpu, kernel, KVA, 1, false, true), high);
     soft_tlb_flush(f->cpu, SOFT_FLUSH_NOT_GLOBAL);
     assert_false(hits(f, w, VA, false) || hits(f, w, VA, true));
     assert_true(hits(f, w, KVA, false) && hits(f, w, KVA, true));
-    assert_true(jump[low] == 0x1234 && jump[high] == 1);
+    assert_true(*low == 0x1234 && *high == 1);
+    soft_jump_enter(f->cpu, kernel, KVA + 0x1000, 1, false, false);
     soft_tlb_fill(f->cpu, KVA + 0x1000, 8, false);
     assert_true(f->cpu->upper_has_local);
     soft_tlb_flush(f->cpu, SOFT_FLUSH_NOT_GLOBAL);
     assert_false(hits(f, w, KVA + 0x1000, false));
-    assert_true(jump[high] == 0x1234);
+    assert_true(*high == 0x1234);
     soft_tlb_fill(f->cpu, KVA, 8, true);
     soft_tlb_flush(f->cpu, SOFT_FLUSH_ALL);
     assert_false(hits(f, w, KVA, false));
@@ -379,12 +382,19 @@ static void test_flush(void **state)
     fix_set_cpl(f, 3);
     soft_tlb_fill(f->cpu, VA, 8, true);
     fix_set_cpl(f, 0);
-    jump[low] = jump[high] = 1;
+    /* Jumps into the page go, also those of an instruction that only ends there. */
+    soft_jump_enter(f->cpu, user, VA, 1, false, false);
+    soft_jump_enter(f->cpu, kernel, KVA, 1, false, true);
+    soft_tlb_flush_page(f->cpu, VA + 0x5000);
+    assert_true(*low == 1);
     soft_tlb_flush_page(f->cpu, VA + 0x10);
     assert_false(hits(f, w, VA, false) || hits(f, w, VA, true));
     assert_false(hits(f, SOFT_WIN_USER, VA, false));
     assert_true(hits(f, w, VA + 0x1000, false));
-    assert_true(jump[low] == 0x1234 && jump[high] == 1);
+    assert_true(*low == 0x1234 && *high == 1);
+    soft_jump_enter(f->cpu, user, VA - 2, 1, true, false);
+    soft_tlb_flush_page(f->cpu, VA);
+    assert_true(user->jump[soft_jump_index(VA - 2)] == 0x1234);
     soft_tlb_fill(f->cpu, KVA, 8, false);
     soft_tlb_flush_page(f->cpu, KVA);
     assert_false(hits(f, w, KVA, false));

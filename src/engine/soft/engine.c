@@ -266,6 +266,7 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
     cpu->jump_index_mask = SOFT_JUMP_INDEX_MASK;
     cpu->not_if_mask = ~(uint64_t)SOFT_IF;
     cpu->not_ac_mask = ~(uint64_t)SOFT_AC;
+    cpu->not_df_mask = ~(uint64_t)SOFT_DF;
     /* What PUSHF shows of the flags kept in memory; bit 1 comes with LAHF. */
     cpu->system_flags_mask = 0xfcffff & ~(uint64_t)(SOFT_ARITH_FLAGS | 2);
     cpu->jump_miss = (uint64_t)(uintptr_t)vm->cache->glue.jump;

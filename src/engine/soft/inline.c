@@ -1,7 +1,7 @@
 /*
  * System instructions that kernels execute all the time, in translated code instead of in C:
- * CLI, STI, PUSHF, SWAPGS, STAC, CLAC. Each does exactly what its C handler does, or leaves to it.
- * Only for CPL 0, where none of them can fault but for the stack.
+ * CLI, STI, PUSHF, SWAPGS, STAC, CLAC at CPL 0, where none of them can fault but for the stack; and
+ * CLD, STD, RDTSC. Each does exactly what its C handler does, or leaves to it.
  */
 #include "engine/soft/translate.h"
 
@@ -103,8 +103,53 @@ static void emit_ac(struct translation *t, bool set)
     emit8(e, 0xf3), emit8(e, 0x48), emit8(e, 0x0f), emit8(e, 0xae), emit8(e, 0xd9); /* wrgsbase */
 }
 
+static void emit_direction(struct translation *t, bool set)
+{
+    emit_flags_without(&t->e, TR_OFF(not_df_mask));
+    if (set)
+        emit_lea(&t->e, H_RCX, H_RCX, H_NONE, 1, SOFT_DF);
+    emit_store_gs(&t->e, TR_OFF(s.rflags), H_RCX);
+}
+
+/* EDX:EAX = host TSC + offset, by instructions that leave the flags alone. */
+static void emit_rdtsc(struct translation *t)
+{
+    struct emit *e = &t->e;
+
+    emit8(e, 0x0f), emit8(e, 0x31);
+    emit_mov_imm(e, H_RCX, 32);
+    /* shlx rdx, rdx, rcx */
+    emit8(e, 0xc4), emit8(e, 0xe2), emit8(e, 0xf1), emit8(e, 0xf7), emit8(e, 0xd2);
+    emit_lea(e, H_RAX, H_RAX, H_RDX, 1, 0);
+    emit_load_gs(e, H_RCX, TR_OFF(tsc_offset));
+    emit_lea(e, H_RAX, H_RAX, H_RCX, 1, 0);
+    /* rorx rdx, rax, 32 */
+    emit8(e, 0xc4), emit8(e, 0xe3), emit8(e, 0xfb), emit8(e, 0xf0), emit8(e, 0xd0), emit8(e, 32);
+    emit_op_reg(e, false, 0x89, H_RDX, H_RDX); /* mov edx, edx */
+    emit_op_reg(e, false, 0x89, H_RAX, H_RAX); /* mov eax, eax */
+}
+
+static bool emit_at_any_level(struct translation *t, const struct tr_insn *in)
+{
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        emit_direction(t, in->z.mnemonic == ZYDIS_MNEMONIC_STD);
+        return true;
+    case ZYDIS_MNEMONIC_RDTSC:
+        if (t->mode & SOFT_MODE_TSD)
+            return false;
+        emit_rdtsc(t);
+        return true;
+    default:
+        return false;
+    }
+}
+
 bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last)
 {
+    if (emit_at_any_level(t, in))
+        return true;
     if (t->mode & (SOFT_MODE_CPL3 | SOFT_MODE_CPL12))
         return false;
     switch (in->z.mnemonic) {

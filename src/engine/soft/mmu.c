@@ -607,57 +607,53 @@ static unsigned jump_filter(uint64_t va)
            (SOFT_JUMP_FILTER - 1);
 }
 
-static bool page_has_jumps(const struct soft_window *win, bool upper, uint64_t va)
-{
-    unsigned bit = jump_filter(va);
-    return win->jump_pages[upper][bit / 64] >> bit % 64 & 1;
-}
-
 uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *win, uint64_t rip,
-                          uint64_t host, bool straddles)
+                          uint64_t host, bool straddles, bool global)
 {
     unsigned index = soft_jump_index(rip), bit = jump_filter(rip);
-    bool upper = index >= JUMP_HALF;
     uint64_t *slot = &win->jump[index];
 
-    if (upper) {
-        win->jump_upper_filled = true;
-    } else if (*slot == cpu->jump_miss) {
+    if (*slot == cpu->jump_miss) {
         if (win->jump_filled < SOFT_JUMP_LOG)
             win->jump_slot[win->jump_filled] = (uint16_t)index;
         win->jump_filled++;
     }
-    win->jump_pages[upper][bit / 64] |= 1ull << bit % 64;
+    win->jump_local |= !global;
+    win->jump_pages[bit / 64] |= 1ull << bit % 64;
     if (straddles) {
         bit = jump_filter(rip + MULL_PAGE_SIZE);
-        win->jump_pages[upper][bit / 64] |= 1ull << bit % 64;
+        win->jump_pages[bit / 64] |= 1ull << bit % 64;
     }
     __atomic_store_n(slot, host, __ATOMIC_SEQ_CST);
     return slot;
 }
 
-static void clear_jumps(struct soft_cpu *cpu, struct soft_window *win, bool upper)
+void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *win)
 {
-    if (upper && win->jump_upper_filled) {
-        fill_words(win->jump + JUMP_HALF, cpu->jump_miss, JUMP_HALF);
-        win->jump_upper_filled = false;
-    } else if (!upper && win->jump_filled > SOFT_JUMP_LOG) {
-        fill_words(win->jump, cpu->jump_miss, JUMP_HALF);
-    } else if (!upper) {
+    if (!win->jump_ready || win->jump_filled > SOFT_JUMP_LOG) {
+        fill_words(win->jump, cpu->jump_miss, SOFT_JUMP_ENTRIES);
+        win->jump_ready = true;
+    } else {
         for (unsigned k = 0; k < win->jump_filled; k++)
             win->jump[win->jump_slot[k]] = cpu->jump_miss;
     }
-    if (!upper)
-        win->jump_filled = 0;
-    soft_zero(win->jump_pages[upper], sizeof(win->jump_pages[upper]));
+    win->jump_filled = 0;
+    win->jump_local = false;
+    soft_zero(win->jump_pages, sizeof(win->jump_pages));
 }
 
-void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *win)
+static void clear_jumps(struct soft_cpu *cpu)
 {
-    fill_words(win->jump, cpu->jump_miss, SOFT_JUMP_ENTRIES);
-    win->jump_filled = 0;
-    win->jump_upper_filled = false;
-    soft_zero(win->jump_pages, sizeof(win->jump_pages));
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
+        soft_jump_clear(cpu, cpu->window[i]);
+}
+
+static void clear_local_jumps(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+        if (cpu->window[i]->jump_local)
+            soft_jump_clear(cpu, cpu->window[i]);
+    }
 }
 
 static void flush_lower(struct soft_cpu *cpu)
@@ -674,7 +670,6 @@ static void flush_lower(struct soft_cpu *cpu)
             }
         }
         win->lower_filled = 0;
-        clear_jumps(cpu, win, false);
     }
     cpu->mmu.lower_large = false;
 }
@@ -688,7 +683,6 @@ static void flush_upper(struct soft_cpu *cpu)
             fill_words(win->write_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
             win->upper_filled = false;
         }
-        clear_jumps(cpu, win, true);
     }
     cpu->upper_has_local = false;
     if (cpu->mmu.upper_large) {
@@ -714,8 +708,11 @@ void soft_tlb_flush(struct soft_cpu *cpu, enum soft_flush what)
     if (!cpu->mmu.ready)
         empty_tables(cpu);
     flush_lower(cpu);
+    clear_local_jumps(cpu);
     if (what == SOFT_FLUSH_ALL || cpu->upper_has_local)
         flush_upper(cpu);
+    if (what == SOFT_FLUSH_ALL)
+        clear_jumps(cpu);
 }
 
 static bool in_filter(const uint64_t *filter, unsigned bit)
@@ -727,6 +724,7 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 {
     const struct soft_mmu *mmu = &cpu->mmu;
     unsigned slot = soft_tlb_index(va);
+    unsigned jump = jump_filter(va);
     uint64_t tag = tag_of(va);
     bool upper = slot & TLB_HALF;
 
@@ -734,12 +732,14 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
     /* A large page is here in pieces: any address in it drops them all. */
     if (!upper && mmu->lower_large) {
         flush_lower(cpu);
+        clear_jumps(cpu);
         return;
     }
     if (upper && mmu->upper_large &&
         (in_filter(mmu->upper_2m, filter_hash(va >> 21, 12)) ||
          in_filter(mmu->upper_1g, filter_hash(va >> 30, 9)))) {
         flush_upper(cpu);
+        clear_jumps(cpu);
         return;
     }
     for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
@@ -749,8 +749,8 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
             win->read_tag[slot] = SOFT_TLB_INVALID;
             win->write_tag[slot] = SOFT_TLB_INVALID;
         }
-        if (page_has_jumps(win, upper, va))
-            clear_jumps(cpu, win, upper);
+        if (win->jump_pages[jump / 64] >> jump % 64 & 1)
+            soft_jump_clear(cpu, win);
     }
 }
 

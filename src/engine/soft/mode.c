@@ -67,6 +67,8 @@ void soft_mode_changed(struct soft_cpu *cpu)
     }
     if (s->cr4 & SOFT_CR4_SMAP)
         mode |= SOFT_MODE_SMAP;
+    if (s->cr4 & SOFT_CR4_TSD)
+        mode |= SOFT_MODE_TSD;
     if (!(s->cr4 & SOFT_CR4_FSGSBASE))
         mode |= SOFT_MODE_NO_FSGSBASE;
     cpu->mode = mode;

@@ -147,7 +147,8 @@ static void match_jump_table(struct soft_cpu *cpu)
 
 /* The block at RIP, or NULL with *r: SOFT_NEXT (there is none: execute one instruction in C),
  * SOFT_FAULT. */
-static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enum soft_result *r)
+static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, bool *global,
+                                       enum soft_result *r)
 {
     struct soft_cache *cache = cpu->vm->cache;
     uint32_t mode = (cpu->mode & SOFT_BLOCK_MODE) | plain;
@@ -163,6 +164,7 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enu
     *r = soft_translate(cpu, rip, SOFT_EXEC, &page);
     if (*r != SOFT_NEXT || !page.host)
         return NULL;
+    *global = page.global;
     struct soft_block *b = soft_block_find(cache, page.gpa, rip, mode);
     if (!b) {
         soft_vectors_park(cpu);
@@ -175,6 +177,7 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enu
     *r = soft_translate(cpu, (rip | ~MULL_PAGE_MASK) + 1, SOFT_EXEC, &next);
     if (*r != SOFT_NEXT || !next.host)
         return NULL;
+    *global = page.global && next.global;
     if (b && b->gpa_next == next.gpa)
         return b;
     if (b)
@@ -184,10 +187,10 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, enu
 }
 
 /* Put a block into the jump table; if it was dropped meanwhile, take it back. */
-static void enter_jump_table(struct soft_cpu *cpu, const struct soft_block *b)
+static void enter_jump_table(struct soft_cpu *cpu, const struct soft_block *b, bool global)
 {
     uint64_t *slot = soft_jump_enter(cpu, cpu->window[cpu->window_id], b->rip,
-                                     (uint64_t)(uintptr_t)b->indirect, b->gpa_next != 0);
+                                     (uint64_t)(uintptr_t)b->indirect, b->gpa_next != 0, global);
     if (!atomic_load(&b->valid))
         __atomic_store_n(slot, cpu->jump_miss, __ATOMIC_SEQ_CST);
 }
@@ -199,6 +202,7 @@ static void *go(struct soft_cpu *cpu, bool probe)
     for (;; probe = true) {
         const struct soft_insn *in;
         enum soft_result r;
+        bool global;
 
         if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || must_step(cpu) ||
             interrupt_due(cpu))
@@ -218,10 +222,10 @@ static void *go(struct soft_cpu *cpu, bool probe)
                 return (void *)(uintptr_t)host;
             }
         }
-        struct soft_block *b = block_at_rip(cpu, 0, &r);
+        struct soft_block *b = block_at_rip(cpu, 0, &global, &r);
         if (b) {
             cpu->stats.jump_misses++;
-            enter_jump_table(cpu, b);
+            enter_jump_table(cpu, b, global);
             soft_flags_to_glue(cpu);
             if (!cpu->vectors_live)
                 soft_vectors_load(cpu);
@@ -287,10 +291,11 @@ static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
 {
     enum soft_result r;
     unsigned i;
+    bool global;
     struct soft_block *b = soft_block_at(cpu->vm->cache, host, &i);
 
     cpu->s.rip = b->rip + b->map[i].guest;
-    struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, &r);
+    struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, &global, &r);
     if (!plain) {
         soft_flags_from_glue(cpu);
         return after_exec(cpu, r == SOFT_FAULT ? r : SOFT_JUMP, NULL);
@@ -559,6 +564,7 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
     if (cpu->vm->bus->resumed)
         cpu->vm->bus->resumed(cpu->vm->bus->opaque, cpu->index);
     cpu->irq_clear = 0;
+    cpu->tsc_offset = (uint64_t)mull_clock_tsc_offset(cpu->vm->config.clock) + cpu->s.tsc_offset;
 
     for (;;) {
         if (!take_signals(cpu)) {

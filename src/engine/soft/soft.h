@@ -29,16 +29,16 @@
 #define SOFT_COMMON_SIZE 0x4000u /* struct soft_cpu, mapped at the start of every window */
 #define SOFT_TLB_BITS 12
 #define SOFT_TLB_ENTRIES (1u << SOFT_TLB_BITS)
-#define SOFT_JUMP_BITS 13
+#define SOFT_JUMP_BITS 15
 #define SOFT_JUMP_ENTRIES (1u << SOFT_JUMP_BITS)
 
-/* PEXT masks. The top index bit is address bit 47: each table has a half for lower-half
- * (user) addresses and a half for upper-half (kernel) addresses, flushed separately. */
+/* PEXT masks. The TLB's top index bit is address bit 47: it has a half for lower-half (user)
+ * addresses and one for upper-half (kernel) addresses, flushed separately. */
 #define SOFT_TLB_INDEX_MASK 0x00008000007ff000ull
-#define SOFT_JUMP_INDEX_MASK 0x0000800000001ffeull
+#define SOFT_JUMP_INDEX_MASK 0x000000000000fffeull
 
 #define SOFT_TLB_LOG 512
-#define SOFT_JUMP_LOG 1024
+#define SOFT_JUMP_LOG 4096
 #define SOFT_JUMP_FILTER 2048u
 
 #define SOFT_TLB_INVALID 1ull /* page number + 1 is never 0 */
@@ -64,12 +64,13 @@ struct soft_window {
     uint32_t lower_filled;
     bool upper_filled;
     uint16_t lower_slot[SOFT_TLB_LOG];
-    /* The same for the jump table; and by a hash of its number, which pages have an entry, so that
-     * unmapping data does not empty it. One filter for each half. */
+    /* The same for the jump table: whether an entry's page is not global; and by a hash of its
+     * number, which pages have an entry, so that unmapping data does not empty it. */
     uint32_t jump_filled;
-    bool jump_upper_filled;
+    bool jump_local;
+    bool jump_ready; /* emptied once */
     uint16_t jump_slot[SOFT_JUMP_LOG];
-    uint64_t jump_pages[2][SOFT_JUMP_FILTER / 64];
+    uint64_t jump_pages[SOFT_JUMP_FILTER / 64];
 } __attribute__((aligned(4096))); /* whole pages */
 
 static inline unsigned soft_tlb_index(uint64_t va)
@@ -79,7 +80,7 @@ static inline unsigned soft_tlb_index(uint64_t va)
 
 static inline unsigned soft_jump_index(uint64_t rip)
 {
-    return (unsigned)((rip >> 1) & 0xfff) | (unsigned)((rip >> 47) & 1) << 12;
+    return (unsigned)(rip >> 1) & (SOFT_JUMP_ENTRIES - 1);
 }
 
 /* ---- Mode: what a translation depends on besides its bytes ---- */
@@ -99,6 +100,7 @@ static inline unsigned soft_jump_index(uint64_t rip)
 #define SOFT_MODE_NO_FSGSBASE 0x1000u
 #define SOFT_MODE_CPL12 0x2000u /* CPL 1 or 2 */
 #define SOFT_MODE_SMAP 0x4000u  /* CR4.SMAP */
+#define SOFT_MODE_TSD 0x8000u   /* CR4.TSD */
 
 /* ---- Results ---- */
 
@@ -241,7 +243,8 @@ struct soft_cpu {
     uint64_t gs_base; /* the window that translated code runs with */
     uint64_t page_mask, tlb_index_mask, jump_index_mask;
     uint64_t irq_clear; /* 0: an interrupt may be waiting for EFLAGS.IF */
-    uint64_t not_if_mask, not_ac_mask, system_flags_mask;
+    uint64_t not_if_mask, not_ac_mask, not_df_mask, system_flags_mask;
+    uint64_t tsc_offset; /* guest TSC minus host TSC: the clock's and s.tsc_offset */
     uint64_t spill[8];
 
     struct mull_cpu_state s; /* canonical state; GPRs and arithmetic flags while not in code */
@@ -520,14 +523,15 @@ void soft_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t 
  *  those bytes. Any thread; @cpu: the vCPU that wrote, or NULL. Safe with live vectors. */
 void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 
-/** Empty a window's jump table (all slots to cpu->jump_miss). The flush functions of mmu.c clear
- * it, or one half of it, in the same way: never with 0. */
+/** Empty a window's jump table: its slots go to cpu->jump_miss, never to 0. */
 void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w);
 
-/** Put the entry of the block at @rip into a window's jump table. @straddles: its instruction goes
- * on in the next page. @return the slot. */
+/** Put the entry of the block at @rip into a window's jump table.
+ *  @param straddles  its instruction goes on in the next page
+ *  @param global     its page stays mapped when the address space changes
+ *  @return the slot */
 uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *w, uint64_t rip, uint64_t host,
-                          bool straddles);
+                          bool straddles, bool global);
 
 /* ---- The VM ---- */
 

@@ -79,13 +79,15 @@ enum {
 static uint64_t guest_tsc(const struct soft_cpu *cpu)
 {
     uint32_t lo, hi;
-    const struct mull_clock *clock = cpu->vm->config.clock;
 
     __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-    uint64_t tsc = (uint64_t)hi << 32 | lo;
-    if (clock)
-        tsc += (uint64_t)mull_clock_tsc_offset(clock);
-    return tsc + cpu->s.tsc_offset;
+    return ((uint64_t)hi << 32 | lo) + cpu->tsc_offset;
+}
+
+static void move_tsc(struct soft_cpu *cpu, uint64_t change)
+{
+    cpu->s.tsc_offset += change;
+    cpu->tsc_offset += change;
 }
 
 static bool tsc_forbidden(const struct soft_cpu *cpu)
@@ -364,10 +366,10 @@ enum soft_result soft_sys_wrmsr(struct soft_cpu *cpu, const struct soft_insn *in
         return r;
     if (msr == MSR_TSC) {
         uint64_t change = value - guest_tsc(cpu);
-        s->tsc_offset += change;
+        move_tsc(cpu, change);
         s->tsc_adjust += change;
     } else if (msr == MSR_TSC_ADJUST) {
-        s->tsc_offset += value - s->tsc_adjust;
+        move_tsc(cpu, value - s->tsc_adjust);
         s->tsc_adjust = value;
     } else if (msr == MSR_EFER) {
         ok = write_efer(cpu, value);
