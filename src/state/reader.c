@@ -106,7 +106,9 @@ static int read_section(struct mull_state_reader *r, struct mull_error *err)
     crc = mull_state_crc32c(mull_state_crc32c(0, head, sizeof(head)), r->payload.data, size);
     if (crc != state_take_uint(&c, 4))
         return malformed(r, "its checksum is wrong: the stream is damaged", err);
-    r->rest = (struct state_cursor){.at = r->payload.data, .end = r->payload.data + size};
+    /* An empty payload may have no memory: no arithmetic on NULL. */
+    uint8_t *end = size ? r->payload.data + size : r->payload.data;
+    r->rest = (struct state_cursor){.at = r->payload.data, .end = end};
     return 0;
 }
 
