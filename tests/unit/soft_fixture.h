@@ -65,6 +65,7 @@ static inline struct fix *fix_new(void)
     f->vm.cpu[0] = f->cpu;
     f->cpu->vm = &f->vm;
     f->cpu->self = f->cpu;
+    f->cpu->run_ok = 1;
     f->cpu->xsave_mask = 7;
     f->cpu->cpuid = &f->cpuid;
     f->cpu->private_run = f; /* for the fakes */
