@@ -341,6 +341,9 @@ static void test_flush(void **state)
     struct soft_window *kernel = f->cpu->window[w], *user = f->cpu->window[SOFT_WIN_USER];
     uint64_t *low = &user->jump[soft_jump_index(VA)];
     uint64_t *high = &kernel->jump[soft_jump_index(KVA)];
+    kernel->jump_ready = user->jump_ready = false;
+    soft_jump_clear(f->cpu, kernel);
+    soft_jump_clear(f->cpu, user);
 
     /* Non-global pages go, global ones stay as long as no local one is there. */
     soft_tlb_fill(f->cpu, VA, 8, true);
