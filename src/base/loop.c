@@ -38,6 +38,7 @@ struct mull_timer {
     uint64_t deadline;
     uint64_t sequence; /* timers with one deadline fire in the order they were armed */
     size_t slot;       /* in the heap, or NOT_IN_HEAP */
+    struct mull_timer *due_next, **due_link; /* in the batch being fired; due_link NULL: not */
     struct mull_timer *next, **link;
 };
 
@@ -53,6 +54,7 @@ struct mull_loop {
     pthread_mutex_t lock; /* everything below */
     struct mull_source *sources, *dead;
     struct mull_timer *timers;
+    struct mull_timer *due; /* taken from the heap, about to fire */
     struct mull_timer **heap;
     size_t timer_count, heap_count, heap_room;
     uint64_t programmed; /* what the timerfd is set to, NEVER: disarmed */
@@ -116,8 +118,6 @@ static void heap_remove(struct mull_loop *loop, struct mull_timer *timer)
 {
     size_t slot = timer->slot;
 
-    if (slot == NOT_IN_HEAP)
-        return;
     timer->slot = NOT_IN_HEAP;
     struct mull_timer *last = loop->heap[--loop->heap_count];
     if (last == timer)
@@ -142,22 +142,46 @@ static void program(struct mull_loop *loop, uint64_t deadline)
     timerfd_settime(loop->timerfd, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
-/* Fire what is due. Each timer that was armed when we came gets at most one turn, so that one which
- * re-arms itself in the past does not starve the descriptors. */
+static void disarm(struct mull_loop *loop, struct mull_timer *timer)
+{
+    if (timer->slot != NOT_IN_HEAP)
+        heap_remove(loop, timer);
+    if (timer->due_link) {
+        *timer->due_link = timer->due_next;
+        if (timer->due_next)
+            timer->due_next->due_link = timer->due_link;
+        timer->due_link = NULL;
+    }
+}
+
+/* Move what is due from the heap to the batch, in order. */
+static void take_due(struct mull_loop *loop, uint64_t now)
+{
+    struct mull_timer **end = &loop->due;
+
+    while (loop->heap_count && loop->heap[0]->deadline <= now) {
+        struct mull_timer *timer = loop->heap[0];
+        heap_remove(loop, timer);
+        timer->due_next = NULL;
+        timer->due_link = end;
+        *end = timer;
+        end = &timer->due_next;
+    }
+}
+
+/* Fire what is due. Each timer gets one turn: one that arms itself in the past again comes with the
+ * next batch, so that it starves neither the other timers nor the descriptors. */
 static void run_timers(struct mull_loop *loop)
 {
-    uint64_t now = mull_now_ns();
-
     pthread_mutex_lock(&loop->lock);
-    uint64_t horizon = loop->sequence;
-    while (loop->heap_count && loop->heap[0]->deadline <= now &&
-           loop->heap[0]->sequence < horizon) {
-        struct mull_timer *timer = loop->heap[0];
+    take_due(loop, mull_now_ns());
+    while (loop->due) {
+        struct mull_timer *timer = loop->due;
         void (*fn)(void *opaque) = timer->fn;
         void *opaque = timer->opaque;
-        heap_remove(loop, timer);
+        disarm(loop, timer);
         pthread_mutex_unlock(&loop->lock);
-        fn(opaque); /* may free the timer */
+        fn(opaque); /* may free the timer, or others of the batch */
         pthread_mutex_lock(&loop->lock);
     }
     /* Setting the timerfd also makes it unreadable until it expires again. */
@@ -203,7 +227,7 @@ void mull_timer_arm(struct mull_timer *timer, uint64_t deadline_ns)
     struct mull_loop *loop = timer->loop;
 
     pthread_mutex_lock(&loop->lock);
-    heap_remove(loop, timer);
+    disarm(loop, timer);
     timer->deadline = deadline_ns;
     heap_insert(loop, timer);
     /* Only an earlier deadline costs a system call; after a later one the loop wakes up once in
@@ -216,7 +240,7 @@ void mull_timer_arm(struct mull_timer *timer, uint64_t deadline_ns)
 void mull_timer_cancel(struct mull_timer *timer)
 {
     pthread_mutex_lock(&timer->loop->lock);
-    heap_remove(timer->loop, timer);
+    disarm(timer->loop, timer);
     pthread_mutex_unlock(&timer->loop->lock);
 }
 
@@ -227,7 +251,7 @@ void mull_timer_destroy(struct mull_timer *timer)
 
     struct mull_loop *loop = timer->loop;
     pthread_mutex_lock(&loop->lock);
-    heap_remove(loop, timer);
+    disarm(loop, timer);
     *timer->link = timer->next;
     if (timer->next)
         timer->next->link = timer->link;

@@ -21,6 +21,10 @@
  * stay exactly consistent with the TSC. */
 #define WALL_SLACK_NS 10000000ll
 
+/* A restored clock shows at most this, 146 years, so that adding a timer's period to the time never
+ * overflows. */
+#define GUEST_NS_MAX (1ull << 62)
+
 struct mull_clock {
     uint64_t tsc_hz;
     uint32_t mul;
@@ -313,6 +317,8 @@ void mull_clock_resume(struct mull_clock *clock)
 
 void mull_clock_set(struct mull_clock *clock, uint64_t guest_ns, uint64_t guest_tsc)
 {
+    if (guest_ns > GUEST_NS_MAX)
+        guest_ns = GUEST_NS_MAX;
     begin(clock);
     if (clock->paused) {
         clock->paused_tsc = guest_tsc;

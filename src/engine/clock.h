@@ -51,7 +51,7 @@ uint64_t mull_clock_boot_wall_ns(const struct mull_clock *clock);
 
 void mull_clock_pause(struct mull_clock *clock);
 void mull_clock_resume(struct mull_clock *clock);
-/** Set the guest time of a paused clock (restore). */
+/** Set the guest time of a paused clock (restore); at most 2^62 ns. */
 void mull_clock_set(struct mull_clock *clock, uint64_t guest_ns, uint64_t guest_tsc);
 
 #endif

@@ -55,6 +55,7 @@ static void update(struct mull_acpi_pm *pm)
     }
     mull_irq_set(&pm->sci, (pm->status & pm->enable & EN_ALL) || (pm->gpe_status & pm->gpe_enable));
     if ((pm->enable & STS_TIMER) && !(pm->status & STS_TIMER)) {
+        /* Rounded up; clocks stop far below what overflows (mull_clock_set()). */
         unsigned __int128 ns = ((unsigned __int128)(halves + 1) << 31) * NS;
         mull_timer_arm(pm->timer,
                        mull_clock_deadline(pm->clock, (uint64_t)(ns / MULL_PM_TIMER_HZ) + 1));

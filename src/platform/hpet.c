@@ -41,7 +41,7 @@ struct timer {
     struct mull_timer *timer;
     unsigned index;
     bool armed;
-    uint64_t due; /* main counter, 64 bits whatever the timer's mode */
+    uint64_t due; /* in ticks of the machine's clock */
 };
 
 struct mull_hpet {
@@ -131,11 +131,18 @@ static void lower(struct timer *t)
 
 static void arm(struct timer *t, uint64_t soonest_ns)
 {
-    struct mull_hpet *h = t->hpet;
-    unsigned __int128 ns = (unsigned __int128)(t->due - h->counter) * TICK_NS;
-    uint64_t when = ns > UINT64_MAX ? UINT64_MAX : (uint64_t)ns;
+    uint64_t ns = t->due > UINT64_MAX / TICK_NS ? UINT64_MAX : t->due * TICK_NS;
 
-    mull_timer_arm(t->timer, mull_clock_deadline(h->clock, when > soonest_ns ? when : soonest_ns));
+    mull_timer_arm(t->timer,
+                   mull_clock_deadline(t->hpet->clock, ns > soonest_ns ? ns : soonest_ns));
+}
+
+/* A periodic comparator that the counter has left behind goes on from where it would be. */
+static void catch_up(struct timer *t, uint64_t behind)
+{
+    t->comparator += (behind / t->period + 1) * t->period;
+    if (is32(t))
+        t->comparator = (uint32_t)t->comparator;
 }
 
 /* Work out when the counter next meets the comparator. @written: the guest has just set it; then a
@@ -145,29 +152,25 @@ static void schedule(struct timer *t, bool written)
 {
     struct mull_hpet *h = t->hpet;
     uint64_t now = counter(h), ahead = t->comparator - now;
+    bool missed = is32(t) ? (int32_t)ahead < 0 : (int64_t)ahead < 0;
 
     if (t->armed)
         mull_timer_cancel(t->timer);
     t->armed = false;
-    if (!enabled(h) || (!(t->config & TIMER_ENABLE) && !(t->config & TIMER_LEVEL)))
+    if (!enabled(h) || !(t->config & (TIMER_ENABLE | TIMER_LEVEL)))
         return;
-    if (is32(t))
-        ahead = (uint32_t)ahead;
-    bool missed = is32(t) ? (int32_t)ahead < 0 : (int64_t)ahead < 0;
-    if (periodic(t) && missed && t->period) {
-        uint64_t behind = is32(t) ? (uint32_t)-ahead : -ahead;
-        t->comparator += (behind / t->period + 1) * t->period;
+    if (missed && periodic(t) && t->period) {
+        catch_up(t, is32(t) ? (uint32_t)-ahead : -ahead);
         ahead = t->comparator - now;
-        if (is32(t))
-            ahead = (uint32_t)ahead;
     } else if (missed && written) {
         ahead = 0;
     }
-    if (ahead > UINT64_MAX - now)
-        return; /* centuries away */
-    t->due = now + ahead;
-    t->armed = true;
-    arm(t, 0);
+    if (is32(t))
+        ahead = (uint32_t)ahead;
+    t->due = clock_ticks(h) + ahead;
+    t->armed = t->due >= ahead; /* else millennia away */
+    if (t->armed)
+        arm(t, 0);
 }
 
 static void fired(void *opaque)
@@ -176,26 +179,24 @@ static void fired(void *opaque)
     struct mull_hpet *h = t->hpet;
 
     pthread_mutex_lock(&h->lock);
-    uint64_t now = counter(h);
+    uint64_t now = clock_ticks(h);
     if (!t->armed || !enabled(h)) {
         /* cancelled meanwhile */
     } else if (now < t->due) {
         arm(t, 0);
     } else {
         interrupt(t);
+        uint64_t step = 0; /* to the next time */
         if (periodic(t) && t->period) {
-            uint64_t steps = (now - t->due) / t->period + 1;
-            t->comparator += steps * t->period;
-            if (is32(t))
-                t->comparator = (uint32_t)t->comparator;
-            t->due += steps * t->period;
-            arm(t, mull_clock_now(h->clock) + PERIOD_MIN_NS);
+            step = ((now - t->due) / t->period + 1) * t->period;
+            catch_up(t, now - t->due);
         } else if (is32(t)) { /* a 32-bit one-shot comes again when the counter wraps */
-            t->due += 1ull << 32;
-            arm(t, 0);
-        } else {
-            t->armed = false;
+            step = (((now - t->due) >> 32) + 1) << 32;
         }
+        t->due += step;
+        t->armed = step && t->due >= step;
+        if (t->armed)
+            arm(t, mull_clock_now(h->clock) + PERIOD_MIN_NS);
     }
     pthread_mutex_unlock(&h->lock);
 }

@@ -25,11 +25,14 @@ static bool deadline_mode(const struct lapic *l)
     return (l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_DEADLINE;
 }
 
-/* Guest time when it is due, the lock held. */
+/* Guest time at which it is certainly due, the lock held. Nanoseconds of a TSC value are rounded
+ * down, so the deadline has passed only in the next one. */
 static uint64_t due_ns(const struct lapic *l)
 {
-    return deadline_mode(l) ? mull_clock_tsc_to_ns(l->set->config.clock, l->tsc_deadline)
-                            : l->timer_due;
+    if (!deadline_mode(l))
+        return l->timer_due;
+    uint64_t ns = mull_clock_tsc_to_ns(l->set->config.clock, l->tsc_deadline);
+    return ns == UINT64_MAX ? ns : ns + 1;
 }
 
 static void arm_at(struct lapic *l, uint64_t ns)

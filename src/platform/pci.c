@@ -453,6 +453,9 @@ int mull_pci_function_loaded(struct mull_pci_function *f, struct mull_error *err
         f->msix[i].address &= ~3ull;
         f->msix[i].control &= MSIX_ENTRY_MASKED;
     }
+    uint8_t level; /* not a bool until it is known to be 0 or 1 */
+    memcpy(&level, &f->intx_level, sizeof(level));
+    f->intx_level = level != 0;
     f->msix_pending &= f->msix_count ? ~0ull >> (64 - f->msix_count) : 0;
     map_bars(f);
     update_intx(f);

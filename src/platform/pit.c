@@ -125,21 +125,25 @@ static void arm(struct mull_pit *pit, uint64_t soonest_ns)
                    mull_clock_deadline(pit->clock, due > soonest_ns ? due : soonest_ns));
 }
 
-/* Find the next rising edge after the load or the last edge. */
-static void schedule(struct mull_pit *pit)
+/* The tick of the next rising edge, 0: there is none to come. */
+static uint64_t next_edge(const struct mull_pit *pit)
 {
     const struct channel *c = &pit->channel[0];
-
-    mull_timer_cancel(pit->timer);
-    pit->next_edge = 0;
-    mull_irq_set(&pit->irq, output(pit, c));
-    if (!c->running)
-        return;
     uint64_t ticks = elapsed(pit, c);
+
+    if (!c->running)
+        return 0;
     if (periodic(c))
-        pit->next_edge = (ticks / c->count + 1) * c->count;
-    else if (ticks <= c->count) /* modes 4 and 5: the strobe ends, and so rises, a tick later */
-        pit->next_edge = c->count + (c->mode >= 4);
+        return (ticks / c->count + 1) * c->count;
+    /* In modes 4 and 5 the strobe ends, and so rises, a tick later. */
+    return ticks <= c->count ? c->count + (c->mode >= 4) : 0;
+}
+
+static void schedule(struct mull_pit *pit)
+{
+    mull_timer_cancel(pit->timer);
+    mull_irq_set(&pit->irq, output(pit, &pit->channel[0]));
+    pit->next_edge = next_edge(pit);
     if (pit->next_edge)
         arm(pit, 0);
 }
@@ -157,11 +161,9 @@ static void fired(void *opaque)
     } else {
         mull_irq_set(&pit->irq, false);
         mull_irq_set(&pit->irq, true);
-        pit->next_edge = 0;
-        if (periodic(c)) {
-            pit->next_edge = (elapsed(pit, c) / c->count + 1) * c->count;
+        pit->next_edge = periodic(c) ? next_edge(pit) : 0;
+        if (pit->next_edge)
             arm(pit, mull_clock_now(pit->clock) + EDGE_MIN_NS);
-        }
     }
     pthread_mutex_unlock(&pit->lock);
 }
@@ -383,11 +385,14 @@ static int after_load(void *object, uint32_t version, struct mull_error *err)
         if (c->mode > 5 || c->rw == RW_LATCH || c->rw > RW_BOTH || c->count < 1 ||
             c->count > modulus || (periodic(c) && c->count < 2) || c->latched > 2)
             return mull_fail(err, EINVAL, "8254: channel %u of the saved state is not possible", i);
+        if (c->start_ns > mull_clock_now(pit->clock))
+            c->start_ns = mull_clock_now(pit->clock);
         c->gate = i == 2 ? pit->speaker & 1 : 1;
         c->bcd &= 1;
         c->null_count &= 1;
     }
     pit->speaker &= 3;
+    pit->next_edge = next_edge(pit);
     return 0;
 }
 
@@ -406,7 +411,6 @@ static const struct mull_state_desc channel_desc = {
 static const struct mull_field fields[] = {
     MULL_FIELD_NESTED_ARRAY(struct mull_pit, channel, &channel_desc),
     MULL_FIELD(struct mull_pit, speaker),
-    MULL_FIELD(struct mull_pit, next_edge),
     MULL_FIELDS_END,
 };
 static const struct mull_state_desc desc = {

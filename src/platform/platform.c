@@ -37,7 +37,7 @@ struct mull_platform {
     struct mull_vm *vm;
     struct mull_vcpu *vcpu[MULL_MAX_CPUS];
     atomic_bool connected;
-    atomic_bool hpet_legacy; /* the HPET has taken IRQ 0 and IRQ 8 */
+    _Atomic uint8_t hpet_legacy; /* the HPET has taken IRQ 0 and IRQ 8 */
     uint64_t level_vectors[4];
     uint64_t mmio64_base;
 

@@ -56,7 +56,7 @@ struct mull_rtc {
     pthread_mutex_t lock;
     uint8_t cmos[128]; /* clock registers hold the time only while it stands still */
     uint8_t index;
-    _Atomic bool nmi_masked;
+    _Atomic uint8_t nmi_masked;
     uint64_t offset_ns; /* signed: the guest's time minus the host's */
     uint64_t looked_ns; /* up to here the flags are computed (rtc time) */
     struct mull_region *region;
@@ -353,7 +353,7 @@ static void port_write(void *opaque, unsigned cpu, uint64_t offset, unsigned siz
         write_register(rtc, rtc->index, (uint8_t)value);
     } else {
         rtc->index = value & 0x7f;
-        rtc->nmi_masked = value & 0x80;
+        rtc->nmi_masked = (value & 0x80) != 0;
     }
     pthread_mutex_unlock(&rtc->lock);
 }
@@ -373,7 +373,7 @@ void mull_rtc_set_cmos(struct mull_rtc *rtc, unsigned index, uint8_t value)
 
 bool mull_rtc_nmi_masked(const struct mull_rtc *rtc)
 {
-    return rtc->nmi_masked;
+    return rtc->nmi_masked != 0;
 }
 
 /* RESET clears the interrupt enables and flags; the battery keeps the rest. */

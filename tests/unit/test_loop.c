@@ -129,6 +129,44 @@ static void test_greedy_timer(void **state)
     assert_true(w->count >= 1000 && w->count < 1010);
 }
 
+/* ... nor from other timers that are due. */
+static void test_greedy_timer_and_others(void **state)
+{
+    struct world *w = *state;
+
+    w->timer[0] = mull_timer_create(w->loop, on_greedy, w);
+    w->timer[1] = mull_timer_create(w->loop, on_stop, w);
+    mull_timer_arm(w->timer[0], 0);
+    mull_timer_arm(w->timer[1], mull_now_ns());
+    mull_loop_run(w->loop);
+    assert_true(w->count < 1000);
+}
+
+static void on_cancel_others(void *opaque)
+{
+    struct world *w = opaque;
+
+    w->count++;
+    for (unsigned i = 0; i < 8; i++)
+        mull_timer_cancel(w->timer[i]); /* due in the same batch: they must not fire */
+    mull_timer_arm(w->timer[7], mull_now_ns());
+    mull_loop_stop(w->loop);
+}
+
+static void test_cancel_in_callback(void **state)
+{
+    struct world *w = *state;
+
+    for (unsigned i = 0; i < 8; i++) {
+        w->timer[i] = mull_timer_create(w->loop, on_cancel_others, w);
+        mull_timer_arm(w->timer[i], 1);
+    }
+    mull_loop_run(w->loop);
+    assert_int_equal(w->count, 1);
+    mull_loop_run(w->loop); /* the one that was armed again */
+    assert_int_equal(w->count, 2);
+}
+
 static void on_destroy_all(void *opaque)
 {
     struct world *w = opaque;
@@ -325,6 +363,8 @@ int main(void)
         T(test_timer_order),
         T(test_timer_never_early),
         T(test_greedy_timer),
+        T(test_greedy_timer_and_others),
+        T(test_cancel_in_callback),
         T(test_destroy_in_callback),
         T(test_heap),
         T(test_posts_from_threads),
