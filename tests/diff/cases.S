@@ -1389,6 +1389,128 @@ diff_cases:
         clflush [r9 + 4]
         END
 
+/* ---- Code that writes to itself ---- */
+
+        BEGIN   "store over the next instruction"
+        mov     byte ptr [rip + 1f + 1], 0x42
+2:
+1:      mov     dl, 0x11
+        mov     [rsi], dl
+        END
+        BEGIN   "store over an instruction already executed"
+        xor     edx, edx
+        mov     ecx, 5
+1:      mov     eax, 1
+        add     edx, eax
+        inc     dword ptr [rip + 1b + 1]
+2:      loop    1b
+        END
+        BEGIN   "store over the instruction itself"
+        mov     ecx, 3
+1:      mov     dword ptr [rip + 1b], 0x90909090
+2:      loop    1b
+        END
+        BEGIN   "store a branch into a loop"
+        mov     ecx, 10
+1:      inc     edx
+        cmp     ecx, 4
+        jne     3f
+        mov     word ptr [rip + 1b], 0x04eb
+2:
+3:      loop    1b
+        END
+        BEGIN   "rep movs of code"
+        lea     rsi, [rip + 1f]
+        lea     rdi, [rip + 2f]
+        mov     rbx, rdi
+        mov     ecx, 4
+        cld
+        rep movsb
+        jmp     rbx
+1:      inc     eax
+        inc     edx
+2:      ud2
+        ud2
+        END
+        BEGIN   "rep stosb over what follows"
+        lea     rdi, [rip + 1f]
+        mov     ecx, 6
+        mov     al, 0x90
+        rep stosb
+1:      ud2
+        ud2
+        ud2
+        inc     edx
+        END
+        BEGIN   "locked store into code"
+        lock add byte ptr [rip + 1f + 1], 3
+2:
+1:      mov     dl, 0x11
+        xchg    [rip + 1b + 1], dl
+3:      mov     bl, [rip + 1b + 1]
+4:
+        END
+        BEGIN   "vector store into code"
+        movdqu  xmm0, [rip + 1f]
+        movdqu  [rip + 2f], xmm0
+        jmp     2f
+1:      inc     eax
+        inc     ecx
+        inc     edx
+        inc     ebx
+        nop
+        nop
+        nop
+        nop
+        nop
+        nop
+        nop
+        nop
+2:      ud2
+        ud2
+        ud2
+        ud2
+        ud2
+        ud2
+        ud2
+        ud2
+        END
+        BEGIN   "push into code"
+        lea     rbx, [rsp]
+        lea     rsp, [rip + 1f + 8]
+        movabs  rax, 0x9090909090c2ff90 /* inc edx */
+        push    rax
+1:      ud2
+        ud2
+        ud2
+        ud2
+        mov     rsp, rbx
+        END
+        BEGIN   "code made on the other page"
+        mov     edi, 0x10001800
+        mov     dword ptr [rdi], 0xc3c0ff /* inc eax; ret */
+        call    rdi
+        mov     word ptr [rdi], 0xc2ff /* inc edx */
+        call    rdi
+        mov     ecx, 4
+1:      mov     byte ptr [rdi + 1], 0xc3 /* inc ebx */
+        call    rdi
+        mov     byte ptr [rdi + 1], 0xc6 /* inc esi */
+        call    rdi
+        loop    1b
+        END
+        BEGIN   "code across both pages"
+        mov     edi, 0x10000ffd
+        mov     dword ptr [rdi], 0x11223344
+        mov     byte ptr [rdi - 1], 0xb8 /* mov eax, imm32, across */
+        mov     byte ptr [rdi + 4], 0xc3
+        lea     rbx, [rdi - 1]
+        call    rbx
+        mov     edx, eax
+        mov     byte ptr [rdi + 3], 0x77
+        call    rbx
+        END
+
 /* ---- 32-bit code ---- */
 
         .irp    op, aaa, aas, daa, das

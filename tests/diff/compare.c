@@ -205,9 +205,7 @@ static void compare_memory(struct report *r, const struct diff_result *native,
         memcpy(&b, soft->memory + i, 8);
         if (a == b)
             continue;
-        uint64_t at = i < DIFF_DATA_PAGES * DIFF_PAGE
-                          ? DIFF_DATA + i
-                          : DIFF_STACK + i - DIFF_DATA_PAGES * DIFF_PAGE;
+        uint64_t at = diff_page_address((unsigned)(i / DIFF_PAGE)) + i % DIFF_PAGE;
         differ(r, "[%#llx] native %016llx soft %016llx", (unsigned long long)at,
                (unsigned long long)a, (unsigned long long)b);
         shown++;

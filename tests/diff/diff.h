@@ -16,13 +16,15 @@
 #define DIFF_INSNS_MAX 96u
 
 /* The windows. What is around them is not mapped. */
-#define DIFF_CODE 0x10000000ull  /* two pages, executable and readable */
+#define DIFF_CODE 0x10000000ull  /* two pages, executable and writable */
 #define DIFF_DATA 0x20000000ull  /* two pages read-write, a hole, one read-only, one read-write */
 #define DIFF_STACK 0x30000000ull /* one page read-write */
 #define DIFF_DATA_PAGES 5u
-#define DIFF_HOLE 2u                            /* number of the data page that is not mapped */
-#define DIFF_READONLY 3u                        /* number of the data page that cannot be written */
-#define DIFF_MEMORY_PAGES (DIFF_DATA_PAGES + 1) /* what is compared: data, then the stack */
+#define DIFF_HOLE 2u     /* number of the data page that is not mapped */
+#define DIFF_READONLY 3u /* number of the data page that cannot be written */
+#define DIFF_CODE_PAGES 2u
+/* What is compared: data, the stack, the code. */
+#define DIFF_MEMORY_PAGES (DIFF_DATA_PAGES + 1 + DIFF_CODE_PAGES)
 
 /* 16-bit code runs with bases: CS, and DS and ES, whose limit is the data's end. SS is flat. */
 #define DIFF_CS_LIMIT 0xffffu
@@ -55,6 +57,20 @@ struct diff_case {
 static inline uint64_t diff_code_base(const struct diff_case *c)
 {
     return c->bits == 16 ? DIFF_CODE : 0;
+}
+
+/** Where page @p of struct diff_result.memory lies. */
+static inline uint64_t diff_page_address(unsigned p)
+{
+    if (p < DIFF_DATA_PAGES)
+        return DIFF_DATA + (uint64_t)p * DIFF_PAGE;
+    return p == DIFF_DATA_PAGES ? DIFF_STACK : DIFF_CODE + (p - DIFF_DATA_PAGES - 1) * DIFF_PAGE;
+}
+
+/** May it change? */
+static inline bool diff_page_writable(unsigned p)
+{
+    return p != DIFF_HOLE && p != DIFF_READONLY;
 }
 
 /** Where it ended. */

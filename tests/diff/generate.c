@@ -394,7 +394,10 @@ static void direct_memory(struct sequence *s, struct instruction *in)
         }
         if (diff_below(&s->r, 24) == 0)
             continue; /* wherever it goes */
-        direct_operand(s, in, op, choose_address(&s->r, size, needs_alignment(in)));
+        uint64_t at = choose_address(&s->r, size, needs_alignment(in));
+        if (diff_below(&s->r, 40) == 0) /* a page with code, but beside it */
+            at = DIFF_CODE + (s->c->offset < 256 ? 0x500 : 0x1500) + diff_below(&s->r, 0x800);
+        direct_operand(s, in, op, at);
     }
     /* Repeated string instructions: not for long. */
     if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP &&
@@ -471,6 +474,46 @@ static bool random_skip(struct sequence *s)
         return false;
     s->c->code[at - 1] = (uint8_t)(s->c->size - at);
     /* On the other way what was set there is not. */
+    memset(s->known, 0, sizeof(s->known));
+    return true;
+}
+
+/* A call of a few instructions, directly or through a register, and a jump over them. */
+static bool random_call(struct sequence *s)
+{
+    uint8_t jump[2] = {0xeb, 0}, ret = 0xc3;
+    unsigned reg = diff_below(&s->r, 8), n = 0, target;
+    bool indirect = s->c->bits == 64 && diff_below(&s->r, 2) && reg != 4;
+
+    set_register(s, 4, DIFF_STACK + 0x600 + diff_below(&s->r, 0x400));
+    if (indirect) { /* lea reg, [rip + 4]; call reg; jmp */
+        uint8_t lea[7] = {0x48, 0x8d, (uint8_t)(0x05 | reg << 3), 4, 0, 0, 0};
+        uint8_t call[2] = {0xff, (uint8_t)(0xd0 | reg)};
+        append(s, lea, sizeof(lea));
+        append(s, call, sizeof(call));
+    } else {
+        uint8_t call[6] = {0xe8, 2, 0, 0, 0};
+        append(s, call, s->c->bits == 16 ? 3 : 5);
+    }
+    append(s, jump, sizeof(jump));
+    target = s->c->size;
+    memset(s->known, 0, sizeof(s->known));
+    for (unsigned i = 1 + diff_below(&s->r, 3); i > 0; i--) {
+        s->known[4] = true; /* RSP is where the return address is: leave it alone */
+        s->value[4] = 0xdead;
+        unsigned insns = s->c->insns, size = s->c->size;
+        if (!random_instruction(s))
+            return false;
+        if (!s->known[4] || s->value[4] != 0xdead) {
+            s->c->insns = insns;
+            s->c->size = size;
+        }
+    }
+    append(s, &ret, 1);
+    n = s->c->size - target;
+    if (s->full || n > 127)
+        return false;
+    s->c->code[target - 1] = (uint8_t)n;
     memset(s->known, 0, sizeof(s->known));
     return true;
 }
@@ -570,6 +613,7 @@ void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
         unsigned how = diff_below(&s.r, 16), insns = c->insns, size = c->size;
         bool done = how == 0   ? random_skip(&s)
                     : how == 1 ? random_loop(&s)
+                    : how == 2 ? random_call(&s)
                                : random_instruction(&s);
         if (!done) {
             c->insns = insns;

@@ -52,7 +52,6 @@ static struct mull_vcpu *vcpu;
 static struct mull_cpuid cpuid;
 static uint8_t *ram;
 static struct mull_cpu_state base[4]; /* user 64, user 32, kernel 64, user 16 */
-static unsigned dirty_from, dirty_to; /* bytes of the code window that are not INT3 */
 
 /* ---- The bus: no interrupts, one port ---- */
 
@@ -119,8 +118,8 @@ static void make_page_tables(void)
     put64(GPA_PD + (DIFF_DATA >> 21) * 8, GPA_PT_DATA | PTE_P | PTE_W | PTE_U);
     put64(GPA_PD + (DIFF_STACK >> 21) * 8, GPA_PT_STACK | PTE_P | PTE_W | PTE_U);
     put64(GPA_PD + (SYSTEM >> 21) * 8, GPA_PT_SYSTEM | PTE_P | PTE_W);
-    for (unsigned i = 0; i < 2; i++)
-        map_page(GPA_PT_CODE, i, GPA_CODE + i * DIFF_PAGE, PTE_U);
+    for (unsigned i = 0; i < DIFF_CODE_PAGES; i++)
+        map_page(GPA_PT_CODE, i, GPA_CODE + i * DIFF_PAGE, PTE_U | PTE_W);
     for (unsigned i = 0; i < DIFF_DATA_PAGES; i++) {
         uint64_t writable = i == DIFF_READONLY ? 0 : PTE_W;
         if (i != DIFF_HOLE)
@@ -243,7 +242,7 @@ int diff_guest_init(void)
     make_page_tables();
     make_idt();
     make_gdt();
-    memset(ram + GPA_CODE, 0xcc, 2 * DIFF_PAGE);
+    memset(ram + GPA_CODE, 0xcc, DIFF_CODE_PAGES * DIFF_PAGE);
     memcpy(ram + GPA_DATA + DIFF_READONLY * DIFF_PAGE, diff_fill(0) + DIFF_READONLY * DIFF_PAGE,
            DIFF_PAGE);
     config.memory = memory;
@@ -269,33 +268,40 @@ void diff_guest_fini(void)
     mull_clock_destroy(guest_clock);
 }
 
+/* Page @p of struct diff_result.memory. */
+static uint8_t *page_at(unsigned p)
+{
+    if (p < DIFF_DATA_PAGES)
+        return ram + GPA_DATA + p * DIFF_PAGE;
+    return p == DIFF_DATA_PAGES ? ram + GPA_STACK
+                                : ram + GPA_CODE + (p - DIFF_DATA_PAGES - 1) * DIFF_PAGE;
+}
+
 static void put_case(const struct diff_case *c)
 {
-    static uint8_t window[2 * DIFF_PAGE];
-    unsigned from = c->offset, to = c->offset + c->size;
+    static uint8_t window[DIFF_CODE_PAGES * DIFF_PAGE];
+    const uint8_t *code = ram + GPA_CODE;
+    unsigned first = 0, last = sizeof(window);
 
     memset(window, 0xcc, sizeof(window));
-    memcpy(window + from, c->code, c->size);
-    unsigned first = from < dirty_from ? from : dirty_from;
-    unsigned last = to > dirty_to ? to : dirty_to;
-    if (memcmp(ram + GPA_CODE + first, window + first, last - first))
+    memcpy(window + c->offset, c->code, c->size);
+    /* Write what is different only: the same code keeps its translations. */
+    while (first < last && !memcmp(code + first, window + first, 64))
+        first += 64;
+    while (first < last && !memcmp(code + last - 64, window + last - 64, 64))
+        last -= 64;
+    if (first < last)
         mull_mem_write(memory, GPA_CODE + first, window + first, last - first);
-    dirty_from = from;
-    dirty_to = to;
-    for (unsigned p = 0; p < DIFF_MEMORY_PAGES; p++) {
-        uint8_t *at = p < DIFF_DATA_PAGES ? ram + GPA_DATA + p * DIFF_PAGE : ram + GPA_STACK;
-        if (p != DIFF_HOLE && p != DIFF_READONLY)
-            memcpy(at, diff_fill(c->fill) + p * DIFF_PAGE, DIFF_PAGE);
-    }
+    for (unsigned p = 0; p <= DIFF_DATA_PAGES; p++)
+        if (diff_page_writable(p))
+            memcpy(page_at(p), diff_fill(c->fill) + p * DIFF_PAGE, DIFF_PAGE);
 }
 
 static void get_memory(struct diff_result *out)
 {
-    for (unsigned p = 0; p < DIFF_MEMORY_PAGES; p++) {
-        uint8_t *at = p < DIFF_DATA_PAGES ? ram + GPA_DATA + p * DIFF_PAGE : ram + GPA_STACK;
-        if (p != DIFF_HOLE && p != DIFF_READONLY)
-            memcpy(out->memory + p * DIFF_PAGE, at, DIFF_PAGE);
-    }
+    for (unsigned p = 0; p < DIFF_MEMORY_PAGES; p++)
+        if (diff_page_writable(p))
+            memcpy(out->memory + p * DIFF_PAGE, page_at(p), DIFF_PAGE);
 }
 
 static void set_state(const struct diff_case *c, bool kernel)

@@ -133,11 +133,13 @@ static uint8_t *code_window;
 static bool map_code(void)
 {
     int fd = memfd_create("diff-code", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, 2 * DIFF_PAGE))
+    if (fd < 0 || ftruncate(fd, DIFF_CODE_PAGES * DIFF_PAGE))
         return false;
-    void *rx = mmap((void *)(uintptr_t)DIFF_CODE, 2 * DIFF_PAGE, PROT_READ | PROT_EXEC,
+    void *rx = mmap((void *)(uintptr_t)DIFF_CODE, DIFF_CODE_PAGES * DIFF_PAGE,
+                    PROT_READ | PROT_WRITE | PROT_EXEC,
                     MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, 0);
-    code_window = mmap(NULL, 2 * DIFF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    code_window =
+        mmap(NULL, DIFF_CODE_PAGES * DIFF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     return rx == (void *)(uintptr_t)DIFF_CODE && code_window != MAP_FAILED;
 }
@@ -191,9 +193,8 @@ bool diff_native_init_16(void)
 static void copy_memory(bool to_windows, uint8_t *copy_of, const uint8_t *from)
 {
     for (unsigned p = 0; p < DIFF_MEMORY_PAGES; p++) {
-        uint64_t at = p < DIFF_DATA_PAGES ? DIFF_DATA + (uint64_t)p * DIFF_PAGE : DIFF_STACK;
-        uint8_t *window = (uint8_t *)(uintptr_t)at;
-        if (p == DIFF_HOLE || p == DIFF_READONLY)
+        uint8_t *window = (uint8_t *)(uintptr_t)diff_page_address(p);
+        if (!diff_page_writable(p) || (to_windows && p > DIFF_DATA_PAGES))
             continue;
         if (to_windows)
             memcpy(window, from + (size_t)p * DIFF_PAGE, DIFF_PAGE);
@@ -207,7 +208,7 @@ void diff_native_run(const struct diff_case *c, struct diff_result *out)
     stack_t ss = {.ss_sp = alt_stack, .ss_size = STACK_SIZE}, before;
     struct itimerval limit = {.it_value = {.tv_usec = 20000}}, none = {0};
 
-    memset(code_window, 0xcc, 2 * DIFF_PAGE);
+    memset(code_window, 0xcc, DIFF_CODE_PAGES * DIFF_PAGE);
     memcpy(code_window + c->offset, c->code, c->size);
     copy_memory(true, NULL, diff_fill(c->fill));
     current = c;

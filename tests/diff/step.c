@@ -43,6 +43,19 @@ static enum soft_result decode(struct soft_cpu *cpu, unsigned bits, struct soft_
     return e ? soft_raise(cpu, SOFT_UD) : SOFT_NEXT;
 }
 
+/* Has the code overwritten itself? */
+static bool changed(struct soft_cpu *cpu, const struct decoded *d)
+{
+    uint64_t va;
+    const uint8_t *at = NULL;
+    if (!soft_linear(cpu, MULL_CS, cpu->s.rip, d->insn.length, SOFT_EXEC, &va))
+        at = soft_direct(cpu, va, d->insn.length, SOFT_READ);
+    for (unsigned i = 0; at && i < d->insn.length; i++)
+        if (at[i] != d->insn.bytes[i])
+            return true;
+    return !at;
+}
+
 enum soft_result diff_step(struct soft_cpu *cpu, const struct diff_case *c)
 {
     static struct decoded known[DIFF_CODE_MAX], elsewhere;
@@ -53,7 +66,7 @@ enum soft_result diff_step(struct soft_cpu *cpu, const struct diff_case *c)
     for (unsigned i = 0; i < STEPS_MAX && (r == SOFT_NEXT || r == SOFT_JUMP); i++) {
         uint64_t at = cpu->s.rip + diff_code_base(c) - DIFF_CODE - c->offset;
         struct decoded *d = at < c->size ? &known[at] : &elsewhere;
-        if (d == &elsewhere || d->run != run) {
+        if (d == &elsewhere || d->run != run || changed(cpu, d)) {
             r = decode(cpu, c->bits, &d->insn);
             if (r)
                 return r;
