@@ -26,6 +26,9 @@
 #define READS_AT_ONCE 16
 #define MAX_VECTORS 300
 #define READY_MS 5000
+/* What passt tells by DHCP: the largest MTU of Ethernet over a stream, in 32-bit words (passt(1),
+ * --mtu). There is no wire that would want less, and each frame costs a trip through the guest. */
+#define PASST_MTU 65520
 
 struct passt {
     struct mull_netdev base;
@@ -363,6 +366,7 @@ int mull_passt_create(struct mull_loop *loop, const struct mull_passt_config *co
     if (!p)
         return mull_fail(err, ENOMEM, "passt: out of memory");
     p->base.ops = &passt_ops;
+    p->base.caps.mtu = PASST_MTU;
     p->loop = loop;
     p->log = log;
     int rc = mull_passt_child_start(config, &p->child, err);
