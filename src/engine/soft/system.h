@@ -15,6 +15,11 @@ static inline void soft_zero(void *to, uint64_t size)
     __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(0) : "memory");
 }
 
+/* The guest need not align. */
+typedef uint16_t __attribute__((aligned(1), may_alias)) soft_any16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) soft_any32;
+typedef uint64_t __attribute__((aligned(1), may_alias)) soft_any64;
+
 /** Copy from or to guest memory: values of 1, 2, 4 or 8 bytes in one access. */
 static inline void soft_copy_guest(void *to, const void *from, unsigned size)
 {
@@ -23,13 +28,13 @@ static inline void soft_copy_guest(void *to, const void *from, unsigned size)
         *(volatile uint8_t *)to = *(const volatile uint8_t *)from;
         break;
     case 2:
-        *(volatile uint16_t *)to = *(const volatile uint16_t *)from;
+        *(volatile soft_any16 *)to = *(const volatile soft_any16 *)from;
         break;
     case 4:
-        *(volatile uint32_t *)to = *(const volatile uint32_t *)from;
+        *(volatile soft_any32 *)to = *(const volatile soft_any32 *)from;
         break;
     case 8:
-        *(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+        *(volatile soft_any64 *)to = *(const volatile soft_any64 *)from;
         break;
     default:
         soft_copy(to, from, size);
