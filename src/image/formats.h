@@ -8,5 +8,8 @@ extern const struct mull_format mull_format_raw;
 extern const struct mull_format mull_format_qcow2;
 extern const struct mull_format mull_format_vmdk;
 extern const struct mull_format mull_format_vhdx;
+extern const struct mull_format mull_format_vhd;
+extern const struct mull_format mull_format_vdi;
+extern const struct mull_format mull_format_parallels;
 
 #endif

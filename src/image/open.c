@@ -10,7 +10,8 @@
 #include <string.h>
 
 const struct mull_format *const mull_formats[] = {
-    &mull_format_raw, &mull_format_qcow2, &mull_format_vmdk, &mull_format_vhdx, NULL,
+    &mull_format_raw, &mull_format_qcow2, &mull_format_vmdk,      &mull_format_vhdx,
+    &mull_format_vhd, &mull_format_vdi,   &mull_format_parallels, NULL,
 };
 
 const struct mull_format *mull_format_find(const char *name)

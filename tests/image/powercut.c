@@ -680,6 +680,9 @@ static const struct test tests[] = {
      .discard = true,
      .resize = true,
      .qemu = "vhdx"},
+    {"vhd", "vhd", {.size = 4 << 20, .unit = 65536}, .discard = true},
+    {"vhd-fixed", "vhd", {.size = 4 << 20, .subformat = "fixed"}, .discard = true},
+    {"vdi", "vdi", {.size = 16 << 20}, .discard = true, .qemu = "vdi"},
     {"vmdk-flat", "vmdk", {.size = 4 << 20, .subformat = "monolithicFlat"}, .discard = true},
     {"vmdk-vmfsSparse", "vmdk", {.size = 4 << 20, .subformat = "vmfsSparse"}, .discard = true},
 };
