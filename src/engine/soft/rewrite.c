@@ -328,7 +328,10 @@ void tr_classify(const struct translation *t, struct tr_insn *in)
     in->memory = NULL;
     in->kind = kind_of(t, in);
     /* C wants all flags, and so may the code at a side exit. */
-    if (in->kind == TR_EXEC || in->kind == TR_EXEC_END || in->kind == TR_JCC) {
+    /* MOVS and STOS neither use nor change them, in C or not. */
+    bool string = in->z.meta.category == ZYDIS_CATEGORY_STRINGOP && f && !f->modified &&
+                  !(f->tested & SOFT_ARITH_FLAGS);
+    if ((in->kind == TR_EXEC && !string) || in->kind == TR_EXEC_END || in->kind == TR_JCC) {
         in->flags_read = (uint32_t)SOFT_ARITH_FLAGS;
         in->flags_written = 0;
         return;

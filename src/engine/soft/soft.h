@@ -428,26 +428,26 @@ enum soft_encoding { SOFT_ENC_LEGACY, SOFT_ENC_VEX2, SOFT_ENC_VEX3, SOFT_ENC_EVE
 
 /** How to run an instruction natively (thunk.c, exec.c). */
 struct soft_native {
-    uint8_t unit;     /* enum soft_unit */
-    uint8_t encoding; /* enum soft_encoding */
-    uint8_t keep;     /* prefixes the copy needs: SOFT_KEEP_* */
-    uint8_t rex;      /* the REX byte, 0: none */
-    uint8_t opcode;   /* offset of the opcode, or of the VEX, XOP or EVEX prefix */
-    uint8_t modrm;    /* offset of ModRM, 0: none */
-    uint8_t tail;     /* offset of what follows the opcode, ModRM, SIB and displacement */
-    uint8_t sp;       /* fields that name RSP as an operand: SOFT_SP_* */
-    uint8_t flags;    /* SOFT_FLAGS_* */
-    uint8_t memory;   /* 1 + index of the memory operand in op[], 0: none */
-    uint8_t align;    /* alignment of the memory operand that #GP(0) enforces, 0: none */
-    uint8_t mask;     /* opmask register that selects elements of the memory operand, 0: none */
-    bool mask_faults; /* elements that are masked off fault nevertheless */
-    uint8_t element;  /* bytes in one element of the memory operand */
-    uint8_t vector;   /* vector length in bytes */
+    uint8_t unit;      /* enum soft_unit */
+    uint8_t encoding;  /* enum soft_encoding */
+    uint8_t keep;      /* prefixes the copy needs: SOFT_KEEP_* */
+    uint8_t rex;       /* the REX byte, 0: none */
+    uint8_t opcode;    /* offset of the opcode, or of the VEX, XOP or EVEX prefix */
+    uint8_t modrm;     /* offset of ModRM, 0: none */
+    uint8_t tail;      /* offset of what follows the opcode, ModRM, SIB and displacement */
+    uint8_t sp;        /* fields that name RSP as an operand: SOFT_SP_* */
+    uint8_t flags;     /* SOFT_FLAGS_* */
+    uint8_t memory;    /* 1 + index of the memory operand in op[], 0: none */
+    uint8_t align;     /* alignment of the memory operand that #GP(0) enforces, 0: none */
+    uint8_t mask;      /* opmask register that selects elements of the memory operand, 0: none */
+    bool mask_faults;  /* elements that are masked off fault nevertheless */
+    uint8_t element;   /* bytes in one element of the memory operand */
+    uint8_t vector;    /* vector length in bytes */
     uint8_t broadcast; /* elements that the memory operand is repeated to fill, 0: none */
-    bool is4;         /* the immediate's upper half names a register */
-    bool wide;        /* VEX.W or EVEX.W is set */
-    bool narrow;      /* ... but must not be, in a mode without 64-bit operands */
-    uint16_t gprs;    /* general registers that are operands, one bit each */
+    bool is4;          /* the immediate's upper half names a register */
+    bool wide;         /* VEX.W or EVEX.W is set */
+    bool narrow;       /* ... but must not be, in a mode without 64-bit operands */
+    uint16_t gprs;     /* general registers that are operands, one bit each */
 };
 
 /** One decoded instruction, all that is needed to execute it in C; independent of its address. */

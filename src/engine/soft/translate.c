@@ -67,6 +67,7 @@ static void find_live_flags(struct translation *t)
 
     for (unsigned i = t->count; i-- > 0;) {
         struct tr_insn *in = &t->insn[i];
+        in->flags_live_behind = live != 0;
         live = (live & ~in->flags_written) | in->flags_read;
         in->flags_live = live != 0;
     }
@@ -125,7 +126,7 @@ static void emit_insn(struct translation *t, const struct tr_insn *in)
         tr_emit_stack(t, in);
         return;
     case TR_EXEC:
-        if (tr_emit_system(t, in, in == &t->insn[t->count - 1]))
+        if (tr_emit_system(t, in, in == &t->insn[t->count - 1]) || tr_emit_string(t, in))
             return;
         break;
     case TR_EXEC_END:

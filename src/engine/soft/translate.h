@@ -53,7 +53,8 @@ struct tr_insn {
     uint32_t flags_read;    /* arithmetic flags the instruction depends on */
     uint32_t flags_written; /* flags it surely overwrites */
     bool ends_block;
-    bool flags_live; /* some flag must survive until the instruction has executed */
+    bool flags_live;        /* some flag must survive until the instruction has executed */
+    bool flags_live_behind; /* some flag must survive the instruction itself */
     struct tr_access access;
 };
 
@@ -152,6 +153,9 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in);
 /** Emit a TR_EXEC instruction without C. @return false: nothing was emitted.
  *  @last: it is the last of its block. */
 bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last);
+
+/** Emit REP MOVS or REP STOS without C. @return false: nothing was emitted. */
+bool tr_emit_string(struct translation *t, const struct tr_insn *in);
 
 /** Emit the other kinds. */
 void tr_emit_stack(struct translation *t, const struct tr_insn *in);
