@@ -16,6 +16,7 @@
     X(interrupts, .loose = true)                                                                   \
     X(invpcid, .needs = MICRO_NEEDS_INVPCID)                                                       \
     X(io, .start = MICRO_LONG)                                                                     \
+    X(lapic, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
     X(msr, .start = MICRO_LONG)                                                                    \
     X(nmi, .loose = true)                                                                          \
     X(nowhere, .start = MICRO_LONG)                                                                \
@@ -28,6 +29,7 @@
     X(ring3io, .needs = MICRO_NEEDS_HARDWARE)                                                      \
     X(segments, .needs = MICRO_NEEDS_HARDWARE)                                                     \
     X(shadow, .needs = MICRO_NEEDS_HARDWARE)                                                       \
+    X(shootdown, .cpus = 2, .loose = true)                                                         \
     X(smap, .needs = MICRO_NEEDS_SMAP)                                                             \
     X(smc, .start = MICRO_LONG)                                                                    \
     X(smep, .needs = MICRO_NEEDS_SMEP)                                                             \
@@ -35,6 +37,7 @@
     X(sse, .start = MICRO_LONG)                                                                    \
     X(strings, .start = MICRO_LONG)                                                                \
     X(syscall, .needs = MICRO_NEEDS_HARDWARE)                                                      \
+    X(timer, .loose = true)                                                                        \
     X(traps, .needs = MICRO_NEEDS_HARDWARE)                                                        \
     X(triple, .end = MICRO_SHUTDOWN)                                                               \
     X(tsc, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                           \

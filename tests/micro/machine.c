@@ -40,15 +40,30 @@ static void stop_all(struct micro_machine *m)
         m->engine->vcpu_signal(m->vcpu[i], MULL_SIGNAL_STOP, 0);
 }
 
-static void raise_irq(struct micro_machine *m, unsigned cpu, unsigned vector)
+static void raise_irq(struct micro_machine *m, unsigned vector)
 {
-    atomic_store(&m->irq[cpu], (int)vector);
-    m->engine->vcpu_signal(m->vcpu[cpu], MULL_SIGNAL_IRQ, 0);
+    atomic_store(&m->irq, (int)vector);
+    if (m->lapics)
+        mull_lapics_lint0(m->lapics, true);
+    m->engine->vcpu_signal(m->vcpu[0], MULL_SIGNAL_IRQ, 0);
+}
+
+static void send_msi(struct micro_machine *m, uint32_t data)
+{
+    if (data >> 15 & 1) { /* level-triggered: the I/O APIC wants to hear of its end */
+        m->eoi_vectors[(data & 0xff) / 64] |= 1ull << (data % 64);
+        if (m->engine->eoi_vectors)
+            m->engine->eoi_vectors(m->vm, m->eoi_vectors);
+    }
+    if (m->lapics)
+        mull_lapics_msi(m->lapics, 0xfee00000, data);
+    else
+        m->engine->msi(m->vm, 0xfee00000, data);
 }
 
 struct later {
     struct micro_machine *m;
-    unsigned port, cpu, value;
+    unsigned port, value;
 };
 
 static void *later_thread(void *opaque)
@@ -59,7 +74,7 @@ static void *later_thread(void *opaque)
     nanosleep(&wait, NULL);
     switch (l->port) {
     case MICRO_PORT_IRQ_LATER:
-        raise_irq(l->m, l->cpu, l->value);
+        raise_irq(l->m, l->value);
         break;
     case MICRO_PORT_NMI_LATER:
         l->m->engine->vcpu_signal(l->m->vcpu[l->value % l->m->cpus], MULL_SIGNAL_NMI, 0);
@@ -73,7 +88,7 @@ static void *later_thread(void *opaque)
     return NULL;
 }
 
-static void do_later(struct micro_machine *m, unsigned port, unsigned cpu, unsigned value)
+static void do_later(struct micro_machine *m, unsigned port, unsigned value)
 {
     struct later *l = malloc(sizeof(*l));
 
@@ -81,7 +96,7 @@ static void do_later(struct micro_machine *m, unsigned port, unsigned cpu, unsig
         free(l);
         return;
     }
-    *l = (struct later){.m = m, .port = port, .cpu = cpu, .value = value};
+    *l = (struct later){.m = m, .port = port, .value = value};
     if (pthread_create(&m->later[m->laters], NULL, later_thread, l))
         free(l);
     else
@@ -124,7 +139,7 @@ static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
         stop_all(m);
         break;
     case MICRO_PORT_IRQ:
-        raise_irq(m, cpu, (unsigned)value);
+        raise_irq(m, (unsigned)value);
         break;
     case MICRO_PORT_NMI:
         m->engine->vcpu_signal(m->vcpu[value % m->cpus], MULL_SIGNAL_NMI, 0);
@@ -135,6 +150,9 @@ static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
     case MICRO_PORT_SIPI:
         m->engine->vcpu_signal(m->vcpu[(value & 0xff) % m->cpus], MULL_SIGNAL_SIPI,
                                (unsigned)value >> 8);
+        break;
+    case MICRO_PORT_MSI:
+        send_msi(m, (uint32_t)value);
         break;
     case MICRO_PORT_MOVE:
         if (m->other) {
@@ -148,7 +166,7 @@ static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
         /* fall through */
     case MICRO_PORT_IRQ_LATER:
     case MICRO_PORT_NMI_LATER:
-        do_later(m, port, cpu, (unsigned)value);
+        do_later(m, port, (unsigned)value);
         break;
     }
 }
@@ -201,100 +219,158 @@ static const struct mull_region_ops mmio_ops = {mmio_read, mmio_write, 1, 8};
 
 /* ---- The bus ---- */
 
+static int extint_pending(void *opaque)
+{
+    struct micro_machine *m = opaque;
+
+    return atomic_load_explicit(&m->irq, memory_order_relaxed);
+}
+
+static int extint_accept(void *opaque)
+{
+    struct micro_machine *m = opaque;
+    int vector = atomic_exchange(&m->irq, -1);
+
+    if (m->lapics)
+        mull_lapics_lint0(m->lapics, false);
+    return vector;
+}
+
 static int bus_irq_pending(void *opaque, unsigned cpu)
 {
     struct micro_machine *m = opaque;
 
-    return atomic_load_explicit(&m->irq[cpu], memory_order_relaxed);
+    if (m->lapics)
+        return mull_lapic_pending(m->lapics, cpu);
+    return cpu ? -1 : extint_pending(m);
 }
 
 static int bus_irq_accept(void *opaque, unsigned cpu)
 {
     struct micro_machine *m = opaque;
 
-    return atomic_exchange(&m->irq[cpu], -1);
+    if (m->lapics)
+        return mull_lapic_accept(m->lapics, cpu);
+    return cpu ? -1 : extint_accept(m);
 }
 
 static uint8_t bus_cr8_read(void *opaque, unsigned cpu)
 {
-    struct micro_machine *m = opaque;
-
-    return (uint8_t)m->platform[cpu].cr8;
+    return mull_lapic_cr8(((struct micro_machine *)opaque)->lapics, cpu);
 }
 
 static void bus_cr8_write(void *opaque, unsigned cpu, uint8_t value)
 {
-    struct micro_machine *m = opaque;
-
-    m->platform[cpu].cr8 = value;
-    m->platform[cpu].lapic[0x80] = (uint8_t)(value << 4);
-}
-
-static uint64_t *bus_msr(struct micro_machine *m, unsigned cpu, uint32_t msr)
-{
-    switch (msr) {
-    case MICRO_MSR:
-        return &m->bus_msr;
-    case 0x1b:
-        return &m->platform[cpu].apic_base;
-    case 0x6e0:
-        return &m->platform[cpu].tsc_deadline;
-    default:
-        return NULL;
-    }
+    mull_lapic_set_cr8(((struct micro_machine *)opaque)->lapics, cpu, value);
 }
 
 static int bus_msr_read(void *opaque, unsigned cpu, uint32_t msr, uint64_t *value)
 {
-    const uint64_t *at = bus_msr(opaque, cpu, msr);
+    struct micro_machine *m = opaque;
 
-    if (!at)
-        return -1;
-    *value = *at;
-    return 0;
+    if (msr == MICRO_MSR) {
+        *value = m->bus_msr;
+        return 0;
+    }
+    return m->lapics ? mull_lapic_msr_read(m->lapics, cpu, msr, value) : -1;
 }
 
 static int bus_msr_write(void *opaque, unsigned cpu, uint32_t msr, uint64_t value)
 {
-    uint64_t *at = bus_msr(opaque, cpu, msr);
+    struct micro_machine *m = opaque;
 
-    if (!at)
-        return -1;
-    *at = value;
-    return 0;
+    if (msr == MICRO_MSR) {
+        m->bus_msr = value;
+        return 0;
+    }
+    return m->lapics ? mull_lapic_msr_write(m->lapics, cpu, msr, value) : -1;
 }
 
-static void copy_platform(struct mull_cpu_state *to, const struct mull_cpu_state *from)
+static void bus_eoi(void *opaque, uint8_t vector)
 {
-    memcpy(to->lapic, from->lapic, sizeof(to->lapic));
-    to->apic_base = from->apic_base;
-    to->cr8 = from->cr8;
-    to->tsc_deadline = from->tsc_deadline;
-    to->kvm_wall_clock = from->kvm_wall_clock;
-    to->kvm_system_time = from->kvm_system_time;
-    to->kvm_async_pf = from->kvm_async_pf;
-    to->kvm_steal_time = from->kvm_steal_time;
-    to->kvm_pv_eoi = from->kvm_pv_eoi;
-    to->kvm_poll_control = from->kvm_poll_control;
+    struct micro_machine *m = opaque;
+
+    if (!(m->eoi_vectors[vector / 64] >> (vector % 64) & 1))
+        return;
+    pthread_mutex_lock(&m->lock);
+    log_value(m, MICRO_LOG_EOI(vector));
+    pthread_mutex_unlock(&m->lock);
 }
 
 static void bus_state_get(void *opaque, unsigned cpu, struct mull_cpu_state *s)
 {
     struct micro_machine *m = opaque;
 
-    copy_platform(s, &m->platform[cpu]);
+    if (m->lapics)
+        mull_lapic_state_get(m->lapics, cpu, s);
 }
 
 static void bus_state_set(void *opaque, unsigned cpu, const struct mull_cpu_state *s)
 {
     struct micro_machine *m = opaque;
 
-    copy_platform(&m->platform[cpu], s);
+    if (m->lapics)
+        mull_lapic_state_set(m->lapics, cpu, s);
 }
 
-static void bus_eoi(void *opaque, uint8_t vector) {}
+static void bus_cpu_init(void *opaque, unsigned cpu)
+{
+    struct micro_machine *m = opaque;
 
-static void bus_cpu_init(void *opaque, unsigned cpu) {}
+    if (m->lapics)
+        mull_lapic_init(m->lapics, cpu);
+}
+
+static void bus_tsc_offset(void *opaque, unsigned cpu, uint64_t offset)
+{
+    struct micro_machine *m = opaque;
+
+    if (m->lapics)
+        mull_lapic_tsc_offset(m->lapics, cpu, offset);
+}
+
+static void lapics_signal(void *opaque, unsigned cpu, enum mull_signal signal, unsigned arg)
+{
+    struct micro_machine *m = opaque;
+
+    if (m->vcpu[cpu])
+        m->engine->vcpu_signal(m->vcpu[cpu], signal, arg);
+}
+
+static int make_lapics(struct micro_machine *m, struct mull_error *err)
+{
+    const struct mull_lapics_config config = {
+        .memory = m->memory,
+        .loop = m->loop,
+        .clock = m->clock,
+        .cpus = m->cpus,
+        .opaque = m,
+        .signal = lapics_signal,
+        .eoi = bus_eoi,
+        .extint_pending = extint_pending,
+        .extint_accept = extint_accept,
+    };
+
+    return mull_lapics_create(&config, &m->lapics, err);
+}
+
+static void *loop_thread(void *opaque)
+{
+    mull_loop_run(opaque);
+    return NULL;
+}
+
+static void start_loop(struct micro_machine *m)
+{
+    if (pthread_create(&m->loop_thread, NULL, loop_thread, m->loop))
+        abort();
+}
+
+static void stop_loop(struct micro_machine *m)
+{
+    mull_loop_stop(m->loop);
+    pthread_join(m->loop_thread, NULL);
+}
 
 /* ---- Start states ---- */
 
@@ -386,11 +462,16 @@ static int make_engine_side(struct micro_machine *m, const struct mull_cpu_state
     };
     int r = m->engine->vm_create(&config, &m->vm, err);
 
-    for (unsigned i = 0; !r && i < m->cpus; i++) {
+    if (!r && !m->engine->has_lapic)
+        r = make_lapics(m, err);
+    for (unsigned i = 0; !r && i < m->cpus; i++)
         r = m->engine->vcpu_create(m->vm, i, m->cpuid, &m->vcpu[i], err);
-        if (!r)
-            r = m->engine->vcpu_set(m->vcpu[i], &states[i], err);
-    }
+    for (unsigned i = 0; !r && i < m->cpus; i++)
+        r = m->engine->vcpu_set(m->vcpu[i], &states[i], err);
+    if (!r && m->engine->eoi_vectors)
+        m->engine->eoi_vectors(m->vm, m->eoi_vectors);
+    if (!r && m->lapics)
+        mull_lapics_lint0(m->lapics, atomic_load(&m->irq) >= 0);
     return r;
 }
 
@@ -404,6 +485,12 @@ static void drop_engine_side(struct micro_machine *m)
     if (m->vm)
         m->engine->vm_destroy(m->vm);
     m->vm = NULL;
+    if (m->lapics) {
+        stop_loop(m); /* whose timers call into them */
+        mull_lapics_destroy(m->lapics);
+        start_loop(m);
+    }
+    m->lapics = NULL;
 }
 
 struct runner {
@@ -554,7 +641,7 @@ static void run_to_the_end(struct micro_machine *m, struct mull_cpu_state *state
                      TIME_LIMIT_S, (unsigned long long)states[0].rip,
                      (unsigned long long)states[0].rflags, states[0].mp_state,
                      states[0].interrupt_shadow, states[0].interrupt_vector,
-                     states[0].interrupt_injected, m->irq[0]);
+                     states[0].interrupt_injected, m->irq);
         if (m->done || !m->move || m->failure[0])
             return;
         m->move = false;
@@ -582,8 +669,13 @@ static int make_machine(struct micro_machine *m, struct mull_cpu_state *states,
 {
     int r = mull_clock_create(&m->clock, err);
 
+    atomic_store(&m->irq, -1);
     if (!r)
-        r = make_memory(m, err);
+        r = mull_loop_create(&m->loop, err);
+    if (r)
+        return r;
+    start_loop(m);
+    r = make_memory(m, err);
     if (r)
         return r;
     make_tables(m);
@@ -591,7 +683,6 @@ static int make_machine(struct micro_machine *m, struct mull_cpu_state *states,
         put_cpuid(m);
     mull_mem_load(m->memory, MICRO_LOAD, m->guest->code, *m->guest->code_size);
     for (unsigned i = 0; i < m->cpus; i++) {
-        atomic_store(&m->irq[i], -1);
         mull_cpu_state_reset(&states[i], i, i == 0);
     }
     start_state(&states[0], m->guest->start);
@@ -627,6 +718,7 @@ void micro_run(const struct micro_guest *guest, const struct mull_engine *engine
         .state_get = bus_state_get,
         .state_set = bus_state_set,
         .cpu_init = bus_cpu_init,
+        .tsc_offset = bus_tsc_offset,
     };
     memset(result, 0, sizeof(*result));
     if (make_machine(m, result->state, &err))
@@ -635,6 +727,10 @@ void micro_run(const struct micro_guest *guest, const struct mull_engine *engine
         run_to_the_end(m, result->state);
     collect(m, result);
     drop_engine_side(m);
+    if (m->loop) {
+        stop_loop(m);
+        mull_loop_destroy(m->loop);
+    }
     if (m->memory)
         mull_memory_destroy(m->memory);
     if (m->clock)

@@ -1,7 +1,7 @@
 /*
  * The smallest machine around an engine: RAM, a log on I/O ports, an interrupt line without a
- * controller, and whatever else the micro-guests ask for through ports. What the local APIC of a
- * platform would keep for an engine without one is kept here as plain bytes.
+ * controller, and whatever else the micro-guests ask for through ports. An engine without local
+ * APICs gets the platform's.
  */
 #ifndef TESTS_MICRO_MACHINE_H
 #define TESTS_MICRO_MACHINE_H
@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "micro.h"
+#include "platform/lapic.h"
 
 #define MICRO_CPUS 2
 #define MICRO_LOG_MAX 4096
@@ -39,8 +40,11 @@ struct micro_machine {
     pthread_t later[64];
     bool done, move;
 
-    _Atomic int irq[MICRO_CPUS];                /* the vector on each CPU's line, -1: none */
-    struct mull_cpu_state platform[MICRO_CPUS]; /* state_get and state_set */
+    _Atomic int irq;        /* the vector on the line that an 8259 would drive, -1: none */
+    struct mull_loop *loop; /* for the local APICs' timers, in a thread of its own */
+    pthread_t loop_thread;
+    struct mull_lapics *lapics; /* NULL: the engine has its own */
+    uint64_t eoi_vectors[4];
     uint64_t bus_msr;
     char failure[600];
 };

@@ -34,6 +34,7 @@
 #define MICRO_PORT_INIT 0xf7       /* INIT to CPU `value` */
 #define MICRO_PORT_SIPI 0xf8       /* 2 bytes: CPU | vector << 8 */
 #define MICRO_PORT_CPU 0xfa        /* read: the number of this CPU */
+#define MICRO_PORT_MSI 0xfc        /* 4 bytes: the data of a message to CPU 0's local APIC */
 #define MICRO_PORT_DEVICE 0x200    /* 16 ports of memory that logs its accesses */
 #define MICRO_MSR 0x12340001u      /* an MSR that only the bus knows */
 
@@ -44,6 +45,8 @@
 #define MICRO_PORT_WRITE 2
 #define MICRO_MMIO_READ 3
 #define MICRO_MMIO_WRITE 4
+/* Logged where an I/O APIC would hear of an EOI. */
+#define MICRO_LOG_EOI(vector) (0xe010000000000000ull | (vector))
 
 enum micro_start {
     MICRO_LONG, /* 64-bit kernel mode, 4 GiB identity-mapped */
