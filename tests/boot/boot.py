@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import cli_tests  # noqa: E402
 import guest_tests  # noqa: E402
+import install_tests  # noqa: E402
 from guest import Failed, Skipped  # noqa: E402
 
 
@@ -94,7 +95,7 @@ def main():
     parser.add_argument("patterns", nargs="*", default=["*"], help="tests to run (shell patterns)")
     args = parser.parse_args()
     args.guest = args.guest or os.path.join(args.build, "guest")
-    tests = {**cli_tests.TESTS, **guest_tests.TESTS}
+    tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS}
     chosen = [n for n in tests if any(fnmatch.fnmatch(n, p) for p in args.patterns)]
     if args.list:
         print("\n".join(chosen))
