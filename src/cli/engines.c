@@ -37,7 +37,7 @@ static void print_text(const struct mull_engine *chosen, const char *why)
         print_speed("exit to the host", r.exit_us, "us");
     }
     if (chosen)
-        printf("auto  takes %s: %s\n", chosen->name, why);
+        printf("auto  %s\n", why);
     else
         puts("auto  finds no engine that works here");
 }

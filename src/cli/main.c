@@ -7,7 +7,6 @@
 
 #include "cli/cli.h"
 #include "cli/image.h"
-#include "cli/image.h"
 
 static const char usage[] =
     "Usage: mullion COMMAND [OPTION]...\n"

@@ -167,10 +167,31 @@ static void *vcpu_main(void *opaque)
     return NULL;
 }
 
+/* What a new thread is told. It names itself, because naming another one opens a file. */
+struct thread_start {
+    void *(*fn)(void *opaque);
+    void *opaque;
+    char name[16];
+};
+
+static void *thread_main(void *opaque)
+{
+    struct thread_start start = *(struct thread_start *)opaque;
+    free(opaque);
+    pthread_setname_np(pthread_self(), start.name);
+    return start.fn(start.opaque);
+}
+
 /* Signals belong to the process's own threads; an engine unblocks in its threads what it needs. */
 static int make_thread(pthread_t *thread, void *(*fn)(void *opaque), void *opaque, size_t stack,
                        const char *name, struct mull_error *err)
 {
+    struct thread_start *start = malloc(sizeof(*start));
+    if (!start)
+        return mull_fail(err, ENOMEM, "thread %s: no memory", name);
+    *start = (struct thread_start){.fn = fn, .opaque = opaque};
+    snprintf(start->name, sizeof(start->name), "%s", name);
+
     pthread_attr_t attr;
     sigset_t all, old;
     sigfillset(&all);
@@ -181,12 +202,13 @@ static int make_thread(pthread_t *thread, void *(*fn)(void *opaque), void *opaqu
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, stack);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int ret = pthread_create(thread, &attr, fn, opaque);
+    int ret = pthread_create(thread, &attr, thread_main, start);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
-    if (ret)
+    if (ret) {
+        free(start);
         return mull_fail(err, ret, "thread %s: %s", name, strerror(ret));
-    pthread_setname_np(*thread, name);
+    }
     return 0;
 }
 

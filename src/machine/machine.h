@@ -88,8 +88,8 @@ void mull_machine_stats(struct mull_machine *m,
 /** The I/O loop, for the process's own descriptors and timers. It runs from start to halt. */
 struct mull_loop *mull_machine_loop(struct mull_machine *m);
 
-/** Stop the machine and the loop and wait for their threads: whoever watches descriptors in the loop
- *  can let go of them now. Not from the loop's thread. NULL is allowed. */
+/** Stop the machine and the loop and wait for their threads: whoever watches descriptors in the
+ * loop can let go of them now. Not from the loop's thread. NULL is allowed. */
 void mull_machine_halt(struct mull_machine *m);
 
 /** Halt and free it all. Not from the loop's thread. NULL is allowed. */

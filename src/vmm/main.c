@@ -164,7 +164,7 @@ static int run_machine(struct vmm *vmm, const struct options *o,
         ret = vmm_sandbox_enter(config, o->control_path, log, err);
     struct mull_machine_info info;
     mull_machine_info(vmm->machine, &info);
-    mull_log(log, MULL_LOG_INFO, "engine %s: %s", info.engine, info.engine_why);
+    mull_log(log, MULL_LOG_INFO, "%s", info.engine_why);
     if (!ret)
         ret = mull_machine_start(vmm->machine, err);
     if (ret)
