@@ -434,7 +434,7 @@ static const struct mull_field timer_fields[] = {
     MULL_FIELDS_END,
 };
 static const struct mull_state_desc timer_desc = {
-    .name = "hpet timer", .version = 1, .oldest = 1, .fields = timer_fields};
+    .name = "hpet-timer", .version = 1, .oldest = 1, .fields = timer_fields};
 static const struct mull_field fields[] = {
     MULL_FIELD(struct mull_hpet, general),
     MULL_FIELD(struct mull_hpet, status),

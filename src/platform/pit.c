@@ -407,7 +407,7 @@ static const struct mull_field channel_fields[] = {
     MULL_FIELD(struct channel, start_ns),   MULL_FIELDS_END,
 };
 static const struct mull_state_desc channel_desc = {
-    .name = "8254 channel", .version = 1, .oldest = 1, .fields = channel_fields};
+    .name = "8254-channel", .version = 1, .oldest = 1, .fields = channel_fields};
 static const struct mull_field fields[] = {
     MULL_FIELD_NESTED_ARRAY(struct mull_pit, channel, &channel_desc),
     MULL_FIELD(struct mull_pit, speaker),

@@ -6,6 +6,7 @@
 
 #include "platform/hpet.h"
 #include "platform/platform.h"
+#include "state/state.h"
 
 #define CPUS 2
 
@@ -327,6 +328,109 @@ static void test_devices(void **state)
     world_drain(w);
 }
 
+static struct mull_state_writer *save_all(void)
+{
+    struct mull_state_writer *writer;
+
+    assert_int_equal(mull_state_writer_buffer(&writer, NULL), 0);
+    for (struct mull_device *d = mull_platform_devices(platform); d; d = d->next)
+        assert_int_equal(mull_state_write(writer, d->name, 0, d->ops->state, d->object, NULL), 0);
+    assert_int_equal(mull_state_write_end(writer, NULL), 0);
+    return writer;
+}
+
+static void load_all(const uint8_t *data, size_t size)
+{
+    struct mull_state_reader *reader;
+    struct mull_state_section section;
+
+    assert_int_equal(mull_state_reader_buffer(data, size, &reader, NULL), 0);
+    for (struct mull_device *d = mull_platform_devices(platform); d; d = d->next) {
+        assert_int_equal(mull_state_next(reader, &section, NULL), 1);
+        assert_string_equal(section.name, d->name);
+        struct mull_error err = {0};
+        mull_state_read(reader, d->ops->state, d->object, &err);
+        assert_string_equal(err.message, "");
+    }
+    mull_state_reader_destroy(reader);
+    for (struct mull_device *d = mull_platform_devices(platform); d; d = d->next)
+        if (d->ops->resume)
+            d->ops->resume(d);
+}
+
+/* Busy controllers are saved; a fresh platform that loads them saves the same, and goes on: the
+ * timers fire when they would have, interrupts in flight arrive. */
+static void test_save_and_load(void **state)
+{
+    struct world *w = *state;
+    size_t size, again_size;
+    struct mull_cpu_state cpu = {0};
+
+    world_set_time(w, 1000000);
+    init_pics(w);
+    mull_space_write(w->env.memory, MULL_SPACE_MMIO, 0, MULL_LAPIC_BASE + 0xf0, 4, 0x1ff);
+    ioapic_entry(w, 17, 0x8051);
+    ioapic_entry(w, 20, 0x61);
+    struct mull_irq level = mull_platform_irq(platform, 17);
+    mull_irq_set(&level, true);
+    pulse(4);
+    world_out(w, 0x43, 1, 0x34); /* 100 Hz */
+    world_out(w, 0x40, 1, 11932 & 0xff);
+    world_out(w, 0x40, 1, 11932 >> 8);
+    world_out(w, 0x61, 1, 1);
+    world_write(w, MULL_HPET_BASE + 0x120, 4, 20 << 9 | 4);
+    world_write(w, MULL_HPET_BASE + 0x128, 8, 200000); /* 2 ms after the counter starts */
+    world_write(w, MULL_HPET_BASE + 0x10, 4, 1);
+    world_out(w, 0x70, 1, 0x8b);
+    world_out(w, 0x602, 2, 0x101);
+    world_out(w, 0x64, 1, 0xd1);
+    world_out(w, 0xcf8, 4, 0x80000010);
+    const struct mull_engine_bus *bus = mull_platform_bus(platform);
+    bus->state_get(bus->opaque, 0, &cpu);
+    struct mull_state_writer *writer = save_all();
+    const uint8_t *data = mull_state_writer_data(writer, &size);
+
+    teardown(state);
+    make(&soft);
+    world_set_time(w, 1000000);
+    load_all(data, size);
+    bus = mull_platform_bus(platform);
+    bus->state_set(bus->opaque, 0, &cpu);
+    struct mull_state_writer *again = save_all();
+    const uint8_t *copy = mull_state_writer_data(again, &again_size);
+    assert_int_equal(size, again_size);
+    assert_memory_equal(data, copy, size);
+    mull_state_writer_destroy(writer);
+    mull_state_writer_destroy(again);
+
+    assert_int_equal(world_in(w, 0xcf8, 4), 0x80000010);
+    assert_int_equal(world_in(w, 0x70, 1), 0x8b);
+    assert_int_equal(bus->irq_accept(bus->opaque, 0), 0x30); /* the 8254's output went up */
+    world_out(w, 0x20, 1, 0x20);
+    assert_int_equal(bus->irq_accept(bus->opaque, 0), 0x34); /* the 8259A's */
+    assert_int_equal(bus->irq_accept(bus->opaque, 0), 0x51); /* in the local APIC's IRR */
+    mull_space_write(w->env.memory, MULL_SPACE_MMIO, 0, MULL_LAPIC_BASE + 0xb0, 4, 0);
+    assert_int_equal(bus->irq_accept(bus->opaque, 0), 0x51); /* the line is still up */
+    level = mull_platform_irq(platform, 17);
+    mull_irq_set(&level, false);
+    mull_space_write(w->env.memory, MULL_SPACE_MMIO, 0, MULL_LAPIC_BASE + 0xb0, 4, 0);
+    for (struct mull_device *d = mull_platform_devices(platform); d; d = d->next)
+        if (strcmp(d->name, "hpet") == 0) {
+            world_advance(w, d, 2999999);
+            assert_int_equal(bus->irq_pending(bus->opaque, 0), -1);
+            world_advance(w, d, 3000000);
+            assert_int_equal(bus->irq_accept(bus->opaque, 0), 0x61);
+        }
+    world_out(w, 0x20, 1, 0x20);
+    for (struct mull_device *d = mull_platform_devices(platform); d; d = d->next)
+        if (strcmp(d->name, "pit") == 0) {
+            world_advance(w, d, 10900000);
+            assert_int_equal(bus->irq_pending(bus->opaque, 0), -1);
+            world_advance(w, d, 11100000);
+            assert_int_equal(bus->irq_accept(bus->opaque, 0), 0x30);
+        }
+}
+
 static void test_limits(void **state)
 {
     struct mull_platform_config config = {.engine = &soft, .cpus = MULL_MAX_CPUS + 1};
@@ -342,9 +446,10 @@ int main(void)
 {
 #define T(name, with) cmocka_unit_test_setup_teardown(name, setup_##with, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_wiring_soft, soft), T(test_wiring_hard, hard), T(test_legacy_replacement, soft),
-        T(test_power, soft),       T(test_finish, soft),      T(test_finish, hard),
-        T(test_devices, soft),     T(test_devices, hard),     cmocka_unit_test(test_limits),
+        T(test_wiring_soft, soft),     T(test_wiring_hard, hard), T(test_legacy_replacement, soft),
+        T(test_power, soft),           T(test_finish, soft),      T(test_finish, hard),
+        T(test_devices, soft),         T(test_devices, hard),     T(test_save_and_load, soft),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("platform", tests, NULL, NULL);
 }
