@@ -13,6 +13,7 @@
 struct echo {
     struct mull_virtio v;
     bool hold;
+    struct drv *refill; /* a driver that offers the chain again as soon as it is used */
     unsigned nheld;
     uint16_t held[64];
     unsigned chains, starts, resets, queue_resets, config_writes;
@@ -39,6 +40,8 @@ static void echo_kick(struct mull_virtio *v, unsigned queue)
                 mull_chain_write(&e->chain, 0, e->bytes, w))
                 w = 0;
             mull_virtqueue_push(q, e->chain.head, w);
+            if (e->refill)
+                drv_offer(e->refill, queue, e->chain.head);
         }
         mull_virtqueue_signal(q);
     } while (mull_virtqueue_listen(q));
@@ -261,6 +264,41 @@ static void test_kicks_are_coalesced_and_bounded(void **state)
     assert_int_equal(echo_of(d)->chains, 5);
     for (int i = 0; i < 5; i++)
         assert_true(drv_used(d, 0, &id, &len));
+    assert_int_equal(d->messages[1], 1);
+}
+
+static void test_a_driver_that_never_stops(void **state)
+{
+    struct drv *d = *state;
+    struct echo *e = echo_of(d);
+    drv_start(d, ALL_FEATURES, 2, 16);
+    e->refill = d;
+    drv_add(d, 0, pair, 2);
+    drv_kick(d, 0);
+    assert_in_range(e->chains, 1, 1000); /* then others have their turn */
+    unsigned chains = e->chains;
+    drv_turn(d); /* and it goes on without another kick */
+    assert_in_range(e->chains, chains + 1, 2 * chains);
+    e->refill = NULL;
+    drv_turn(d);
+    drv_turn(d);
+    chains = e->chains;
+    drv_turn(d);
+    assert_int_equal(e->chains, chains);
+    drv_assert_fine(d);
+}
+
+static void test_kick_in_place(void **state)
+{
+    struct drv *d = *state;
+    struct echo *e = echo_of(d);
+    uint32_t id, len;
+    e->v.queues[0].in_place = true;
+    drv_start(d, ALL_FEATURES, 2, 16);
+    drv_add(d, 0, pair, 2);
+    drv_notify(d, 0);
+    assert_int_equal(e->chains, 1); /* without a turn of the loop */
+    assert_true(drv_used(d, 0, &id, &len));
     assert_int_equal(d->messages[1], 1);
 }
 
@@ -618,6 +656,8 @@ int main(void)
         T(test_echo),
         T(test_event_index),
         T(test_kicks_are_coalesced_and_bounded),
+        T(test_a_driver_that_never_stops),
+        T(test_kick_in_place),
         T(test_intx),
         T(test_configuration_window),
         T(test_reset_waits_for_chains_in_flight),

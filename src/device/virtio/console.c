@@ -16,6 +16,8 @@
 enum { RX, TX };
 #define QUEUE_SIZE 64
 #define CHUNK 4096u
+/* Bytes printed in one turn before everybody else has one. */
+#define TURN_BYTES (256u << 10)
 #define PCI_CLASS_COMMUNICATION 0x078000
 
 struct console {
@@ -27,38 +29,48 @@ struct console {
 
 /* ---- Output ---- */
 
-/* Write what is left of c->chain. @return false: the back end is full */
-static bool transmit(struct console *c)
+enum outcome { DONE, FULL, LATER };
+
+/* Write what is left of c->chain, at most *budget bytes of it. */
+static enum outcome transmit(struct console *c, uint32_t *budget)
 {
     uint8_t bytes[CHUNK];
 
     while (c->tx_offset < c->chain.out_len) {
         uint32_t left = c->chain.out_len - c->tx_offset;
         uint32_t len = left < CHUNK ? left : CHUNK;
+        if (!*budget)
+            return LATER;
         if (mull_chain_read(&c->chain, c->tx_offset, bytes, len))
             break; /* not in RAM: nothing to print */
         uint32_t taken = c->chardev ? (uint32_t)mull_chardev_write(c->chardev, bytes, len) : len;
         c->tx_offset += taken;
+        *budget -= taken < *budget ? taken : *budget;
         if (taken < len)
-            return false;
+            return FULL;
     }
     c->tx_offset = 0;
-    return true;
+    return DONE;
 }
 
 static void kick_tx(struct console *c)
 {
     struct mull_virtqueue *q = &c->v.queues[TX];
+    uint32_t budget = TURN_BYTES;
 
     do {
         mull_virtqueue_quiet(q);
         while (mull_virtqueue_pop(q, &c->chain)) {
-            if (!transmit(c)) {
-                mull_virtqueue_unpop(q); /* until the back end is writable */
-                mull_virtqueue_signal(q);
-                return;
+            enum outcome outcome = transmit(c, &budget);
+            if (outcome == DONE) {
+                mull_virtqueue_push(q, c->chain.head, 0);
+                continue;
             }
-            mull_virtqueue_push(q, c->chain.head, 0);
+            mull_virtqueue_unpop(q); /* until the back end is writable, or until the next turn */
+            mull_virtqueue_signal(q);
+            if (outcome == LATER)
+                mull_virtio_kick(&c->v, TX);
+            return;
         }
         mull_virtqueue_signal(q);
     } while (mull_virtqueue_listen(q));
@@ -200,6 +212,7 @@ int mull_virtio_console_create(const struct mull_device_env *env, struct mull_pc
     if (!rc) {
         mull_virtio_add_queue(&c->v, QUEUE_SIZE);
         mull_virtio_add_queue(&c->v, QUEUE_SIZE);
+        c->v.queues[TX].in_place = true; /* Linux spins until its console's output is used */
         c->v.config_size = sizeof(struct virtio_console_config);
         rc = mull_virtio_pci_attach(&c->v, bus, cfg->devfn, PCI_CLASS_COMMUNICATION, err);
     }

@@ -21,8 +21,6 @@ enum { RX, TX, CTRL };
 #define ETH_HEADER 14
 #define MAX_ADDRESSES 64 /* of each filter table; more turn the filter off */
 #define MAX_VECTORS 256
-/* Frames sent in one turn of the loop before others get theirs. */
-#define TX_BURST 256
 #define PCI_CLASS_ETHERNET 0x020000
 
 _Static_assert(sizeof(struct virtio_net_hdr_v1) == HDR_SIZE, "virtio 1.2, 5.1.6");
@@ -208,25 +206,23 @@ static bool transmit(struct net *n)
 static void kick_tx(struct net *n)
 {
     struct mull_virtqueue *q = &n->v.queues[TX];
-    unsigned burst = 0;
-    bool full = false;
+    bool full = false, sent = false;
 
     do {
         mull_virtqueue_quiet(q);
-        while (!full && burst < TX_BURST && mull_virtqueue_pop(q, &n->chain)) {
-            burst++;
+        while (!full && mull_virtqueue_pop(q, &n->chain)) {
             full = !transmit(n);
-            if (full)
+            if (full) {
                 mull_virtqueue_unpop(q); /* until the back end is writable */
-            else
-                mull_virtqueue_push(q, n->chain.head, 0);
+                break;
+            }
+            sent = true;
+            mull_virtqueue_push(q, n->chain.head, 0);
         }
-    } while (!full && burst < TX_BURST && mull_virtqueue_listen(q));
-    if (n->netdev && burst)
+    } while (!full && mull_virtqueue_listen(q));
+    if (n->netdev && sent)
         mull_netdev_flush(n->netdev);
     mull_virtqueue_signal(q);
-    if (burst == TX_BURST && !full)
-        mull_virtio_kick(&n->v, TX);
 }
 
 static void net_writable(void *opaque)

@@ -23,6 +23,7 @@
     (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK |            \
      VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED)
 #define MAX_COMPLAINTS 8
+#define TURN_BUDGET 512 /* chains of one queue before everybody else has a turn */
 
 /* A bit of kicks beside those of the queues: DRIVER_OK was set. */
 #define KICK_START MULL_BIT(31)
@@ -57,6 +58,34 @@ void mull_virtio_kick(struct mull_virtio *v, unsigned queue)
         wake(v, 1u << queue);
 }
 
+static void run_queue(struct mull_virtio *v, unsigned index)
+{
+    struct mull_virtqueue *q = &v->queues[index];
+
+    if (!mull_virtqueue_live(q))
+        return;
+    q->budget = TURN_BUDGET;
+    v->ops->kick(v, index);
+    q->budget = UINT32_MAX;
+    if (q->exhausted) {
+        q->exhausted = false;
+        mull_virtio_kick(v, index);
+    }
+}
+
+void mull_virtio_notified(struct mull_virtio *v, unsigned queue)
+{
+    if (queue >= v->nqueues)
+        return;
+    if (!v->queues[queue].in_place) {
+        mull_virtio_kick(v, queue);
+        return;
+    }
+    mull_virtio_lock(v);
+    run_queue(v, queue);
+    mull_virtio_unlock(v);
+}
+
 static void kicked(void *opaque, uint32_t events)
 {
     struct mull_virtio *v = opaque;
@@ -73,8 +102,8 @@ static void kicked(void *opaque, uint32_t events)
             v->ops->start(v);
     }
     for (unsigned i = 0; i < v->nqueues; i++)
-        if ((bits >> i & 1) && mull_virtqueue_live(&v->queues[i]))
-            v->ops->kick(v, i);
+        if (bits >> i & 1)
+            run_queue(v, i);
     mull_virtio_unlock(v);
 }
 

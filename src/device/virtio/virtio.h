@@ -28,8 +28,8 @@
 struct mull_virtio;
 
 struct mull_virtio_ops {
-    /* The driver kicked a queue, or there may be work otherwise. Loop's thread, locked, the device
-     * runs and the queue is live. */
+    /* The driver kicked a queue, or there may be work otherwise. Loop's thread (or a vCPU's, for a
+     * queue that is handled in place), locked, the device runs and the queue is live. */
     void (*kick)(struct mull_virtio *v, unsigned queue);
     /* DRIVER_OK: the features are final. Loop's thread, locked. May be NULL. */
     void (*start)(struct mull_virtio *v);
@@ -137,6 +137,11 @@ void mull_virtio_config_changed(struct mull_virtio *v);
 
 /** Call ops->kick for @queue soon, in the loop's thread. Any thread, no lock needed. */
 void mull_virtio_kick(struct mull_virtio *v, unsigned queue);
+
+/** The driver's kick, from a vCPU; no lock held. Signals the loop, or handles a queue that is
+ *  marked so in place: for a driver that waits for each answer without sleeping, a wake-up of the
+ *  loop costs more than the work. */
+void mull_virtio_notified(struct mull_virtio *v, unsigned queue);
 
 /* ---- For transports: locked ---- */
 

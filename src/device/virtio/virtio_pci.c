@@ -276,7 +276,7 @@ static void bar_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size
     if (offset >= NOTIFY_OFFSET) {
         /* The offset says which queue; the value repeats it (4.1.4.4). */
         if (offset % NOTIFY_MULTIPLIER == 0)
-            mull_virtio_kick(v, (unsigned)(offset - NOTIFY_OFFSET) / NOTIFY_MULTIPLIER);
+            mull_virtio_notified(v, (unsigned)(offset - NOTIFY_OFFSET) / NOTIFY_MULTIPLIER);
     } else if (offset < ISR_OFFSET) {
         write_common(v, offset - COMMON_OFFSET, size, (uint32_t)value);
     } else if (offset >= DEVICE_OFFSET) {

@@ -64,6 +64,8 @@ void mull_virtqueue_clear(struct mull_virtqueue *q)
     q->desc = q->avail = q->used = 0;
     q->next_avail = q->next_used = q->signalled_used = 0;
     q->signalled_valid = q->pushed = false;
+    q->budget = UINT32_MAX;
+    q->exhausted = false;
 }
 
 /* ---- Taking chains ---- */
@@ -163,6 +165,10 @@ int mull_virtqueue_pop(struct mull_virtqueue *q, struct mull_chain *c)
         return 0;
     if (waiting > q->size)
         return broken(q, "the available index jumped");
+    if (!q->budget) {
+        q->exhausted = true;
+        return 0;
+    }
     if (mull_mem_read16(mem, q->avail + RING_ENTRIES + 2ull * (q->next_avail & (q->size - 1)),
                         &head))
         return broken(q, "the available ring is not in RAM");
@@ -180,6 +186,7 @@ int mull_virtqueue_pop(struct mull_virtqueue *q, struct mull_chain *c)
         return broken(q, why);
     q->next_avail++;
     q->in_flight++;
+    q->budget--;
     return 1;
 }
 
@@ -278,7 +285,7 @@ bool mull_virtqueue_listen_beyond(struct mull_virtqueue *q, unsigned seen)
     uint16_t idx, event = (uint16_t)(q->next_avail + seen);
     int rc;
 
-    if (!mull_virtqueue_live(q))
+    if (!mull_virtqueue_live(q) || q->exhausted)
         return false;
     if (mull_virtio_has(q->device, VIRTIO_RING_F_EVENT_IDX))
         rc = mull_mem_write16(memory_of(q), avail_event_gpa(q), event);

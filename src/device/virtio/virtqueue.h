@@ -24,6 +24,7 @@ struct mull_virtio;
 struct mull_virtqueue {
     struct mull_virtio *device;
     uint16_t max_size; /* what the device offers */
+    bool in_place;     /* a kick is handled by the vCPU that makes it: see mull_virtio_notified() */
 
     /* Set by the driver. */
     uint16_t size;
@@ -38,6 +39,11 @@ struct mull_virtqueue {
     uint16_t signalled_used; /* next_used when we last thought of an interrupt */
     bool signalled_valid;
     bool pushed; /* chains were given back since we last thought of an interrupt */
+
+    /* Chains that may yet be taken in this turn: a driver that never stops must not keep the loop
+     * from everything else. Not saved. */
+    uint32_t budget;
+    bool exhausted;
 
     uint32_t in_flight; /* chains taken and not given back; not saved: a quiet device has none */
 };
