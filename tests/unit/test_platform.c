@@ -3,6 +3,7 @@
 #include "platform_world.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #include "platform/hpet.h"
 #include "platform/platform.h"
@@ -12,7 +13,7 @@
 
 static struct world world;
 static struct mull_platform *platform;
-static unsigned signals[CPUS];
+static _Atomic unsigned signals[CPUS];
 static uint64_t eoi_vectors[4];
 static struct {
     unsigned poweroff, reset, panic;
@@ -86,7 +87,7 @@ static void make(const struct mull_engine *engine)
     };
 
     world_make(&world);
-    memset(signals, 0, sizeof(signals));
+    signals[0] = signals[1] = 0;
     memset(&events, 0, sizeof(events));
     config.memory = world.env.memory;
     config.loop = world.env.loop;
@@ -431,6 +432,81 @@ static void test_save_and_load(void **state)
         }
 }
 
+/* Several vCPUs, a device and the loop at once, on everything: for the sanitizers, and against
+ * deadlocks. Each thread's accesses are the same in each run. */
+static void *hammer(void *opaque)
+{
+    static const uint64_t pages[] = {MULL_LAPIC_BASE, MULL_IOAPIC_BASE, MULL_HPET_BASE};
+    static const uint16_t ports[] = {0x20, 0x21, 0xa0,  0xa1,  0x40,  0x43,  0x61,  0x70,  0x71,
+                                     0x64, 0x60, 0x600, 0x602, 0x608, 0xcf8, 0xcfc, 0x4d0, 0x620};
+    unsigned cpu = (unsigned)(uintptr_t)opaque;
+    const struct mull_engine_bus *bus = mull_platform_bus(platform);
+    uint64_t seed = 88172645463325252u + cpu;
+    uint64_t value;
+
+    for (unsigned i = 0; i < 20000; i++) {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        uint64_t address = pages[seed % 3] + (seed >> 8 & 0x3f0);
+        uint16_t port = ports[(seed >> 20) % 18];
+        struct mull_irq irq = mull_platform_irq(platform, seed >> 30 & 31);
+        struct mull_msi_sink msi = mull_platform_msi(platform);
+        switch (seed >> 40 & 7) {
+        case 0:
+            mull_space_write(world.env.memory, MULL_SPACE_MMIO, cpu, address, 4, seed >> 32);
+            break;
+        case 1:
+            mull_space_read(world.env.memory, MULL_SPACE_MMIO, cpu, address, 4);
+            break;
+        case 2:
+            mull_space_write(world.env.memory, MULL_SPACE_PORT, cpu, port, 1, seed >> 32);
+            break;
+        case 3:
+            mull_space_read(world.env.memory, MULL_SPACE_PORT, cpu, port, 1);
+            break;
+        case 4:
+            mull_irq_set(&irq, seed >> 50 & 1);
+            break;
+        case 5:
+            msi.send(msi.opaque, 0xfee00000 | (seed & 0xff00c), (uint32_t)(seed >> 32) & 0x1ff);
+            break;
+        case 6:
+            if (bus->irq_pending(bus->opaque, cpu) >= 0)
+                bus->irq_accept(bus->opaque, cpu);
+            break;
+        default:
+            bus->msr_read(bus->opaque, cpu, 0x1b, &value);
+            bus->msr_write(bus->opaque, cpu, 0x6e0, seed >> 20);
+            bus->cr8_write(bus->opaque, cpu, seed >> 33 & 3);
+        }
+    }
+    return NULL;
+}
+
+static void *run_loop(void *opaque)
+{
+    mull_loop_run(opaque);
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    pthread_t cpu[CPUS], loop;
+
+    mull_clock_resume(world.env.clock);
+    assert_int_equal(pthread_create(&loop, NULL, run_loop, world.env.loop), 0);
+    for (uintptr_t i = 0; i < CPUS; i++)
+        assert_int_equal(pthread_create(&cpu[i], NULL, hammer, (void *)i), 0);
+    for (unsigned i = 0; i < 2000; i++)
+        mull_platform_power_button(platform);
+    for (unsigned i = 0; i < CPUS; i++)
+        pthread_join(cpu[i], NULL);
+    mull_loop_stop(world.env.loop);
+    pthread_join(loop, NULL);
+    assert_int_equal(world_read(&world, MULL_ECAM_BASE, 4), 0x29c08086);
+}
+
 static void test_limits(void **state)
 {
     struct mull_platform_config config = {.engine = &soft, .cpus = MULL_MAX_CPUS + 1};
@@ -446,10 +522,10 @@ int main(void)
 {
 #define T(name, with) cmocka_unit_test_setup_teardown(name, setup_##with, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_wiring_soft, soft),     T(test_wiring_hard, hard), T(test_legacy_replacement, soft),
-        T(test_power, soft),           T(test_finish, soft),      T(test_finish, hard),
-        T(test_devices, soft),         T(test_devices, hard),     T(test_save_and_load, soft),
-        cmocka_unit_test(test_limits),
+        T(test_wiring_soft, soft), T(test_wiring_hard, hard),     T(test_legacy_replacement, soft),
+        T(test_power, soft),       T(test_finish, soft),          T(test_finish, hard),
+        T(test_devices, soft),     T(test_devices, hard),         T(test_save_and_load, soft),
+        T(test_threads, soft),     cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("platform", tests, NULL, NULL);
 }
