@@ -23,6 +23,16 @@ static const ZydisDecoder *decoder_for(unsigned bits)
     return &decoders[bits == 64 ? 0 : bits == 32 ? 1 : 2];
 }
 
+static int gpr_of(ZydisRegister reg)
+{
+    if (reg == ZYDIS_REGISTER_NONE)
+        return -1;
+    ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+    if (full < ZYDIS_REGISTER_RAX || full > ZYDIS_REGISTER_R15)
+        return -1;
+    return full - ZYDIS_REGISTER_RAX;
+}
+
 /* ---- Which instructions ---- */
 
 /* What computes, moves data or moves control inside the code, and gives the same result each time;
@@ -131,6 +141,14 @@ static bool vendor_specific(const struct instruction *in)
     /* PREFETCHW with a register: #UD or NOP. */
     if (in->z.opcode_map == ZYDIS_OPCODE_MAP_0F && in->z.opcode == 0x0d && in->z.raw.modrm.mod == 3)
         return true;
+    /* EVEX.X has no meaning for a general register, and Zen 5 then reads a stale RSP. */
+    if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.modrm.mod == 3 &&
+        !(in->bytes[in->z.raw.evex.offset + 1] & 0x40))
+        for (unsigned i = 0; i < in->z.operand_count; i++)
+            if (in->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                in->ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+                gpr_of(in->ops[i].reg.value) >= 0)
+                return true;
     /* CLZERO with other prefixes is none. */
     if (in->z.mnemonic == ZYDIS_MNEMONIC_CLZERO && in->z.length > 3)
         return true;
@@ -226,16 +244,6 @@ struct sequence {
     uint64_t value[16];
     bool full;
 };
-
-static int gpr_of(ZydisRegister reg)
-{
-    if (reg == ZYDIS_REGISTER_NONE)
-        return -1;
-    ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
-    if (full < ZYDIS_REGISTER_RAX || full > ZYDIS_REGISTER_R15)
-        return -1;
-    return full - ZYDIS_REGISTER_RAX;
-}
 
 static void append(struct sequence *s, const uint8_t *bytes, unsigned size)
 {

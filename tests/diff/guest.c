@@ -4,9 +4,11 @@
  * instruction with soft_exec(); the translate tier goes through the engine interface.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 #include "diff.h"
 #include "engine/engine.h"
@@ -24,13 +26,15 @@
 #define GPA_PT_DATA 0x5000u
 #define GPA_PT_STACK 0x6000u
 #define GPA_PT_SYSTEM 0x7000u
+#define GPA_PDPT_SYSTEM 0x8000u
+#define GPA_PD_SYSTEM 0x9000u
 #define GPA_CODE 0x10000u
 #define GPA_DATA 0x20000u
 #define GPA_STACK 0x30000u
 #define GPA_SYSTEM 0x40000u
 
-/* The supervisor's pages: handlers, tables, their stack. */
-#define SYSTEM 0x08000000ull
+/* The supervisor's pages: handlers, tables, their stack. Where no case strays to. */
+#define SYSTEM 0xffffab1255600000ull
 #define SYS_HANDLERS 0x0000u
 #define SYS_IDT 0x1000u
 #define SYS_GDT 0x2000u
@@ -117,7 +121,9 @@ static void make_page_tables(void)
     put64(GPA_PD + (DIFF_CODE >> 21) * 8, GPA_PT_CODE | PTE_P | PTE_W | PTE_U);
     put64(GPA_PD + (DIFF_DATA >> 21) * 8, GPA_PT_DATA | PTE_P | PTE_W | PTE_U);
     put64(GPA_PD + (DIFF_STACK >> 21) * 8, GPA_PT_STACK | PTE_P | PTE_W | PTE_U);
-    put64(GPA_PD + (SYSTEM >> 21) * 8, GPA_PT_SYSTEM | PTE_P | PTE_W);
+    put64(GPA_PML4 + (SYSTEM >> 39 & 511) * 8, GPA_PDPT_SYSTEM | PTE_P | PTE_W);
+    put64(GPA_PDPT_SYSTEM + (SYSTEM >> 30 & 511) * 8, GPA_PD_SYSTEM | PTE_P | PTE_W);
+    put64(GPA_PD_SYSTEM + (SYSTEM >> 21 & 511) * 8, GPA_PT_SYSTEM | PTE_P | PTE_W);
     for (unsigned i = 0; i < DIFF_CODE_PAGES; i++)
         map_page(GPA_PT_CODE, i, GPA_CODE + i * DIFF_PAGE, PTE_U | PTE_W);
     for (unsigned i = 0; i < DIFF_DATA_PAGES; i++) {
@@ -348,18 +354,31 @@ static uint64_t frame_word(unsigned index)
     return v;
 }
 
+/* The code does not end, though on the host's CPU it did. */
+static void on_timer(int signo)
+{
+    (void)signo;
+    mull_engine_soft.vcpu_signal(vcpu, MULL_SIGNAL_STOP, 0);
+}
+
 static void run_translate(struct diff_result *out)
 {
+    struct itimerval limit = {.it_value = {.tv_usec = 50000}}, none = {0};
+    struct sigaction timer = {.sa_handler = on_timer, .sa_flags = SA_ONSTACK}, before;
     static struct mull_cpu_state s;
     struct mull_exit exit;
     struct mull_error err;
 
     memset(ram + GPA_SYSTEM + SYS_STACK - 64, 0xff, 64);
+    sigaction(SIGVTALRM, &timer, &before);
+    setitimer(ITIMER_VIRTUAL, &limit, NULL);
     mull_engine_soft.vcpu_run(vcpu, &exit);
+    setitimer(ITIMER_VIRTUAL, &none, NULL);
+    sigaction(SIGVTALRM, &before, NULL);
     mull_engine_soft.vcpu_get(vcpu, &s, &err);
     memcpy(out->gpr, s.gpr, sizeof(out->gpr));
     memcpy(out->xsave, s.xsave, sizeof(out->xsave));
-    if (exit.reason != MULL_EXIT_STOPPED) {
+    if (exit.reason != MULL_EXIT_STOPPED || frame_word(6) == ~0ull) {
         out->vector = -1;
         out->rip = s.rip;
         if (exit.reason == MULL_EXIT_FAILED)

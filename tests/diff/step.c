@@ -1,5 +1,6 @@
 #include "step.h"
 
+#include <Zydis/Zydis.h>
 #include <errno.h>
 
 #define STEPS_MAX 200000u
@@ -72,8 +73,8 @@ enum soft_result diff_step(struct soft_cpu *cpu, const struct diff_case *c)
                 return r;
             d->run = run;
         }
-        if (d->insn.bytes[0] == 0xcc) {
-            cpu->s.rip++;
+        if (d->insn.mnemonic == ZYDIS_MNEMONIC_INT3) {
+            cpu->s.rip += d->insn.length;
             return SOFT_HALT;
         }
         r = soft_exec(cpu, &d->insn);

@@ -229,17 +229,28 @@ static void fill(uint8_t *to, uint64_t value, uint64_t n, unsigned size)
     }
 }
 
+/* Guest memory at any alignment, in one access. */
+struct __attribute__((packed, may_alias)) word16 {
+    volatile uint16_t value;
+};
+struct __attribute__((packed, may_alias)) word32 {
+    volatile uint32_t value;
+};
+struct __attribute__((packed, may_alias)) word64 {
+    volatile uint64_t value;
+};
+
 static uint64_t element(const uint8_t *at, unsigned size)
 {
     switch (size) {
     case 1:
-        return *at;
+        return *(const volatile uint8_t *)at;
     case 2:
-        return *(const volatile uint16_t *)at;
+        return ((const struct word16 *)at)->value;
     case 4:
-        return *(const volatile uint32_t *)at;
+        return ((const struct word32 *)at)->value;
     default:
-        return *(const volatile uint64_t *)at;
+        return ((const struct word64 *)at)->value;
     }
 }
 

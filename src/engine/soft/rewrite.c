@@ -251,6 +251,12 @@ static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
     const ZydisDecodedOperand *op = in->op;
     bool near64 = z->operand_width == 64 && z->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
 
+    /* Zydis knows hints and branches of Knights Corner that no other processor has. */
+    if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ||
+        (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+         (z->meta.category == ZYDIS_CATEGORY_PREFETCH ||
+          z->meta.category == ZYDIS_CATEGORY_COND_BR)))
+        return TR_EXEC;
     switch (z->meta.category) {
     case ZYDIS_CATEGORY_NOP:
         return z->mnemonic == ZYDIS_MNEMONIC_NOP ? TR_NOP : TR_EXEC;
@@ -532,7 +538,7 @@ static void reencode_legacy(struct emit *e, const struct tr_insn *in, const stru
     uint8_t new_rex = rex & 8;
     if (has_modrm) {
         new_rex |= (reg & 8) >> 1;
-        new_rex |= base >= 0 ? (base & 8) >> 3 : (rm & 8) >> 3;
+        new_rex |= base >= 0 ? (base & 8) >> 3 : (int)(rm & 8) >> 3;
     } else if (f->opcode >= 0) {
         new_rex |= (opcode_reg & 8) >> 3;
     }

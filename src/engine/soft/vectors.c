@@ -7,7 +7,7 @@
 #define XSAVE_HEADER 512
 #define XSTATE_AVX 4u
 #define MXCSR_DEFAULT 0x1f80u
-/* Without bit 17 (AMD's misaligned mode): XRSTOR faults on what the host's processor lacks. */
+/* XRSTOR faults on what the host's processor lacks: bit 17, AMD's misaligned mode. */
 #define MXCSR_VALID 0xffffu
 
 void soft_vectors_park(struct soft_cpu *cpu)
@@ -32,7 +32,7 @@ static void check_area(struct soft_cpu *cpu)
     uint32_t *mxcsr = (uint32_t *)(cpu->s.xsave + XSAVE_MXCSR);
     uint64_t *header = (uint64_t *)(cpu->s.xsave + XSAVE_HEADER);
 
-    *mxcsr &= MXCSR_VALID;
+    *mxcsr &= cpu->features.known ? cpu->features.mxcsr : MXCSR_VALID;
     header[0] &= cpu->xsave_mask;
     header[1] = 0; /* standard format */
 }
