@@ -60,8 +60,10 @@ static inline struct fix *fix_new(void)
     f->vm.cpus = 1;
     f->vm.bus = &f->bus;
     f->cpu = fix_pages(SOFT_COMMON_SIZE);
+    for (unsigned i = 0; i < SOFT_WINDOWS; i++)
+        f->cpu->windows[i] = fix_pages(sizeof(struct soft_window));
     for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
-        f->cpu->window[i] = fix_pages(sizeof(struct soft_window));
+        f->cpu->window[i] = f->cpu->windows[i];
     f->vm.cpu[0] = f->cpu;
     f->cpu->vm = &f->vm;
     f->cpu->self = f->cpu;
@@ -78,8 +80,8 @@ static inline struct fix *fix_new(void)
 
 static inline void fix_free(struct fix *f)
 {
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
-        munmap(f->cpu->window[i], sizeof(struct soft_window));
+    for (unsigned i = 0; i < SOFT_WINDOWS; i++)
+        munmap(f->cpu->windows[i], sizeof(struct soft_window));
     munmap(f->cpu, SOFT_COMMON_SIZE);
     mull_memory_destroy(f->mem);
     free(f);

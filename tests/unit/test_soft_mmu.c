@@ -356,7 +356,7 @@ static void test_flush(void **state)
     assert_true(*low == 0x1234 && *high == 1);
     soft_jump_enter(f->cpu, kernel, KVA + 0x1000, 1, false, false);
     soft_tlb_fill(f->cpu, KVA + 0x1000, 8, false);
-    assert_true(f->cpu->upper_has_local);
+    assert_true(f->cpu->window[w]->upper_local);
     soft_tlb_flush(f->cpu, SOFT_FLUSH_NOT_GLOBAL);
     assert_false(hits(f, w, KVA + 0x1000, false));
     assert_true(*high == 0x1234);
@@ -419,6 +419,122 @@ static void test_flush(void **state)
     soft_tlb_flush_page(f->cpu, 0x500100000);
     assert_false(hits(f, w, 0x500000000, false));
     check_tlb(f);
+    fix_free(f);
+}
+
+static void load_cr3(struct fix *f, uint64_t pcid, bool keep)
+{
+    f->cpu->s.cr3 = FIX_PML4 | pcid;
+    soft_tlb_switch(f->cpu, keep);
+}
+
+/* Address spaces by PCID: each has its user window; what the architecture drops is dropped. */
+static void test_pcid(void **state)
+{
+    struct fix *f = fix_new();
+    fix_long_mode(f, 3, SOFT_CR4_PCIDE);
+    fix_map(f, VA, DATA, FIX_U | FIX_W | FIX_D);
+    fix_map(f, VA + 0x1000, DATA + 0x1000, FIX_U | FIX_W | FIX_D | FIX_G);
+    load_cr3(f, 1, false);
+    assert_true(soft_tlb_fill(f->cpu, VA, 8, true));
+    load_cr3(f, 2, false);
+    assert_false(hits(f, SOFT_WIN_USER, VA, true));
+    assert_true(soft_tlb_fill(f->cpu, VA, 8, false));
+    assert_true(f->cpu->gs_base == (uint64_t)f->cpu->window[SOFT_WIN_USER]);
+    load_cr3(f, 1, true);
+    assert_true(hits(f, SOFT_WIN_USER, VA, true));
+    /* Without bit 63 what was cached of the PCID goes, of others stays. */
+    load_cr3(f, 1, false);
+    assert_false(hits(f, SOFT_WIN_USER, VA, true));
+    load_cr3(f, 2, true);
+    assert_true(hits(f, SOFT_WIN_USER, VA, false));
+    /* INVPCID of another one. */
+    load_cr3(f, 1, true);
+    assert_true(soft_tlb_fill(f->cpu, VA, 8, true));
+    soft_tlb_flush_pcid(f->cpu, 2);
+    assert_true(hits(f, SOFT_WIN_USER, VA, true));
+    load_cr3(f, 2, true);
+    assert_false(hits(f, SOFT_WIN_USER, VA, false));
+    load_cr3(f, 1, true);
+    assert_true(hits(f, SOFT_WIN_USER, VA, true));
+    /* INVLPG is about the current one ... */
+    load_cr3(f, 2, true);
+    soft_tlb_fill(f->cpu, VA, 8, true);
+    soft_tlb_flush_page(f->cpu, VA);
+    assert_false(hits(f, SOFT_WIN_USER, VA, true));
+    load_cr3(f, 1, true);
+    assert_true(hits(f, SOFT_WIN_USER, VA, true));
+    /* ... and about global pages of all. */
+    soft_tlb_fill(f->cpu, VA + 0x1000, 8, true);
+    load_cr3(f, 2, true);
+    soft_tlb_flush_page(f->cpu, VA + 0x1000);
+    load_cr3(f, 1, true);
+    assert_false(hits(f, SOFT_WIN_USER, VA + 0x1000, true));
+    /* The other flushes. */
+    for (unsigned k = 0; k < 2; k++) {
+        load_cr3(f, 1, true);
+        soft_tlb_fill(f->cpu, VA, 8, true);
+        load_cr3(f, 2, true);
+        soft_tlb_fill(f->cpu, VA, 8, true);
+        soft_tlb_flush(f->cpu, k ? SOFT_FLUSH_ALL : SOFT_FLUSH_ALL_LOCAL);
+        assert_false(hits(f, SOFT_WIN_USER, VA, true));
+        load_cr3(f, 1, true);
+        assert_false(hits(f, SOFT_WIN_USER, VA, true));
+    }
+    /* More address spaces than windows: never the wrong one's entries, protection reaches all. */
+    for (uint64_t pcid = 1; pcid < 20; pcid++) {
+        load_cr3(f, pcid, true);
+        assert_false(hits(f, SOFT_WIN_USER, VA, true));
+        assert_true(soft_tlb_fill(f->cpu, VA, 8, true));
+    }
+    f->vm.ram[0].flags[DATA >> 12] = MULL_PAGE_CODE;
+    soft_tlb_protect(&f->vm, &f->vm.ram[0], DATA);
+    for (unsigned i = 0; i < SOFT_WINDOWS; i++)
+        assert_true(f->cpu->windows[i]->write_tag[soft_tlb_index(VA)] == SOFT_TLB_INVALID);
+    /* The kernel's windows keep only what is global. */
+    fix_set_cpl(f, 0);
+    fix_map(f, KVA, DATA, FIX_W | FIX_G | FIX_D);
+    fix_map(f, KVA + 0x1000, DATA, FIX_W | FIX_D);
+    soft_tlb_fill(f->cpu, KVA, 8, false);
+    load_cr3(f, 1, true);
+    assert_true(hits(f, SOFT_WIN_KERNEL_AC, KVA, false));
+    soft_tlb_fill(f->cpu, KVA + 0x1000, 8, false);
+    soft_tlb_fill(f->cpu, VA, 8, false);
+    load_cr3(f, 2, true);
+    assert_false(hits(f, SOFT_WIN_KERNEL_AC, KVA + 0x1000, false));
+    assert_false(hits(f, SOFT_WIN_KERNEL_AC, VA, false));
+    fix_free(f);
+}
+
+/* Instruction fetch has its own cache of translations: it must not outlive a flush. */
+static void test_exec(void **state)
+{
+    struct fix *f = fix_new();
+    struct soft_page page;
+    fix_long_mode(f, 3, 0);
+    fix_map(f, VA, DATA, FIX_U);
+    assert_int_equal(soft_translate(f->cpu, VA + 5, SOFT_EXEC, &page), SOFT_NEXT);
+    uint64_t walks = f->cpu->stats.page_walks;
+    assert_int_equal(soft_translate(f->cpu, VA + 9, SOFT_EXEC, &page), SOFT_NEXT);
+    assert_true(f->cpu->stats.page_walks == walks);
+    assert_true(page.gpa == DATA + 9 && page.host == f->vm.ram[0].host + DATA + 9);
+    fix_set(f, fix_entry(f, VA, 1), DATA | FIX_P | FIX_U | FIX_NX);
+    soft_tlb_flush_page(f->cpu, VA);
+    assert_int_equal(probe(f, VA, SOFT_EXEC), SOFT_FAULT);
+    fix_assert_pf(f, VA, 0x15);
+    fix_map(f, VA, DATA, FIX_U);
+    assert_int_equal(probe(f, VA, SOFT_EXEC), SOFT_NEXT);
+    fix_set(f, fix_entry(f, VA, 1), 0);
+    soft_tlb_flush(f->cpu, SOFT_FLUSH_NOT_GLOBAL);
+    assert_int_equal(probe(f, VA, SOFT_EXEC), SOFT_FAULT);
+    /* It says nothing about data, nor about another privilege level. */
+    fix_map(f, VA, DATA, 0);
+    assert_int_equal(probe(f, VA, SOFT_EXEC), SOFT_FAULT);
+    fix_set_cpl(f, 0);
+    assert_int_equal(probe(f, VA, SOFT_EXEC), SOFT_NEXT);
+    fix_set_cpl(f, 3);
+    assert_int_equal(probe(f, VA, SOFT_EXEC), SOFT_FAULT);
+    assert_int_equal(probe(f, VA, SOFT_READ), SOFT_FAULT);
     fix_free(f);
 }
 
@@ -545,7 +661,8 @@ int main(void)
         cmocka_unit_test(test_rights),         cmocka_unit_test(test_supervisor_rights),
         cmocka_unit_test(test_accessed_dirty), cmocka_unit_test(test_large_and_reserved),
         cmocka_unit_test(test_legacy_paging),  cmocka_unit_test(test_tlb_fill),
-        cmocka_unit_test(test_flush),          cmocka_unit_test(test_access),
+        cmocka_unit_test(test_flush),          cmocka_unit_test(test_pcid),
+        cmocka_unit_test(test_exec),           cmocka_unit_test(test_access),
         cmocka_unit_test(test_vectors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -200,9 +200,9 @@ static void drop(struct soft_cache *cache, struct soft_block *b)
     unsigned slot = soft_jump_index(b->rip);
     for (unsigned i = 0; i < vm->cpus; i++) {
         struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
-        for (unsigned w = 0; cpu && w < SOFT_WIN_COUNT; w++) {
+        for (unsigned w = 0; cpu && w < SOFT_WINDOWS; w++) {
             uint64_t expected = (uint64_t)(uintptr_t)b->indirect;
-            __atomic_compare_exchange_n(&cpu->window[w]->jump[slot], &expected, cpu->jump_miss,
+            __atomic_compare_exchange_n(&cpu->windows[w]->jump[slot], &expected, cpu->jump_miss,
                                         false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
         }
     }
@@ -280,8 +280,8 @@ static void clear_all(struct soft_cache *cache)
     for (uint32_t i = 0; i <= cache->hash_mask; i++)
         atomic_store_explicit(&cache->hash[i], NULL, memory_order_relaxed);
     for (unsigned i = 0; i < vm->cpus; i++) {
-        for (unsigned w = 0; vm->cpu[i] && w < SOFT_WIN_COUNT; w++)
-            soft_jump_clear(vm->cpu[i], vm->cpu[i]->window[w]);
+        for (unsigned w = 0; vm->cpu[i] && w < SOFT_WINDOWS; w++)
+            soft_jump_clear(vm->cpu[i], vm->cpu[i]->windows[w]);
     }
     __atomic_store_n(&cache->blocks, 0, __ATOMIC_RELEASE);
     cache->used = cache->code_start;

@@ -196,12 +196,12 @@ static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **
 /* ---- vCPUs ---- */
 
 /* Map the windows: private pages for the TLBs, the same pages of a memfd in front of each. */
-static int map_windows(struct soft_window *window[SOFT_WIN_COUNT], struct mull_error *err)
+static int map_windows(struct soft_window *window[SOFT_WINDOWS], struct mull_error *err)
 {
     int fd = memfd_create("mullion-vcpu", MFD_CLOEXEC);
     if (fd < 0 || ftruncate(fd, SOFT_COMMON_SIZE) < 0)
         goto fail;
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+    for (unsigned i = 0; i < SOFT_WINDOWS; i++) {
         window[i] = map_zero(sizeof(struct soft_window));
         if (!window[i] || mmap(window[i], SOFT_COMMON_SIZE, PROT_READ | PROT_WRITE,
                                MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
@@ -212,7 +212,7 @@ static int map_windows(struct soft_window *window[SOFT_WIN_COUNT], struct mull_e
 
 fail:;
     int e = errno;
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
+    for (unsigned i = 0; i < SOFT_WINDOWS; i++)
         unmap(window[i], sizeof(struct soft_window));
     if (fd >= 0)
         close(fd);
@@ -231,15 +231,15 @@ static void soft_vcpu_destroy(struct mull_vcpu *handle)
     struct soft_cpu *cpu = (struct soft_cpu *)handle;
     if (!cpu)
         return;
-    struct soft_window *window[SOFT_WIN_COUNT];
+    struct soft_window *window[SOFT_WINDOWS];
 
     __atomic_store_n(&cpu->vm->cpu[cpu->index], NULL, __ATOMIC_RELEASE);
     soft_exec_fini(cpu);
     free(cpu->private_run);
     unmap(cpu->signal_stack, SOFT_SIGNAL_STACK);
     free((void *)cpu->cpuid);
-    memcpy(window, cpu->window, sizeof(window));
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
+    memcpy(window, cpu->windows, sizeof(window));
+    for (unsigned i = 0; i < SOFT_WINDOWS; i++)
         unmap(window[i], sizeof(struct soft_window));
 }
 
@@ -247,7 +247,7 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
                             struct mull_vcpu **out, struct mull_error *err)
 {
     struct soft_vm *vm = (struct soft_vm *)handle;
-    struct soft_window *window[SOFT_WIN_COUNT] = {NULL};
+    struct soft_window *window[SOFT_WINDOWS] = {NULL};
 
     if (index >= vm->cpus || vm->cpu[index])
         return mull_fail(err, EINVAL, "soft engine: vCPU %u of %u", index, vm->cpus);
@@ -256,7 +256,8 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
         return r;
 
     struct soft_cpu *cpu = (struct soft_cpu *)window[0];
-    memcpy(cpu->window, window, sizeof(window));
+    memcpy(cpu->windows, window, sizeof(window));
+    memcpy(cpu->window, window, sizeof(cpu->window));
     cpu->self = cpu;
     cpu->vm = vm;
     cpu->index = index;
@@ -286,8 +287,8 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
     *copy = *cpuid;
 
     mull_cpu_state_reset(&cpu->s, index, index == 0);
-    for (unsigned w = 0; w < SOFT_WIN_COUNT; w++)
-        soft_jump_clear(cpu, cpu->window[w]);
+    for (unsigned w = 0; w < SOFT_WINDOWS; w++)
+        soft_jump_clear(cpu, cpu->windows[w]);
     soft_mode_changed(cpu);
     soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
     __atomic_store_n(&vm->cpu[index], cpu, __ATOMIC_RELEASE);

@@ -270,14 +270,116 @@ static bool walk(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
     return r == WALK_OK;
 }
 
+/* ---- What is in the TLB ---- */
+
+static uint64_t tag_of(uint64_t va)
+{
+    return -(va >> MULL_PAGE_SHIFT);
+}
+
+static unsigned exec_index(uint64_t va)
+{
+    return (unsigned)(va >> MULL_PAGE_SHIFT) % (SOFT_EXEC_ENTRIES / 2) |
+           (unsigned)(va >> 63) * (SOFT_EXEC_ENTRIES / 2);
+}
+
+/* Remember that a piece of a large page of the upper half is entered. */
+static void note_large(struct soft_mmu *mmu, uint64_t va, unsigned log2_size)
+{
+    uint64_t gib = va >> 30;
+    unsigned i = mmu->large_last;
+
+    if (i >= mmu->large_count || mmu->large_gib[i] != gib) {
+        for (i = 0; i < mmu->large_count && mmu->large_gib[i] != gib; i++)
+            ;
+        if (i == SOFT_LARGE_REGIONS) {
+            mmu->large_overflow = true;
+            return;
+        }
+        if (i == mmu->large_count) {
+            mmu->large_count++;
+            mmu->large_gib[i] = gib;
+            soft_zero(mmu->large_2m[i], sizeof(mmu->large_2m[i]));
+        }
+        mmu->large_last = (uint8_t)i;
+    }
+    if (log2_size == 30) {
+        for (unsigned k = 0; k < 8; k++)
+            mmu->large_2m[i][k] = ~0ull;
+    } else {
+        unsigned bit = va >> 21 & 511;
+        mmu->large_2m[i][bit / 64] |= 1ull << bit % 64;
+    }
+}
+
+static bool is_large(const struct soft_mmu *mmu, uint64_t va)
+{
+    unsigned bit = va >> 21 & 511;
+
+    for (unsigned i = 0; i < mmu->large_count; i++)
+        if (mmu->large_gib[i] == va >> 30)
+            return mmu->large_2m[i][bit / 64] >> bit % 64 & 1;
+    return mmu->large_overflow;
+}
+
+/* Remember what a later INVLPG or MOV CR3 must know: pieces of large pages, local pages. */
+static void note_kind(struct soft_cpu *cpu, struct soft_window *win, uint64_t va,
+                      const struct soft_page *page)
+{
+    bool large = page->log2_size > MULL_PAGE_SHIFT;
+
+    win->has_global |= page->global;
+    if (!(va >> 63)) {
+        win->lower_large |= large;
+        return;
+    }
+    win->upper_local |= !page->global;
+    if (large)
+        note_large(&cpu->mmu, va, page->log2_size);
+}
+
+/* Log a slot that is going to be filled. The counts are visible before the tags, so that
+ * soft_tlb_protect() may rely on them. */
+static void note_slot(struct soft_window *win, unsigned slot)
+{
+    if (slot & (SOFT_TLB_ENTRIES / 2)) {
+        __atomic_store_n(&win->upper_filled, true, __ATOMIC_RELAXED);
+    } else {
+        uint32_t filled = win->lower_filled;
+        if (filled < SOFT_TLB_LOG)
+            __atomic_store_n(&win->lower_slot[filled], (uint16_t)slot, __ATOMIC_RELAXED);
+        if (filled <= SOFT_TLB_LOG)
+            __atomic_store_n(&win->lower_filled, filled + 1, __ATOMIC_RELEASE);
+    }
+}
+
+/* ---- Translation ---- */
+
 enum soft_result soft_translate(struct soft_cpu *cpu, uint64_t va, unsigned access,
                                 struct soft_page *page)
 {
     struct walk w = {.va = va, .access = access};
+    struct soft_window *win = cpu->window[cpu->window_id];
+    unsigned exec = exec_index(va);
 
+    if (access == SOFT_EXEC && win->exec_tag[exec] == tag_of(va)) {
+        *page = win->exec_page[exec];
+        page->gpa |= va & ~MULL_PAGE_MASK;
+        page->host += va & ~MULL_PAGE_MASK;
+        return SOFT_NEXT;
+    }
     if (!soft_canonical(va))
         return soft_raise_error(cpu, SOFT_GP, 0);
-    return walk(cpu, &w, page) ? SOFT_NEXT : soft_raise_page(cpu, va, w.error);
+    if (!walk(cpu, &w, page))
+        return soft_raise_page(cpu, va, w.error);
+    if (access == SOFT_EXEC && page->host) {
+        win->exec_tag[exec] = tag_of(va);
+        win->exec_page[exec] = *page;
+        win->exec_page[exec].gpa &= MULL_PAGE_MASK;
+        win->exec_page[exec].host -= va & ~MULL_PAGE_MASK;
+        note_kind(cpu, win, va, page);
+    }
+    return SOFT_NEXT;
 }
 
 bool soft_translate_quiet(struct soft_cpu *cpu, uint64_t va, uint64_t *gpa)
@@ -291,48 +393,7 @@ bool soft_translate_quiet(struct soft_cpu *cpu, uint64_t va, uint64_t *gpa)
     return true;
 }
 
-/* ---- The TLB ---- */
-
-static uint64_t tag_of(uint64_t va)
-{
-    return -(va >> MULL_PAGE_SHIFT);
-}
-
-static unsigned filter_hash(uint64_t number, unsigned bits)
-{
-    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> (64 - bits));
-}
-
-/* Remember what a later INVLPG must know: pieces of large pages and local pages. */
-static void note_kind(struct soft_cpu *cpu, uint64_t va, const struct soft_page *page)
-{
-    struct soft_mmu *mmu = &cpu->mmu;
-
-    if (!(va >> 63)) {
-        if (page->log2_size > MULL_PAGE_SHIFT)
-            mmu->lower_large = true;
-        return;
-    }
-    if (!page->global)
-        cpu->upper_has_local = true;
-    if (page->log2_size > MULL_PAGE_SHIFT) {
-        unsigned bit = page->log2_size == 30 ? filter_hash(va >> 30, 9) : filter_hash(va >> 21, 12);
-        uint64_t *filter = page->log2_size == 30 ? mmu->upper_1g : mmu->upper_2m;
-        mmu->upper_large = true;
-        filter[bit / 64] |= 1ull << (bit % 64);
-    }
-}
-
-static void note_slot(struct soft_window *win, unsigned slot)
-{
-    if (slot & (SOFT_TLB_ENTRIES / 2)) {
-        win->upper_filled = true;
-    } else {
-        if (win->lower_filled < SOFT_TLB_LOG)
-            win->lower_slot[win->lower_filled] = (uint16_t)slot;
-        win->lower_filled++;
-    }
-}
+/* ---- Filling the TLB ---- */
 
 /* Give the page write permission, unless its flags forbid it. */
 static bool allow_write(struct soft_window *win, unsigned slot, uint64_t tag,
@@ -371,7 +432,7 @@ static bool install(struct soft_cpu *cpu, enum soft_window_id id, uint64_t va,
         return false;
     if (win->read_tag[slot] == SOFT_TLB_INVALID)
         note_slot(win, slot);
-    note_kind(cpu, va, page);
+    note_kind(cpu, win, va, page);
     /* The slot has one addend: no tag may stay that belongs to another page. */
     __atomic_store_n(&win->write_tag[slot], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
     __atomic_store_n(&win->read_tag[slot], tag, __ATOMIC_RELAXED);
@@ -603,7 +664,7 @@ static void fill_words(uint64_t *to, uint64_t value, uint64_t count)
 
 static unsigned jump_filter(uint64_t va)
 {
-    return (unsigned)((va >> MULL_PAGE_SHIFT) ^ (va >> (MULL_PAGE_SHIFT + 11))) &
+    return (unsigned)((va >> MULL_PAGE_SHIFT) ^ (va >> (MULL_PAGE_SHIFT + 15))) &
            (SOFT_JUMP_FILTER - 1);
 }
 
@@ -642,63 +703,85 @@ void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *win)
     soft_zero(win->jump_pages, sizeof(win->jump_pages));
 }
 
-static void clear_jumps(struct soft_cpu *cpu)
+/* ---- One window ---- */
+
+static void flush_lower(struct soft_window *win)
+{
+    if (win->lower_filled > SOFT_TLB_LOG) {
+        fill_words(win->read_tag, SOFT_TLB_INVALID, TLB_HALF);
+        fill_words(win->write_tag, SOFT_TLB_INVALID, TLB_HALF);
+    } else {
+        for (unsigned k = 0; k < win->lower_filled; k++) {
+            win->read_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
+            win->write_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
+        }
+    }
+    __atomic_store_n(&win->lower_filled, 0, __ATOMIC_RELEASE);
+    win->lower_large = false;
+    fill_words(win->exec_tag, SOFT_TLB_INVALID, SOFT_EXEC_ENTRIES / 2);
+}
+
+static void flush_upper(struct soft_window *win)
+{
+    if (win->upper_filled) {
+        fill_words(win->read_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
+        fill_words(win->write_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
+        __atomic_store_n(&win->upper_filled, false, __ATOMIC_RELEASE);
+    }
+    win->upper_local = false;
+    fill_words(win->exec_tag + SOFT_EXEC_ENTRIES / 2, SOFT_TLB_INVALID, SOFT_EXEC_ENTRIES / 2);
+}
+
+static void flush_window(struct soft_cpu *cpu, struct soft_window *win)
+{
+    flush_lower(win);
+    flush_upper(win);
+    win->has_global = false;
+    soft_jump_clear(cpu, win);
+}
+
+/* ---- All windows in use ---- */
+
+/* What is not global, in the first @count windows. */
+static void flush_local(struct soft_cpu *cpu, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct soft_window *win = cpu->window[i];
+        flush_lower(win);
+        if (win->upper_local)
+            flush_upper(win);
+        if (win->jump_local)
+            soft_jump_clear(cpu, win);
+    }
+}
+
+/* Windows of other address spaces: they are flushed when they are taken into use. */
+static void forget_spaces(struct soft_cpu *cpu)
+{
+    struct soft_mmu *mmu = &cpu->mmu;
+
+    for (unsigned i = 0; i < SOFT_USER_WINDOWS; i++)
+        mmu->space[i].valid = i == mmu->user;
+    mmu->space[mmu->user].cr3 = cpu->s.cr3;
+}
+
+static void flush_everything(struct soft_cpu *cpu)
 {
     for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
-        soft_jump_clear(cpu, cpu->window[i]);
-}
-
-static void clear_local_jumps(struct soft_cpu *cpu)
-{
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
-        if (cpu->window[i]->jump_local)
-            soft_jump_clear(cpu, cpu->window[i]);
-    }
-}
-
-static void flush_lower(struct soft_cpu *cpu)
-{
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
-        struct soft_window *win = cpu->window[i];
-        if (win->lower_filled > SOFT_TLB_LOG) {
-            fill_words(win->read_tag, SOFT_TLB_INVALID, TLB_HALF);
-            fill_words(win->write_tag, SOFT_TLB_INVALID, TLB_HALF);
-        } else {
-            for (unsigned k = 0; k < win->lower_filled; k++) {
-                win->read_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
-                win->write_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
-            }
-        }
-        win->lower_filled = 0;
-    }
-    cpu->mmu.lower_large = false;
-}
-
-static void flush_upper(struct soft_cpu *cpu)
-{
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
-        struct soft_window *win = cpu->window[i];
-        if (win->upper_filled) {
-            fill_words(win->read_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
-            fill_words(win->write_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
-            win->upper_filled = false;
-        }
-    }
-    cpu->upper_has_local = false;
-    if (cpu->mmu.upper_large) {
-        cpu->mmu.upper_large = false;
-        soft_zero(cpu->mmu.upper_2m, sizeof(cpu->mmu.upper_2m));
-        soft_zero(cpu->mmu.upper_1g, sizeof(cpu->mmu.upper_1g));
-    }
+        flush_window(cpu, cpu->window[i]);
+    forget_spaces(cpu);
+    cpu->mmu.large_count = 0;
+    cpu->mmu.large_overflow = false;
 }
 
 /* The first flush finds zeroed tables: zero is the tag of page 0. */
 static void empty_tables(struct soft_cpu *cpu)
 {
     cpu->mmu.ready = true;
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
-        cpu->window[i]->lower_filled = SOFT_TLB_LOG + 1;
-        cpu->window[i]->upper_filled = true;
+    for (unsigned i = 0; i < SOFT_WINDOWS; i++) {
+        cpu->windows[i]->lower_filled = SOFT_TLB_LOG + 1;
+        cpu->windows[i]->upper_filled = true;
+        flush_window(cpu, cpu->windows[i]);
     }
 }
 
@@ -707,63 +790,145 @@ void soft_tlb_flush(struct soft_cpu *cpu, enum soft_flush what)
     cpu->stats.tlb_flushes++;
     if (!cpu->mmu.ready)
         empty_tables(cpu);
-    flush_lower(cpu);
-    clear_local_jumps(cpu);
-    if (what == SOFT_FLUSH_ALL || cpu->upper_has_local)
-        flush_upper(cpu);
-    if (what == SOFT_FLUSH_ALL)
-        clear_jumps(cpu);
+    if (what == SOFT_FLUSH_ALL) {
+        flush_everything(cpu);
+        return;
+    }
+    flush_local(cpu, SOFT_WIN_COUNT);
+    cpu->mmu.space[cpu->mmu.user].cr3 = cpu->s.cr3;
+    if (what == SOFT_FLUSH_ALL_LOCAL)
+        forget_spaces(cpu);
 }
 
-static bool in_filter(const uint64_t *filter, unsigned bit)
+/* ---- Address spaces ---- */
+
+/* The user window of a PCID, or -1. */
+static int find_space(const struct soft_mmu *mmu, uint64_t pcid)
 {
-    return filter[bit / 64] >> (bit % 64) & 1;
+    for (unsigned i = 0; i < SOFT_USER_WINDOWS; i++)
+        if (mmu->space[i].valid && (mmu->space[i].cr3 & 0xfff) == pcid)
+            return (int)i;
+    return -1;
+}
+
+static unsigned oldest_space(const struct soft_mmu *mmu)
+{
+    unsigned oldest = 0;
+
+    for (unsigned i = 0; i < SOFT_USER_WINDOWS; i++) {
+        if (!mmu->space[i].valid)
+            return i;
+        if (mmu->space[i].used < mmu->space[oldest].used)
+            oldest = i;
+    }
+    return oldest;
+}
+
+void soft_tlb_switch(struct soft_cpu *cpu, bool keep)
+{
+    struct soft_mmu *mmu = &cpu->mmu;
+    int found = find_space(mmu, cpu->s.cr3 & 0xfff);
+    unsigned next = found >= 0 ? (unsigned)found : oldest_space(mmu);
+    struct soft_window *win = cpu->windows[SOFT_WIN_USER + next];
+
+    cpu->stats.tlb_flushes++;
+    if (found < 0 || !keep || mmu->space[next].cr3 != cpu->s.cr3)
+        flush_window(cpu, win);
+    mmu->space[next].valid = true;
+    mmu->space[next].cr3 = cpu->s.cr3;
+    mmu->space[next].used = ++mmu->clock;
+    mmu->user = next;
+
+    /* The kernel's windows are not tagged: only what is global stays there. */
+    flush_local(cpu, SOFT_WIN_USER);
+    cpu->window[SOFT_WIN_USER] = win;
+    cpu->gs_base = (uint64_t)(uintptr_t)cpu->window[cpu->window_id];
+}
+
+void soft_tlb_flush_pcid(struct soft_cpu *cpu, uint64_t pcid)
+{
+    struct soft_mmu *mmu = &cpu->mmu;
+    int found = find_space(mmu, pcid);
+
+    if (pcid == (cpu->s.cr3 & 0xfff))
+        soft_tlb_flush(cpu, SOFT_FLUSH_NOT_GLOBAL);
+    else if (found >= 0 && (unsigned)found != mmu->user)
+        mmu->space[found].valid = false;
+}
+
+/* ---- One page ---- */
+
+static void flush_page(struct soft_cpu *cpu, struct soft_window *win, uint64_t va)
+{
+    unsigned slot = soft_tlb_index(va), jump = jump_filter(va);
+    unsigned exec = exec_index(va);
+    uint64_t tag = tag_of(va);
+
+    if (win->read_tag[slot] == tag) {
+        win->read_tag[slot] = SOFT_TLB_INVALID;
+        win->write_tag[slot] = SOFT_TLB_INVALID;
+    }
+    if (win->exec_tag[exec] == tag)
+        win->exec_tag[exec] = SOFT_TLB_INVALID;
+    if (win->jump_pages[jump / 64] >> jump % 64 & 1)
+        soft_jump_clear(cpu, win);
 }
 
 void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 {
-    const struct soft_mmu *mmu = &cpu->mmu;
-    unsigned slot = soft_tlb_index(va);
-    unsigned jump = jump_filter(va);
-    uint64_t tag = tag_of(va);
-    bool upper = slot & TLB_HALF;
+    struct soft_mmu *mmu = &cpu->mmu;
+    bool upper = va >> 63;
 
     cpu->stats.tlb_flushes++;
     /* A large page is here in pieces: any address in it drops them all. */
-    if (!upper && mmu->lower_large) {
-        flush_lower(cpu);
-        clear_jumps(cpu);
-        return;
-    }
-    if (upper && mmu->upper_large &&
-        (in_filter(mmu->upper_2m, filter_hash(va >> 21, 12)) ||
-         in_filter(mmu->upper_1g, filter_hash(va >> 30, 9)))) {
-        flush_upper(cpu);
-        clear_jumps(cpu);
-        return;
-    }
-    for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
-        struct soft_window *win = cpu->window[i];
-        if (win->read_tag[slot] == tag) {
-            /* Not SOFT_TLB_INVALID in read_tag alone: the slot stays in the log of its half. */
-            win->read_tag[slot] = SOFT_TLB_INVALID;
-            win->write_tag[slot] = SOFT_TLB_INVALID;
+    if (upper && is_large(mmu, va)) {
+        flush_everything(cpu);
+    } else {
+        for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
+            struct soft_window *win = cpu->window[i];
+            if (!upper && win->lower_large) {
+                flush_lower(win);
+                soft_jump_clear(cpu, win);
+            } else {
+                flush_page(cpu, win, va);
+            }
         }
-        if (win->jump_pages[jump / 64] >> jump % 64 & 1)
-            soft_jump_clear(cpu, win);
     }
+    /* INVLPG is about the current PCID, and about global pages of any. */
+    for (unsigned i = 0; i < SOFT_USER_WINDOWS; i++)
+        if (i != mmu->user && cpu->windows[SOFT_WIN_USER + i]->has_global)
+            mmu->space[i].valid = false;
 }
 
+/* ---- Other threads ---- */
+
+static void protect_slot(struct soft_window *win, unsigned slot, uint64_t host)
+{
+    uint64_t tag = __atomic_load_n(&win->write_tag[slot], __ATOMIC_RELAXED);
+
+    if (tag == SOFT_TLB_INVALID)
+        return;
+    uint64_t va = -tag << MULL_PAGE_SHIFT;
+    if (__atomic_load_n(&win->addend[slot], __ATOMIC_RELAXED) + va == host)
+        __atomic_store_n(&win->write_tag[slot], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+}
+
+/* A half that its vCPU is filling only now is none of ours: see allow_write(). */
 static void protect_in_window(struct soft_window *win, uint64_t host)
 {
-    for (unsigned i = 0; i < SOFT_TLB_ENTRIES; i++) {
-        uint64_t tag = __atomic_load_n(&win->write_tag[i], __ATOMIC_RELAXED);
-        if (tag == SOFT_TLB_INVALID)
-            continue;
-        uint64_t va = -tag << MULL_PAGE_SHIFT;
-        if (__atomic_load_n(&win->addend[i], __ATOMIC_RELAXED) + va == host)
-            __atomic_store_n(&win->write_tag[i], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+    uint32_t filled = __atomic_load_n(&win->lower_filled, __ATOMIC_ACQUIRE);
+
+    if (filled > SOFT_TLB_LOG) {
+        for (unsigned i = 0; i < TLB_HALF; i++)
+            protect_slot(win, i, host);
+    } else {
+        for (unsigned i = 0; i < filled; i++)
+            protect_slot(
+                win, __atomic_load_n(&win->lower_slot[i], __ATOMIC_RELAXED) & (TLB_HALF - 1), host);
     }
+    if (__atomic_load_n(&win->upper_filled, __ATOMIC_ACQUIRE))
+        for (unsigned i = TLB_HALF; i < SOFT_TLB_ENTRIES; i++)
+            protect_slot(win, i, host);
 }
 
 void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t gpa)
@@ -773,8 +938,8 @@ void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t g
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < vm->cpus; i++) {
         struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
-        for (unsigned k = 0; cpu && k < SOFT_WIN_COUNT; k++)
-            protect_in_window(cpu->window[k], host);
+        for (unsigned k = 0; cpu && k < SOFT_WINDOWS; k++)
+            protect_in_window(cpu->windows[k], host);
     }
     atomic_thread_fence(memory_order_seq_cst);
 }
@@ -786,8 +951,8 @@ void soft_tlb_protect_all(void *opaque)
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < vm->cpus; i++) {
         struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
-        for (unsigned k = 0; cpu && k < SOFT_WIN_COUNT; k++)
-            fill_words(cpu->window[k]->write_tag, SOFT_TLB_INVALID, SOFT_TLB_ENTRIES);
+        for (unsigned k = 0; cpu && k < SOFT_WINDOWS; k++)
+            fill_words(cpu->windows[k]->write_tag, SOFT_TLB_INVALID, SOFT_TLB_ENTRIES);
     }
     atomic_thread_fence(memory_order_seq_cst);
 }

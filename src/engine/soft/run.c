@@ -134,13 +134,13 @@ static void match_jump_table(struct soft_cpu *cpu)
 {
     uint32_t mode = cpu->mode & SOFT_BLOCK_MODE;
 
-    if (cpu->jump_mode[cpu->window_id] == mode)
+    if (cpu->window[cpu->window_id]->jump_mode == mode)
         return;
     /* STAC and CLAC go between the kernel's two windows without coming here. */
     for (unsigned w = 0; w < SOFT_WIN_COUNT; w++) {
         if ((w == SOFT_WIN_USER) != (cpu->window_id == SOFT_WIN_USER))
             continue;
-        cpu->jump_mode[w] = mode;
+        cpu->window[w]->jump_mode = mode;
         soft_jump_clear(cpu, cpu->window[w]);
     }
 }

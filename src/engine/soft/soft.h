@@ -39,7 +39,8 @@
 
 #define SOFT_TLB_LOG 512
 #define SOFT_JUMP_LOG 4096
-#define SOFT_JUMP_FILTER 2048u
+#define SOFT_JUMP_FILTER 32768u
+#define SOFT_EXEC_ENTRIES 64u
 
 #define SOFT_TLB_INVALID 1ull /* page number + 1 is never 0 */
 
@@ -48,6 +49,20 @@ enum soft_window_id {
     SOFT_WIN_KERNEL_AC, /* CPL 0-2, user pages allowed */
     SOFT_WIN_USER,      /* CPL 3 */
     SOFT_WIN_COUNT,
+};
+
+/* CPL 3 has a window for each of so many address spaces (PCIDs), so that coming back to one finds
+ * its TLB and jump table filled; Linux uses six. */
+#define SOFT_USER_WINDOWS 6
+#define SOFT_WINDOWS (SOFT_WIN_USER + SOFT_USER_WINDOWS)
+
+/** One page's translation. */
+struct soft_page {
+    uint64_t gpa;  /* of the address asked for */
+    uint8_t *host; /* of the address asked for; NULL: not RAM */
+    const struct mull_ram *ram;
+    bool user, writable, global, dirty; /* of the leaf entry, all levels combined */
+    uint8_t log2_size;                  /* 12, 21, 22, 30 */
 };
 
 struct soft_window {
@@ -63,10 +78,18 @@ struct soft_window {
      * change of address space costs what was used; more than fit: the count only. */
     uint32_t lower_filled;
     bool upper_filled;
+    bool upper_local; /* the upper half holds pages that are not global */
+    bool lower_large; /* the lower half holds pieces of large pages */
+    bool has_global;  /* global pages were entered */
     uint16_t lower_slot[SOFT_TLB_LOG];
+    /* Translations for instruction fetch, by page number; the upper half has the second half. Only
+     * soft_translate() knows of these. */
+    uint64_t exec_tag[SOFT_EXEC_ENTRIES];
+    struct soft_page exec_page[SOFT_EXEC_ENTRIES];
     /* The same for the jump table: whether an entry's page is not global; and by a hash of its
      * number, which pages have an entry, so that unmapping data does not empty it. */
     uint32_t jump_filled;
+    uint32_t jump_mode; /* run.c: the mode it was filled for */
     bool jump_local;
     bool jump_ready; /* emptied once */
     uint16_t jump_slot[SOFT_JUMP_LOG];
@@ -209,15 +232,25 @@ struct soft_stats {
     uint64_t mmio, pio, halts, code_writes;
 };
 
+#define SOFT_LARGE_REGIONS 32
+
 /** What mmu.c keeps for a vCPU. */
 struct soft_mmu {
     uint64_t reserved; /* physical address bits (of 51..12) beyond what CPUID offers; 0: not set */
     bool ready;        /* the tables are not as allocated any more */
-    bool lower_large;  /* the lower half holds pieces of large pages */
-    bool upper_large;  /* the upper half does, see the two filters */
-    uint64_t upper_2m[64]; /* by a hash of address >> 21: bit set if there is a piece of a 2 or 4
-                              MiB page */
-    uint64_t upper_1g[8];  /* by a hash of address >> 30 */
+    /* Which pages of the upper half were entered as pieces of large ones: by GiB, one bit for 2
+     * MiB. */
+    bool large_overflow; /* there are more */
+    uint8_t large_count, large_last;
+    uint64_t large_gib[SOFT_LARGE_REGIONS];
+    uint64_t large_2m[SOFT_LARGE_REGIONS][8];
+    /* The address spaces of the user windows. */
+    unsigned user; /* the one in use */
+    uint64_t clock;
+    struct {
+        bool valid;
+        uint64_t cr3, used;
+    } space[SOFT_USER_WINDOWS];
 };
 
 /** What follows from the vCPU's CPUID table (cpuid.c). */
@@ -255,14 +288,14 @@ struct soft_cpu {
     bool vectors_live; /* vector and x87 state is in the host's registers, not in s.xsave */
     uint32_t mode;     /* SOFT_MODE_*, kept by soft_mode_changed() */
     enum soft_window_id window_id;
-    struct soft_window *window[SOFT_WIN_COUNT];
+    struct soft_window *window[SOFT_WIN_COUNT]; /* those in use */
+    struct soft_window *windows[SOFT_WINDOWS];  /* all */
     struct soft_fault fault;
     bool delivering; /* an exception or interrupt is being delivered */
     uint8_t delivering_vector;
     struct mull_error error;
     const struct mull_cpuid *cpuid;
-    uint64_t xsave_mask;  /* state components the host saves for the guest */
-    bool upper_has_local; /* the TLB holds upper-half pages that are not global */
+    uint64_t xsave_mask; /* state components the host saves for the guest */
     struct soft_mmu mmu;
     struct soft_features features;
 
@@ -276,13 +309,12 @@ struct soft_cpu {
     void *private_run;
     void *signal_stack; /* host faults in translated code are handled on it */
     stack_t signal_stack_before;
-    uint64_t jump_miss;                 /* what an empty jump table slot holds */
-    uint32_t jump_mode[SOFT_WIN_COUNT]; /* the mode each window's jump table was filled for */
-    struct soft_thunks *thunks;         /* thunk.c */
-    bool irq_waiting;  /* irq_pending() may say yes: look when interrupts are enabled */
-    uint32_t pauses;   /* PAUSEs executed, for giving the core away */
-    bool code_changed; /* the instruction just executed wrote to translated code */
-    bool step_once;    /* the next instruction has no translation: execute it in C */
+    uint64_t jump_miss;         /* what an empty jump table slot holds */
+    struct soft_thunks *thunks; /* thunk.c */
+    bool irq_waiting;           /* irq_pending() may say yes: look when interrupts are enabled */
+    uint32_t pauses;            /* PAUSEs executed, for giving the core away */
+    bool code_changed;          /* the instruction just executed wrote to translated code */
+    bool step_once;             /* the next instruction has no translation: execute it in C */
 };
 
 static inline unsigned soft_cpl(const struct soft_cpu *cpu)
@@ -327,15 +359,6 @@ enum soft_result soft_software_interrupt(struct soft_cpu *cpu, uint8_t vector, u
 #define SOFT_SYSTEM                                                                                \
     4u /* an implicit supervisor access (descriptor tables, TSS), whatever the CPL */
 
-/** One page's translation. */
-struct soft_page {
-    uint64_t gpa;  /* of the address asked for */
-    uint8_t *host; /* of the address asked for; NULL: not RAM */
-    const struct mull_ram *ram;
-    bool user, writable, global, dirty; /* of the leaf entry, all levels combined */
-    uint8_t log2_size;                  /* 12, 21, 22, 30 */
-};
-
 /** Walk the page tables for one access (setting A and D bits), check permissions. @return
  *  SOFT_NEXT and *page, or SOFT_FAULT (#PF; #GP/#SS are soft_linear()'s). */
 enum soft_result soft_translate(struct soft_cpu *cpu, uint64_t va, unsigned access,
@@ -372,9 +395,17 @@ bool soft_tlb_fill(struct soft_cpu *cpu, uint64_t va, unsigned size, bool write)
 enum soft_flush {
     SOFT_FLUSH_ALL,        /* also global pages */
     SOFT_FLUSH_NOT_GLOBAL, /* MOV CR3 without PCID */
+    SOFT_FLUSH_ALL_LOCAL,  /* what is not global, of all PCIDs */
 };
 void soft_tlb_flush(struct soft_cpu *cpu, enum soft_flush what);
 void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
+
+/** MOV CR3 with CR4.PCIDE: after s.cr3 has its new value. @keep: what is cached of that PCID stays
+ *  valid (bit 63 of the operand). */
+void soft_tlb_switch(struct soft_cpu *cpu, bool keep);
+
+/** INVPCID of one PCID that may not be the current one. */
+void soft_tlb_flush_pcid(struct soft_cpu *cpu, uint64_t pcid);
 
 /** Take the write permission for a page of RAM out of every vCPU's TLB (it holds code now, or
  *  became clean). Any thread: a remote store of SOFT_TLB_INVALID. */

@@ -60,12 +60,17 @@ static enum soft_result write_cr3(struct soft_cpu *cpu, uint64_t value)
 {
     struct mull_cpu_state *s = &cpu->s;
 
-    if (s->cr4 & SOFT_CR4_PCIDE)
-        value &= ~(1ull << 63); /* "do not flush": a hint */
+    bool pcide = s->cr4 & SOFT_CR4_PCIDE, keep = pcide && value >> 63;
+
+    if (pcide)
+        value &= ~(1ull << 63);
     if (soft_long_mode(cpu) && (value & (cpu->mmu.reserved | 0xfff0000000000000ull)))
         return bad(cpu);
     s->cr3 = value;
-    soft_tlb_flush(cpu, SOFT_FLUSH_NOT_GLOBAL);
+    if (pcide)
+        soft_tlb_switch(cpu, keep);
+    else
+        soft_tlb_flush(cpu, SOFT_FLUSH_NOT_GLOBAL);
     return SOFT_NEXT;
 }
 
@@ -291,14 +296,13 @@ enum soft_result soft_sys_invpcid(struct soft_cpu *cpu, const struct soft_insn *
     if (type > 3 || pcid > 0xfff || (type < 2 && !pcide && pcid) ||
         (type == 0 && !soft_canonical(desc[1])))
         return bad(cpu);
-    /* The TLB holds the current address space only. */
     bool current = !pcide || pcid == (cpu->s.cr3 & 0xfff);
     if (type == 0 && current)
         soft_tlb_flush_page(cpu, desc[1]);
-    else if (type == 2)
-        soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
-    else if (type == 3 || (type == 1 && current))
-        soft_tlb_flush(cpu, SOFT_FLUSH_NOT_GLOBAL);
+    else if (type < 2)
+        soft_tlb_flush_pcid(cpu, pcide ? pcid : cpu->s.cr3 & 0xfff);
+    else
+        soft_tlb_flush(cpu, type == 2 ? SOFT_FLUSH_ALL : SOFT_FLUSH_ALL_LOCAL);
     return soft_done_jump(cpu, in);
 }
 
