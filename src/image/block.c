@@ -31,6 +31,7 @@ struct task {
     struct mull_block_request *request;
     struct mull_range range;
     bool held;
+    bool alone; /* must have the range for itself, and run on a worker */
     bool again; /* a part was cut short: do it over on a worker */
     int pending, result, nparts;
     struct part parts[PARTS];
@@ -44,7 +45,8 @@ struct mull_block {
     char *aio;
     bool started;
     unsigned in_flight;
-    struct task *spare; /* loop's thread only */
+    struct task *spare;                   /* loop's thread only, as are these: */
+    struct task *blocked, **blocked_tail; /* wait for a range that others hold, in order */
 };
 
 int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
@@ -123,6 +125,7 @@ int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mu
     if (ret)
         return ret;
     block->loop = loop;
+    block->blocked_tail = &block->blocked;
     block->started = true;
     return 0;
 }
@@ -137,6 +140,9 @@ static struct task *task_get(struct mull_block *block)
     return task;
 }
 
+static void release(struct task *task);
+static void go_on(struct mull_block *block);
+
 static void task_finish(struct task *task, int result)
 {
     struct mull_block *block = task->block;
@@ -144,11 +150,11 @@ static void task_finish(struct task *task, int result)
 
     for (int i = 0; i < task->nparts; i++)
         free(task->parts[i].own_iov);
-    if (task->held)
-        mull_range_release(block->image, &task->range);
+    release(task);
     task->next = block->spare;
     block->spare = task;
     block->in_flight--;
+    go_on(block);
     request->done(request, result);
 }
 
@@ -158,12 +164,8 @@ static int run_job(struct mull_io_op *op)
     struct task *task = (struct task *)((char *)op - offsetof(struct task, job));
     struct mull_image *image = task->block->image;
     struct mull_block_request *r = task->request;
-    struct mull_range range;
     int ret = -EINVAL;
 
-    if (r->op == MULL_BLOCK_FLUSH)
-        return mull_image_flush(image);
-    mull_range_hold(image, &range, r->offset, r->length, r->op != MULL_BLOCK_READ);
     switch (r->op) {
     case MULL_BLOCK_READ:
         ret = mull_image_readv(image, r->iov, r->niov, r->offset, r->length);
@@ -178,9 +180,9 @@ static int run_job(struct mull_io_op *op)
         ret = mull_image_zero(image, r->offset, r->length, r->may_unmap);
         break;
     case MULL_BLOCK_FLUSH:
+        ret = mull_image_flush(image);
         break;
     }
-    mull_range_release(image, &range);
     return ret;
 }
 
@@ -217,8 +219,6 @@ static void part_done(struct mull_io_op *op, int result)
         for (int i = 0; i < task->nparts; i++)
             free(task->parts[i].own_iov);
         task->nparts = 0;
-        mull_range_release(task->block->image, &task->range);
-        task->held = false;
         submit_job(task);
         return;
     }
@@ -301,35 +301,90 @@ static int plan(struct task *task)
     return 0;
 }
 
-static void submit_transfer(struct task *task)
+static void release(struct task *task)
+{
+    if (task->held)
+        mull_range_release(task->block->image, &task->range);
+    task->held = false;
+}
+
+/* Take the range, unless somebody holds it or has waited for it longer. */
+static bool acquire(struct task *task)
 {
     struct mull_block_request *r = task->request;
     struct mull_image *image = task->block->image;
 
-    if (mull_range_try(image, &task->range, r->offset, r->length, false)) {
-        submit_job(task);
-        return;
-    }
+    if (mull_range_try(image, &task->range, r->offset, r->length, task->alone))
+        return false;
     task->held = true;
-    if (plan(task)) {
+    for (struct task *t = task->block->blocked; t && t != task; t = t->next)
+        if (t->range.start < task->range.end && task->range.start < t->range.end) {
+            release(task);
+            return false;
+        }
+    return true;
+}
+
+/* Start a request as far as its range is free. @return false: it must wait. */
+static bool start(struct task *task)
+{
+    struct mull_block_request *r = task->request;
+
+    if (!task->alone) {
+        if (!acquire(task))
+            return false;
+        if (!plan(task)) {
+            task->pending = task->nparts;
+            for (int i = 0, n = task->nparts; i < n; i++)
+                mull_io_submit(task->block->io, &task->parts[i].op);
+            if (!task->nparts) { /* zeroes only */
+                task->job.kind = MULL_IO_DONE;
+                task->job.result = 0;
+                task->job.done = job_done;
+                mull_io_submit(task->block->io, &task->job);
+            }
+            return true;
+        }
         for (int i = 0; i < task->nparts; i++)
             free(task->parts[i].own_iov);
         task->nparts = 0;
-        mull_range_release(image, &task->range);
-        task->held = false;
-        submit_job(task);
-        return;
+        if (r->op == MULL_BLOCK_READ) {
+            submit_job(task);
+            return true;
+        }
+        release(task);
+        task->alone = true;
     }
-    if (!task->nparts) { /* zeroes only */
-        task->job.kind = MULL_IO_DONE;
-        task->job.result = 0;
-        task->job.done = job_done;
-        mull_io_submit(task->block->io, &task->job);
-        return;
+    if (!acquire(task))
+        return false;
+    submit_job(task);
+    return true;
+}
+
+/* A range has become free: whoever waited for it may start. */
+static void go_on(struct mull_block *block)
+{
+    for (struct task **link = &block->blocked; *link;) {
+        struct task *task = *link, *next = task->next;
+        if (!start(task)) {
+            link = &task->next;
+            continue;
+        }
+        *link = next;
+        if (!next)
+            block->blocked_tail = link;
     }
-    task->pending = task->nparts;
-    for (int i = 0, n = task->nparts; i < n; i++)
-        mull_io_submit(task->block->io, &task->parts[i].op);
+}
+
+/* Workers never wait for ranges: transfers that hold one may need a worker to finish. */
+static void submit_ranged(struct task *task)
+{
+    struct mull_block *block = task->block;
+    task->next = NULL;
+    if (start(task))
+        return;
+    *block->blocked_tail = task;
+    block->blocked_tail = &task->next;
 }
 
 static void submit_flush(struct task *task)
@@ -388,6 +443,7 @@ void mull_block_submit(struct mull_block *block, struct mull_block_request *requ
     task->block = block;
     task->request = request;
     task->held = task->again = false;
+    task->alone = request->op == MULL_BLOCK_DISCARD || request->op == MULL_BLOCK_ZERO;
     task->pending = task->result = task->nparts = 0;
     block->in_flight++;
 
@@ -400,10 +456,8 @@ void mull_block_submit(struct mull_block *block, struct mull_block_request *requ
         mull_io_submit(block->io, &task->job);
     } else if (request->op == MULL_BLOCK_FLUSH) {
         submit_flush(task);
-    } else if (request->op == MULL_BLOCK_READ || request->op == MULL_BLOCK_WRITE) {
-        submit_transfer(task);
     } else {
-        submit_job(task);
+        submit_ranged(task);
     }
 }
 

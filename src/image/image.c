@@ -42,18 +42,6 @@ static void range_add(struct mull_image *image, struct mull_range *range)
     image->ranges = range;
 }
 
-void mull_range_hold(struct mull_image *image, struct mull_range *range, uint64_t offset,
-                     uint64_t length, bool exclusive)
-{
-    range_round(image, offset, length, &range->start, &range->end);
-    range->exclusive = exclusive;
-    pthread_mutex_lock(&image->range_lock);
-    while (range_busy(image, range->start, range->end, exclusive))
-        pthread_cond_wait(&image->range_free, &image->range_lock);
-    range_add(image, range);
-    pthread_mutex_unlock(&image->range_lock);
-}
-
 int mull_range_try(struct mull_image *image, struct mull_range *range, uint64_t offset,
                    uint64_t length, bool exclusive)
 {
@@ -75,7 +63,6 @@ void mull_range_release(struct mull_image *image, struct mull_range *range)
     *range->link = range->next;
     if (range->next)
         range->next->link = range->link;
-    pthread_cond_broadcast(&image->range_free);
     pthread_mutex_unlock(&image->range_lock);
 }
 

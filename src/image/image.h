@@ -206,7 +206,6 @@ struct mull_image {
     const struct mull_log *log;
     pthread_mutex_t lock; /* the metadata */
     pthread_mutex_t range_lock;
-    pthread_cond_t range_free;
     struct mull_range *ranges;
     /* Told of every range before it changes, from any thread (dirty bitmaps); may be NULL. */
     void (*track)(struct mull_image *image, uint64_t offset, uint64_t length);
@@ -249,7 +248,7 @@ void mull_image_abandon(struct mull_image *image);
 int mull_image_locate(struct mull_image *image, uint64_t offset, uint64_t length, bool cached,
                       struct mull_extent *out, struct mull_image **owner, int *depth);
 
-/** Blocking transfers. The caller keeps other requests off the range (mull_range_hold). */
+/** Blocking transfers. The caller keeps other requests off the range (mull_range_try). */
 int mull_image_readv(struct mull_image *image, const struct iovec *iov, int niov, uint64_t offset,
                      uint64_t length);
 int mull_image_writev(struct mull_image *image, const struct iovec *iov, int niov, uint64_t offset,
@@ -281,9 +280,7 @@ int mull_image_guard(struct mull_image *image, const struct iovec *iov, int niov
 /** Whether a write is near enough to those bytes to be asked about. */
 bool mull_image_guarded(const struct mull_image *image, uint64_t offset, uint64_t length);
 
-/** Hold a range: exclusive ones keep everybody else out. try: -EAGAIN instead of waiting. */
-void mull_range_hold(struct mull_image *image, struct mull_range *range, uint64_t offset,
-                     uint64_t length, bool exclusive);
+/** Hold a range, if nobody else does; exclusive ones keep everybody else out. 0 or -EAGAIN. */
 int mull_range_try(struct mull_image *image, struct mull_range *range, uint64_t offset,
                    uint64_t length, bool exclusive);
 void mull_range_release(struct mull_image *image, struct mull_range *range);

@@ -65,7 +65,6 @@ static void image_free(struct mull_image *image)
     pthread_mutex_destroy(&image->lock);
     pthread_mutex_destroy(&image->range_lock);
     pthread_mutex_destroy(&image->unpack_lock);
-    pthread_cond_destroy(&image->range_free);
     free(image->unpacked);
     free(image->path);
     free(image->backing_path);
@@ -112,7 +111,6 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
     pthread_mutex_init(&image->lock, NULL);
     pthread_mutex_init(&image->range_lock, NULL);
     pthread_mutex_init(&image->unpack_lock, NULL);
-    pthread_cond_init(&image->range_free, NULL);
     image->unpacked_at = UINT64_MAX;
     image->lock_unit = 1;
     image->unit = 1;

@@ -69,7 +69,6 @@ int mull_image_window(struct mull_image *image, uint64_t offset, uint64_t length
     pthread_mutex_init(&view->lock, NULL);
     pthread_mutex_init(&view->range_lock, NULL);
     pthread_mutex_init(&view->unpack_lock, NULL);
-    pthread_cond_init(&view->range_free, NULL);
     view->format = &window_format;
     view->state = w;
     view->path = path;
