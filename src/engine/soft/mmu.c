@@ -156,99 +156,127 @@ static void set_page(struct soft_cpu *cpu, struct soft_page *page, uint64_t gpa)
     page->host = page->ram ? page->ram->host + (gpa - page->ram->gpa) : NULL;
 }
 
-/* Reserved bits of a present entry. @shift: of the memory it maps or the table below covers. */
-static uint64_t reserved_bits(const struct soft_cpu *cpu, unsigned levels, unsigned level,
-                              bool leaf)
+/* Reserved bits of a present entry of 32-bit or PAE paging. @level: 3 is PAE's pointer table. */
+static uint64_t reserved_bits(const struct soft_cpu *cpu, unsigned level, bool large)
 {
-    if (levels == 2) /* 32-bit entries: bit 21 of a 4 MiB page; PSE-36 reaches 40 bits */
-        return leaf && level == 2 ? 1ull << 21 : 0;
-
-    uint64_t reserved = cpu->mmu.reserved;
+    if (!(cpu->s.cr4 & SOFT_CR4_PAE)) /* bit 21 of a 4 MiB page; PSE-36 reaches 40 bits */
+        return large ? 1ull << 21 : 0;
+    uint64_t reserved = cpu->mmu.reserved | 0x7ff0000000000000ull;
+    if (level == 3)
+        return reserved | PTE_NX | 0x1e6;
     if (!(cpu->s.efer & SOFT_EFER_NXE))
         reserved |= PTE_NX;
-    if (levels == 3) {
-        reserved |= 0x7ff0000000000000ull;
-        if (level == 3)
-            return reserved | PTE_NX | 0x1e6;
-    }
-    if (level == 4)
-        reserved |= PTE_PS;
-    if (leaf && level == 3)
-        reserved |= 0x3fffe000;
-    if (leaf && level == 2)
-        reserved |= 0x1fe000;
-    return reserved;
+    return large ? reserved | 0x1fe000 : reserved;
 }
 
-static enum walk_result walk_once(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
+/* Check rights, then set accessed and dirty bits along the way. */
+static enum walk_result use_entries(struct soft_cpu *cpu, struct walk *w, struct entry *entry,
+                                    unsigned count, bool wide, uint64_t all, bool nx)
+{
+    if (w->quiet)
+        return WALK_OK;
+    if (!permitted(cpu, w, all & PTE_U, all & PTE_W, nx))
+        return page_fault(cpu, w, PF_P);
+    if (!(all & PTE_A)) {
+        for (unsigned i = 0; i < count; i++)
+            if (!set_entry_bits(cpu, &entry[i], wide, PTE_A))
+                return WALK_AGAIN;
+    }
+    if ((w->access & SOFT_WRITE) && !set_entry_bits(cpu, &entry[count - 1], wide, PTE_D))
+        return WALK_AGAIN;
+    return WALK_OK;
+}
+
+static void fill_page(struct soft_cpu *cpu, struct soft_page *page, uint64_t leaf, uint64_t all,
+                      unsigned shift, uint64_t gpa)
+{
+    page->user = all & PTE_U;
+    page->writable = all & PTE_W;
+    page->global = (leaf & PTE_G) && (cpu->s.cr4 & SOFT_CR4_PGE);
+    page->dirty = leaf & PTE_D;
+    page->log2_size = (uint8_t)shift;
+    set_page(cpu, page, gpa);
+}
+
+/* 4-level paging (SDM volume 3, 4.5). */
+static enum walk_result walk_long(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
+{
+    const struct mull_cpu_state *s = &cpu->s;
+    uint64_t reserved = cpu->mmu.reserved | (s->efer & SOFT_EFER_NXE ? 0 : PTE_NX);
+    uint64_t table = s->cr3 & PTE_ADDRESS & ~cpu->mmu.reserved;
+    uint64_t all = ~0ull, any = 0;
+    struct entry entry[4], *e = entry;
+    unsigned shift = 39;
+
+    for (;; shift -= 9, e++) {
+        read_entry(cpu->vm, table + (w->va >> shift & 511) * 8, true, e);
+        if (!(e->value & PTE_P))
+            return page_fault(cpu, w, 0);
+        all &= e->value;
+        any |= e->value;
+        bool large = e->value & PTE_PS && shift != 12;
+        uint64_t forbidden = reserved;
+        if (large) /* a page of 2 MiB or 1 GiB: its low address bits but PAT; not at the top */
+            forbidden |= shift == 39 ? PTE_PS : ((1ull << shift) - 1) & ~0x1fffull;
+        if (e->value & forbidden)
+            return page_fault(cpu, w, PF_P | PF_RSVD);
+        if (large || shift == 12)
+            break;
+        table = e->value & PTE_ADDRESS;
+    }
+    enum walk_result r =
+        use_entries(cpu, w, entry, (unsigned)(e - entry) + 1, true, all, any & PTE_NX);
+    uint64_t offset = (1ull << shift) - 1;
+    if (r == WALK_OK)
+        fill_page(cpu, page, e->value, all, shift,
+                  (e->value & PTE_ADDRESS & ~offset) | (w->va & offset));
+    return r;
+}
+
+/* 32-bit and PAE paging (SDM volume 3, 4.3 and 4.4). */
+static enum walk_result walk_legacy(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
 {
     const struct mull_cpu_state *s = &cpu->s;
     const bool wide = s->cr4 & SOFT_CR4_PAE;
-    const unsigned levels = !wide ? 2 : soft_long_mode(cpu) ? 4 : 3;
     const unsigned index_bits = wide ? 9 : 10;
-    const unsigned entry_shift = wide ? 3 : 2;
-    uint64_t table = s->cr3 & (levels == 4   ? PTE_ADDRESS & ~cpu->mmu.reserved
-                               : levels == 3 ? 0xffffffe0ull
-                                             : 0xfffff000ull);
-    bool user = true, writable = true, nx = false;
-    struct entry entry[4];
-    unsigned level = levels, shift, used = 0;
+    const uint64_t address = wide ? PTE_ADDRESS : 0xfffff000ull;
+    const bool large_allowed = wide || (s->cr4 & SOFT_CR4_PSE);
+    uint64_t table = s->cr3 & (wide ? 0xffffffe0ull : 0xfffff000ull);
+    uint64_t all = ~0ull, any = 0;
+    struct entry entry[2], *e = entry;
 
-    for (;; level--) {
-        struct entry *e = &entry[used++];
-        shift = 12 + (level - 1) * index_bits;
-        uint64_t index = (w->va >> shift) & ((1u << index_bits) - 1);
-        if (levels == 3 && level == 3)
-            index &= 3;
-        read_entry(cpu->vm, table + (index << entry_shift), wide, e);
+    if (wide) { /* the pointer table has no rights and no accessed bit */
+        read_entry(cpu->vm, table + (w->va >> 30 & 3) * 8, true, e);
         if (!(e->value & PTE_P))
             return page_fault(cpu, w, 0);
-
-        bool top_pae = levels == 3 && level == 3;
-        bool leaf = level == 1;
-        if ((e->value & PTE_PS) && !top_pae) {
-            if (levels == 2)
-                leaf |= level == 2 && (s->cr4 & SOFT_CR4_PSE);
-            else
-                leaf |= level == 2 || level == 3;
-        }
-        if (e->value & reserved_bits(cpu, levels, level, leaf))
+        if (e->value & reserved_bits(cpu, 3, false))
             return page_fault(cpu, w, PF_P | PF_RSVD);
-        if (top_pae) { /* has no rights and no accessed bit */
-            used--;
-        } else {
-            user &= (e->value & PTE_U) != 0;
-            writable &= (e->value & PTE_W) != 0;
-            nx |= wide && (e->value & PTE_NX);
-        }
-        if (leaf)
+        table = e->value & address;
+    }
+    unsigned level = 2, shift = 12 + index_bits;
+    for (;; level--, shift -= index_bits, e++) {
+        uint64_t index = w->va >> shift & ((1u << index_bits) - 1);
+        read_entry(cpu->vm, table + index * (wide ? 8 : 4), wide, e);
+        if (!(e->value & PTE_P))
+            return page_fault(cpu, w, 0);
+        bool large = level == 2 && large_allowed && (e->value & PTE_PS);
+        if (e->value & reserved_bits(cpu, level, large))
+            return page_fault(cpu, w, PF_P | PF_RSVD);
+        all &= e->value;
+        any |= e->value;
+        if (large || level == 1)
             break;
-        table = e->value & (wide ? PTE_ADDRESS : 0xfffff000ull);
+        table = e->value & address;
     }
-
-    struct entry *last = &entry[used - 1];
-    if (!w->quiet) {
-        if (!permitted(cpu, w, user, writable, nx))
-            return page_fault(cpu, w, PF_P);
-        for (unsigned i = 0; i + 1 < used; i++)
-            if (!set_entry_bits(cpu, &entry[i], wide, PTE_A))
-                return WALK_AGAIN;
-        uint64_t bits = w->access & SOFT_WRITE ? PTE_A | PTE_D : PTE_A;
-        if (!set_entry_bits(cpu, last, wide, bits))
-            return WALK_AGAIN;
-    }
-
-    uint64_t size = 1ull << shift;
-    uint64_t base = last->value & (wide ? PTE_ADDRESS : 0xfffff000ull) & ~(size - 1);
-    if (levels == 2 && level == 2) /* PSE-36 */
-        base = (last->value & 0xffc00000) | ((last->value >> 13) & 0xff) << 32;
-    page->user = user;
-    page->writable = writable;
-    page->global = (last->value & PTE_G) && (s->cr4 & SOFT_CR4_PGE);
-    page->dirty = last->value & PTE_D;
-    page->log2_size = (uint8_t)shift;
-    set_page(cpu, page, base | (w->va & (size - 1)));
-    return WALK_OK;
+    enum walk_result r =
+        use_entries(cpu, w, entry, (unsigned)(e - entry) + 1, wide, all, wide && (any & PTE_NX));
+    uint64_t offset = (1ull << shift) - 1;
+    uint64_t base = e->value & address & ~offset;
+    if (!wide && level == 2) /* PSE-36 */
+        base |= (e->value >> 13 & 0xff) << 32;
+    if (r == WALK_OK)
+        fill_page(cpu, page, e->value, all, shift, base | (w->va & offset));
+    return r;
 }
 
 static bool walk(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
@@ -265,7 +293,7 @@ static bool walk(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
     }
     cpu->stats.page_walks++;
     do
-        r = walk_once(cpu, w, page);
+        r = soft_long_mode(cpu) ? walk_long(cpu, w, page) : walk_legacy(cpu, w, page);
     while (r == WALK_AGAIN);
     return r == WALK_OK;
 }
