@@ -68,7 +68,8 @@ void fuzz_guest_init(struct fuzz_guest *g)
 
 void fuzz_guest_fini(struct fuzz_guest *g)
 {
-    g->device->ops->destroy(g->device);
+    if (g->device)
+        g->device->ops->destroy(g->device);
     mull_pci_bus_destroy(g->bus);
     mull_loop_destroy(g->loop);
     mull_memory_destroy(g->memory);

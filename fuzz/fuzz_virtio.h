@@ -33,7 +33,7 @@ void fuzz_guest_init(struct fuzz_guest *g);
 /** Run the program, then check that the device still resets. */
 void fuzz_guest_run(struct fuzz_guest *g, const uint8_t *data, size_t size);
 
-/** Destroys the device too. */
+/** Destroys the device too, if it is still there. */
 void fuzz_guest_fini(struct fuzz_guest *g);
 
 /** Let the loop handle what is ready. */

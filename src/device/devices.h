@@ -51,10 +51,18 @@ int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bu
                            const struct mull_virtio_net_config *cfg, struct mull_device **out,
                            struct mull_error *err);
 
+#define MULL_VIRTIO_CONSOLE_CHANNELS 3
+
 struct mull_virtio_console_config {
     const char *name;
     int devfn;
     struct mull_chardev *chardev; /* port 0, the console; NULL: nothing is connected */
+    /* More ports, for agents in the guest: /dev/virtio-ports/NAME there. */
+    unsigned nchannels;
+    struct {
+        const char *name; /* at most 31 characters */
+        struct mull_chardev *chardev;
+    } channels[MULL_VIRTIO_CONSOLE_CHANNELS];
 };
 int mull_virtio_console_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                                const struct mull_virtio_console_config *cfg,

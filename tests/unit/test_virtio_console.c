@@ -1,6 +1,8 @@
 /* The virtio console and the entropy device, driven as a guest's drivers would. */
 #include "virtio_driver.h"
 
+#include <errno.h>
+#include <linux/virtio_console.h>
 #include <unistd.h>
 
 #define ALL (~0ull)
@@ -149,8 +151,132 @@ static void test_emergency_write(void **state)
     drv_write(d, d->config + 4, 4, 99);
     assert_int_equal(mull_chardev_memory_take(f->chardev, text, sizeof(text)), 2);
     assert_string_equal(text, "P!");
-    assert_int_equal(drv_read(d, d->config + 4, 4), 0);
+    assert_int_equal(drv_read(d, d->config + 4, 4), 1);
     assert_int_equal(drv_read(d, d->config + 8, 4), 0);
+}
+
+/* ---- Named ports ---- */
+
+enum { CTRL_RX = 2, CTRL_TX, RX1, TX1 };
+
+static int setup_channels(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct mull_error err = {0};
+    drv_init(&f->drv);
+    assert_int_equal(mull_chardev_memory_create(6000, &f->chardev, &err), 0);
+    struct mull_virtio_console_config cfg = {
+        .name = "virtio-console.0", .devfn = -1, .nchannels = 2};
+    cfg.channels[0].name = "org.example.agent";
+    cfg.channels[0].chardev = f->chardev;
+    cfg.channels[1].name = "";
+    assert_int_equal(
+        mull_virtio_console_create(&f->drv.env, f->drv.bus, &cfg, &f->drv.device, &err), -EINVAL);
+    cfg.channels[1].name = "org.example.other";
+    assert_int_equal(
+        mull_virtio_console_create(&f->drv.env, f->drv.bus, &cfg, &f->drv.device, &err), 0);
+    drv_find(&f->drv);
+    *state = f;
+    return 0;
+}
+
+static void tell(struct drv *d, uint32_t id, uint16_t event, uint16_t value)
+{
+    const struct virtio_console_control message = {id, event, value};
+    const struct drv_seg seg = {BUFFER(40), sizeof(message), false};
+    uint32_t used, len;
+    mull_mem_write(d->memory, BUFFER(40), &message, sizeof(message));
+    drv_add(d, CTRL_TX, &seg, 1);
+    drv_kick(d, CTRL_TX);
+    assert_true(drv_used(d, CTRL_TX, &used, &len));
+}
+
+/* The next control message the device has sent; @text gets what follows it. */
+static void assert_told(struct drv *d, uint32_t id, uint16_t event, uint16_t value,
+                        const char *text)
+{
+    struct virtio_console_control message;
+    char name[64] = "";
+    uint32_t head, len;
+    assert_true(drv_used(d, CTRL_RX, &head, &len));
+    mull_mem_read(d->memory, BUFFER(50) + 64 * head, &message, sizeof(message));
+    mull_mem_read(d->memory, BUFFER(50) + 64 * head + 8, name, len - 8);
+    assert_int_equal(message.id, id);
+    assert_int_equal(message.event, event);
+    assert_int_equal(message.value, value);
+    assert_string_equal(name, text);
+}
+
+static void test_named_ports(void **state)
+{
+    struct fixture *f = *state;
+    struct drv *d = &f->drv;
+    char text[16] = "";
+    uint32_t id, len;
+
+    assert_int_equal(drv_common_read(d, num_queues), 8);
+    assert_int_equal(drv_read(d, d->config + 4, 4), 3);
+    drv_start(d, ALL, 8, 16);
+    for (unsigned i = 0; i < 16; i++) {
+        const struct drv_seg seg = {BUFFER(50) + 64 * i, 64, true};
+        drv_add(d, CTRL_RX, &seg, 1);
+    }
+    drv_kick(d, CTRL_RX);
+    tell(d, 0xffffffff, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_told(d, i, VIRTIO_CONSOLE_PORT_ADD, 1, "");
+    tell(d, 0, VIRTIO_CONSOLE_PORT_READY, 1);
+    assert_told(d, 0, VIRTIO_CONSOLE_CONSOLE_PORT, 1, "");
+    assert_told(d, 0, VIRTIO_CONSOLE_PORT_OPEN, 0, "");
+    tell(d, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+    assert_told(d, 1, VIRTIO_CONSOLE_PORT_NAME, 1, "org.example.agent");
+    assert_told(d, 1, VIRTIO_CONSOLE_PORT_OPEN, 1, "");
+    /* What makes no sense is ignored. */
+    tell(d, 3, VIRTIO_CONSOLE_PORT_READY, 1);
+    tell(d, 0xffffffff, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    tell(d, 1, 77, 1);
+    assert_false(drv_used(d, CTRL_RX, &id, &len));
+
+    /* Input waits until somebody in the guest has opened the port. */
+    const struct drv_seg in = {BUFFER(0), 100, true}, out = {BUFFER(1), 5, false};
+    drv_add(d, RX1, &in, 1);
+    drv_kick(d, RX1);
+    assert_int_equal(mull_chardev_memory_give(f->chardev, "ping", 4), 0);
+    tell(d, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    assert_int_equal(mull_chardev_memory_give(f->chardev, "ping", 4), 4);
+    assert_true(drv_used(d, RX1, &id, &len));
+    assert_int_equal(len, 4);
+    assert_int_equal(drv_peek8(d, BUFFER(0) + 3), 'g');
+    mull_mem_write(d->memory, BUFFER(1), "pong!", 5);
+    drv_add(d, TX1, &out, 1);
+    drv_kick(d, TX1);
+    assert_int_equal(mull_chardev_memory_take(f->chardev, text, sizeof(text)), 5);
+    assert_string_equal(text, "pong!");
+    drv_assert_fine(d);
+}
+
+static void test_control_messages_wait_for_buffers(void **state)
+{
+    struct fixture *f = *state;
+    struct drv *d = &f->drv;
+    const struct drv_seg seg = {BUFFER(50), 64, true}, tiny = {BUFFER(50) + 64, 3, true};
+    uint32_t id, len;
+
+    drv_start(d, ALL, 8, 16);
+    tell(d, 0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    assert_false(drv_used(d, CTRL_RX, &id, &len));
+    drv_add(d, CTRL_RX, &seg, 1);
+    drv_kick(d, CTRL_RX);
+    assert_told(d, 0, VIRTIO_CONSOLE_PORT_ADD, 1, "");
+    drv_add(d, CTRL_RX, &tiny, 1);
+    drv_kick(d, CTRL_RX);
+    assert_true(drv_used(d, CTRL_RX, &id, &len));
+    assert_int_equal(len, 3);
+    for (unsigned i = 0; i < 100; i++) { /* nothing piles up */
+        tell(d, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+        tell(d, 0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    }
+    drv_assert_fine(d);
 }
 
 static void test_entropy(void **state)
@@ -207,6 +333,9 @@ int main(void)
         T(test_output_waits_for_the_back_end),
         T(test_input),
         T(test_emergency_write),
+        cmocka_unit_test_setup_teardown(test_named_ports, setup_channels, teardown),
+        cmocka_unit_test_setup_teardown(test_control_messages_wait_for_buffers, setup_channels,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_entropy, setup_rng, teardown),
         cmocka_unit_test_setup_teardown(test_entropy_is_rationed, setup_rng, teardown),
     };
