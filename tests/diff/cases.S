@@ -7,16 +7,13 @@
  *   r10 in the read-only page               r11 4 bytes before the end of it (page 4 follows)
  *   r12 data + 500        r13 data + 700    r14 8 bytes before the end of the data
  *   r15 7ffffffffffffff8: just under the addresses that are not canonical
- * USER and KERNEL say where a case makes sense; BOTH: in either. EXEC: not for the translator,
- * which reports a jump to an address that is not canonical at its target, not at the jump.
- * Labels 7, 8 and 9 are taken.
+ * USER and KERNEL say where a case makes sense; BOTH: in either. Labels 7, 8 and 9 are taken.
  */
         .intel_syntax noprefix
 
         .set    USER, 1
         .set    KERNEL, 2
         .set    BOTH, 3
-        .set    EXEC, 4
 
         .macro  BEGIN name, where=BOTH, bits=64
         .if     \bits == 32
@@ -925,15 +922,15 @@ diff_cases:
 1:      pop     rcx
         pop     rdx
         END
-        BEGIN   "jump to an address that is not canonical", BOTH + EXEC
+        BEGIN   "jump to an address that is not canonical"
         add     r15, 0x800
         jmp     r15
         END
-        BEGIN   "call of an address that is not canonical", BOTH + EXEC
+        BEGIN   "call of an address that is not canonical"
         add     r15, 0x800
         call    r15
         END
-        BEGIN   "ret to an address that is not canonical", BOTH + EXEC
+        BEGIN   "ret to an address that is not canonical"
         add     r15, 0x800
         push    r15
         ret

@@ -40,7 +40,6 @@
 struct diff_case {
     uint64_t seed; /* which random case, 0: from the table */
     const char *name;
-    bool exec_only;  /* the translate tier is known to differ */
     unsigned bits;   /* 64, 32 or 16 */
     unsigned offset; /* of the code in its window */
     unsigned size;   /* bytes of code; an INT3 follows */

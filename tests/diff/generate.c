@@ -609,7 +609,6 @@ void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
     for (unsigned i = 0; i < 4; i++)
         diff_random(&s.r);
     c->name = "random";
-    c->exec_only = false;
     c->seed = seed;
     c->bits = bits;
     c->size = c->insns = 0;
@@ -708,7 +707,6 @@ bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
     if (!(in.z.attributes & ZYDIS_ATTRIB_HAS_MODRM) && (form || reg))
         return false;
     c->name = "encoding";
-    c->exec_only = false;
     c->seed = index;
     c->bits = bits;
     c->size = c->insns = 0;

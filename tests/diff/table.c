@@ -42,7 +42,6 @@ bool diff_table_case(struct diff_case *c, unsigned index, bool kernel)
     if (!(e->where & (kernel ? 2 : 1)) || e->size > DIFF_CODE_MAX)
         return false;
     c->name = e->name;
-    c->exec_only = e->where & 4;
     c->seed = index;
     c->bits = e->bits;
     c->offset = 16;
