@@ -7,6 +7,9 @@ import json, os, random, shutil, subprocess, sys, tempfile
 
 TOOL = os.path.abspath(sys.argv[1])
 ONLY = sys.argv[2:]
+EXAMPLE = None
+if ONLY[:1] == ["--example"]:
+    EXAMPLE, ONLY = os.path.abspath(ONLY[1]), ONLY[2:]
 RUNS = 0
 
 
@@ -283,6 +286,17 @@ def test_qcow2(raw):
 
 def test_raw(raw):
     both_ways(raw, "raw", "", "")
+    if EXAMPLE:
+        run(EXAMPLE, raw, "example.qcow2")
+        same(raw, "raw", "example.qcow2", "qcow2")
+        os.unlink("example.qcow2")
+    # part of a disk
+    ours("convert", raw, "part.raw", "--from", "raw", "--to", "raw", "--offset", "1M", "--length", "3M")
+    with open(raw, "rb") as a, open("part.raw", "rb") as b:
+        a.seek(1 << 20)
+        assert a.read(3 << 20) == b.read()
+    ours("compare", raw, "part.raw", ok=(1,))
+    os.unlink("part.raw")
 
 
 VMDK = ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"]
