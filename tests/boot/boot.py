@@ -11,6 +11,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +35,15 @@ class Context:
         self.engine = args.engine
         self.folder = folder
         self.patience = args.patience
+
+    def user_net(self):
+        """Can passt isolate itself here? Some containers forbid user namespaces."""
+        return shutil.which("passt") and not subprocess.run(
+            ["unshare", "--user", "true"], stderr=subprocess.DEVNULL, check=False).returncode
+
+    def need_user_net(self):
+        if not self.user_net():
+            raise Skipped("no passt, or no user namespaces, which it needs")
 
     def kernel(self, version="6.12"):
         return os.path.join(self.guest, version, "vmlinuz")

@@ -1,7 +1,6 @@
 """Tests of the command line that boot nothing: what must be refused, and how."""
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -210,8 +209,7 @@ def passt_missing(ctx):
 
 @test
 def port_in_use(ctx):
-    if not shutil.which("passt"):
-        raise Skipped("passt is not installed")
+    ctx.need_user_net()
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen()
@@ -251,6 +249,7 @@ def socket_paths(ctx):
 @test
 def one_bad_part_leaves_no_passt(ctx):
     """passt starts, then the next device is wrong."""
+    ctx.need_user_net()
     with Mullion(ctx.program, kernel(ctx) + ["--net", "user", "--net", "tap=" + "x" * 40]) as m:
         children = []
         while m.process.poll() is None:
