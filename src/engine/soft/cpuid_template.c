@@ -43,6 +43,7 @@ static int add(struct mull_cpuid *table, struct mull_cpuid_entry e, struct mull_
 #define EXT21_EAX_AUTO_IBRS BIT(8)
 #define EXT21_EAX_SRSO_NO BIT(29)
 #define EXT21_ECX_TSA_NO (BIT(1) | BIT(2))
+#define EXT21_ECX_PASSED BIT(7) /* newer kernels want to see it beside them */
 
 /* ---- Standard leaves ---- */
 
@@ -243,7 +244,7 @@ static int extended(const struct host *host, struct mull_cpuid *table, struct mu
         e.eax &= BIT(2); /* LFENCE is serializing */
         e.eax |= BIT(6); /* a null selector clears the base */
         e.eax |= EXT21_EAX_AUTO_IBRS | EXT21_EAX_SRSO_NO;
-        e.ecx = EXT21_ECX_TSA_NO;
+        e.ecx = (e.ecx & EXT21_ECX_PASSED) | EXT21_ECX_TSA_NO;
         e.ebx = e.edx = 0;
         r = add(table, e, err);
     }
