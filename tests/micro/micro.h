@@ -35,8 +35,9 @@
 #define MICRO_PORT_SIPI 0xf8       /* 2 bytes: CPU | vector << 8 */
 #define MICRO_PORT_CPU 0xfa        /* read: the number of this CPU */
 #define MICRO_PORT_MSI 0xfc        /* 4 bytes: the data of a message to CPU 0's local APIC */
-#define MICRO_PORT_DEVICE 0x200    /* 16 ports of memory that logs its accesses */
-#define MICRO_MSR 0x12340001u      /* an MSR that only the bus knows */
+#define MICRO_PORT_DMA 0xec /* 4 bytes: a device adds one to the 32-bit number at this address */
+#define MICRO_PORT_DEVICE 0x200 /* 16 ports of memory that logs its accesses */
+#define MICRO_MSR 0x12340001u   /* an MSR that only the bus knows */
 
 /* Logged for an access to the device: kind, size, offset; then the value. */
 #define MICRO_LOG_ACCESS(kind, size, offset)                                                       \
@@ -63,6 +64,7 @@ enum micro_start {
 #define MICRO_NEEDS_PCID 0x20u
 #define MICRO_NEEDS_RDTSCP 0x40u
 #define MICRO_NEEDS_INVPCID 0x80u
+#define MICRO_NEEDS_GIGAPAGES 0x100u
 /* Not on a /dev/kvm that emulates kernel code: its emulator does not know this. */
 #define MICRO_NEEDS_HARDWARE 0x8000u
 

@@ -48,10 +48,15 @@ static const struct {
     unsigned reg; /* 0: EBX, 1: ECX, 2: EDX */
     unsigned bit;
 } feature_bits[] = {
-    {MICRO_NEEDS_SMEP, 7, 0, 7},     {MICRO_NEEDS_SMAP, 7, 0, 20},
-    {MICRO_NEEDS_FSGSBASE, 7, 0, 0}, {MICRO_NEEDS_INVPCID, 7, 0, 10},
-    {MICRO_NEEDS_XSAVE, 1, 1, 26},   {MICRO_NEEDS_AVX, 1, 1, 28},
-    {MICRO_NEEDS_PCID, 1, 1, 17},    {MICRO_NEEDS_RDTSCP, 0x80000001, 2, 27},
+    {MICRO_NEEDS_SMEP, 7, 0, 7},
+    {MICRO_NEEDS_SMAP, 7, 0, 20},
+    {MICRO_NEEDS_FSGSBASE, 7, 0, 0},
+    {MICRO_NEEDS_INVPCID, 7, 0, 10},
+    {MICRO_NEEDS_XSAVE, 1, 1, 26},
+    {MICRO_NEEDS_AVX, 1, 1, 28},
+    {MICRO_NEEDS_PCID, 1, 1, 17},
+    {MICRO_NEEDS_RDTSCP, 0x80000001, 2, 27},
+    {MICRO_NEEDS_GIGAPAGES, 0x80000001, 2, 26},
 };
 
 static uint32_t missing(const struct mull_cpuid *t, uint32_t needs)

@@ -259,6 +259,11 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
         cpu->stats.code_writes++;
         if (dropped)
             cpu->code_changed = true;
+    } else if (dropped) {
+        /* A device wrote, perhaps told to by the instruction that a vCPU is executing. */
+        for (unsigned i = 0; i < vm->cpus; i++)
+            if (vm->cpu[i])
+                __atomic_store_n(&vm->cpu[i]->code_changed, true, __ATOMIC_RELAXED);
     }
 }
 

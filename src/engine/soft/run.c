@@ -509,23 +509,37 @@ enum soft_result soft_exec_pause(struct soft_cpu *cpu, const struct soft_insn *i
 
 /* ---- Single steps ---- */
 
+/* @bits: what DR6 says of it. */
+static void debug_exception(struct soft_cpu *cpu, uint64_t bits)
+{
+    soft_raise(cpu, SOFT_DB);
+    cpu->fault.address = bits;
+    soft_deliver_fault(cpu);
+}
+
 static void step(struct soft_cpu *cpu)
 {
     const struct soft_insn *in;
-    bool trap = cpu->s.rflags & SOFT_TF;
+    uint64_t traps = cpu->s.rflags & SOFT_TF ? 1u << 14 : 0; /* DR6.BS */
+    bool resume = cpu->s.rflags & SOFT_RF;
+    uint64_t hits = cpu->s.dr[7] & 0xff && !resume ? soft_debug_execute(cpu) : 0;
 
+    if (hits) { /* a fault: before the instruction */
+        debug_exception(cpu, hits);
+        return;
+    }
     cpu->s.interrupt_shadow = 0;
+    cpu->debug_hits = 0;
+    cpu->s.rflags &= ~(uint64_t)SOFT_RF; /* which is for one instruction */
     enum soft_result r = decode_at_rip(cpu, &in);
     if (r == SOFT_NEXT)
         r = soft_exec(cpu, in);
-    if (r == SOFT_FAULT) {
+    traps |= cpu->debug_hits;
+    if (r == SOFT_FAULT)
         soft_deliver_fault(cpu);
-    } else if (trap && (r == SOFT_NEXT || r == SOFT_JUMP) &&
-               cpu->s.interrupt_shadow != 2) { /* MOV SS holds the trap back */
-        soft_raise(cpu, SOFT_DB);
-        cpu->fault.address = 1u << 14; /* DR6.BS */
-        soft_deliver_fault(cpu);
-    }
+    else if (traps && (r == SOFT_NEXT || r == SOFT_JUMP) &&
+             cpu->s.interrupt_shadow != 2) /* MOV SS holds traps back */
+        debug_exception(cpu, traps);
     cpu->code_changed = false;
 }
 

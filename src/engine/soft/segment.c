@@ -42,6 +42,8 @@ enum soft_result soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t offset
         uint64_t linear = offset + (seg == MULL_FS || seg == MULL_GS ? s->base : 0);
         if (!soft_canonical(linear) || (size > 1 && !soft_canonical(linear + size - 1)))
             return segment_fault(cpu, seg);
+        if (cpu->s.dr[7] & 0xff)
+            soft_debug_access(cpu, linear, size, access);
         *va = linear;
         return SOFT_NEXT;
     }
@@ -50,6 +52,8 @@ enum soft_result soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t offset
     if (!soft_real_segments(cpu) && !type_allows(s->attr, access))
         return segment_fault(cpu, seg);
     *va = (s->base + offset) & 0xffffffffu;
+    if (cpu->s.dr[7] & 0xff)
+        soft_debug_access(cpu, *va, size, access);
     return SOFT_NEXT;
 }
 

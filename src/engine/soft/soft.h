@@ -313,6 +313,7 @@ struct soft_cpu {
     struct soft_thunks *thunks; /* thunk.c */
     bool irq_waiting;           /* irq_pending() may say yes: look when interrupts are enabled */
     uint32_t pauses;            /* PAUSEs executed, for giving the core away */
+    uint8_t debug_hits; /* bits of DR6: watches that the instruction being executed has touched */
     bool code_changed;          /* the instruction just executed wrote to translated code */
     bool step_once;             /* the next instruction has no translation: execute it in C */
 };
@@ -537,6 +538,14 @@ static inline enum soft_result soft_done(struct soft_cpu *cpu, const struct soft
     cpu->s.rip = next;
     return SOFT_NEXT;
 }
+
+/* ---- Debug registers (debug.c) ---- */
+
+/** Breakpoints on the instruction at RIP: their bits of DR6. */
+uint64_t soft_debug_execute(const struct soft_cpu *cpu);
+
+/** Data is accessed: note in cpu->debug_hits which watches that touches. */
+void soft_debug_access(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access);
 
 /* ---- Segments and CPUID (segment.c, cpuid.c) ---- */
 

@@ -229,6 +229,8 @@ static enum soft_result iret_real(struct soft_cpu *cpu, unsigned size)
         return soft_raise_error(cpu, SOFT_GP, 0);
     soft_stack_set(cpu, sp);
     soft_set_flags(cpu, f.flags, size);
+    if (size > 2)
+        s->rflags |= f.flags & SOFT_RF;
     soft_real_segment(cpu, MULL_CS, f.cs);
     s->rip = f.rip;
     soft_mode_changed(cpu);
@@ -327,6 +329,8 @@ enum soft_result soft_sys_iret(struct soft_cpu *cpu, const struct soft_insn *in)
     if (!with_stack)
         soft_stack_set(cpu, sp);
     soft_set_flags(cpu, f.flags, size);
+    if (size > 2)
+        cpu->s.rflags |= f.flags & SOFT_RF;
     enter(cpu, &f, &cs, with_stack ? &ss : NULL);
     return iret_done(cpu);
 }

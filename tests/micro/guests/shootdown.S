@@ -7,7 +7,7 @@
 #define TRAMPOLINE 0x8000
 #define PAGE 0x50000
 #define PTE PT0+(PAGE>>12)*8
-#define ROUNDS 200
+#define ROUNDS 40
 PRELUDE
 main:
     lea trampoline(%rip), %rsi

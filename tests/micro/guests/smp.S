@@ -25,7 +25,7 @@ main:
     cmpl $2, done
     jne 2b
     CHECK counter, 2*ROUNDS
-    CHECK ball, 200
+    CHECK ball, 40
     /* XADD and CMPXCHG without the lock. */
     CHECK tickets, 2*ROUNDS
     /* A second SIPI is ignored; INIT and SIPI start it again. */
@@ -61,7 +61,7 @@ work:
     jnz 1b
     /* The ball: even is 0's, odd is 1's. */
 3:  mov ball, %eax
-    cmp $200, %eax
+    cmp $40, %eax
     jae 4f
     and $1, %eax
     cmp %eax, %ebx

@@ -66,10 +66,14 @@ main:
     jb 2b
     WRITE LVT_TIMER, 0x30034
     WRITE COUNT, 0
-    sti
-    nop
+    mov $5000, %ecx              /* one may still be on its way */
+1:  sti
     nop
     cli
+    cmpl $0, 0x210(%rbx)         /* its word of IRR */
+    jne 1b
+    dec %ecx
+    jnz 1b
     movl $5, count
     movl $0, quiet
     /* TSC deadline. */
