@@ -409,35 +409,28 @@ int image_snapshot(int argc, char **argv)
     return status ? status : ret ? image_fail(1, "%s", strerror(-ret)) : 0;
 }
 
-/* Copy what an overlay holds into the image below it. */
-static int commit_into(struct mull_image *top, const char *below_path, const char *below_format)
+/* Copy what an overlay holds into the image below it. @top is open without its chain, so that the
+ * one below can be locked for writing. */
+static int commit_into(struct mull_image *top, struct mull_image *below, struct mull_error *err)
 {
-    struct mull_error err = {0};
-    struct mull_image *below;
     struct image_bar bar;
+    int ret = top->format->check_parent ? top->format->check_parent(top, below, err) : 0;
 
-    /* The chain below is open for reading; it is opened anew for writing. */
-    struct mull_image_options o = {
-        .path = below_path, .format = below_format, .no_lock = true, .log = &image_log};
-    int ret = mull_image_open(&o, &below, &err);
+    if (!ret && below->size < top->size)
+        ret = mull_image_resize(below, top->size, err);
     if (ret)
-        return image_fail(1, "%s", err.message);
-    if (below->size < top->size)
-        ret = mull_image_resize(below, top->size, &err);
-    if (!ret) {
-        struct mull_convert c = {.source = top,
-                                 .target = below,
-                                 .top_only = true,
-                                 .progress = image_bar_step,
-                                 .opaque = &bar};
-        image_bar_begin(&bar, "commit");
-        ret = mull_convert(&c, &err);
-        image_bar_end(&bar);
-    }
-    int closed = mull_image_close(below);
-    if (ret)
-        return image_fail(1, "%s", err.message);
-    return closed ? image_fail(1, "%s: %s", below_path, strerror(-closed)) : 0;
+        return ret;
+    struct mull_convert c = {.source = top,
+                             .target = below,
+                             .top_only = true,
+                             .progress = image_bar_step,
+                             .opaque = &bar};
+    image_bar_begin(&bar, "commit");
+    ret = mull_convert(&c, err);
+    image_bar_end(&bar);
+    if (!ret)
+        ret = mull_image_flush(below);
+    return ret && !err->code ? mull_fail(err, -ret, "%s: %s", below->path, strerror(-ret)) : ret;
 }
 
 int image_commit(int argc, char **argv)
@@ -446,9 +439,10 @@ int image_commit(int argc, char **argv)
         {"from", required_argument, NULL, OPT_FROM},
         {0},
     };
-    struct mull_image *top;
+    struct mull_error err = {0};
+    struct mull_image *top, *below = NULL;
     const char *from = NULL;
-    int opt;
+    int opt, ret;
 
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (opt != OPT_FROM)
@@ -457,28 +451,34 @@ int image_commit(int argc, char **argv)
     }
     if (argc - optind != 1)
         return image_fail(1, "commit: give a FILE");
-    if (open_image(argv[optind], from, false, false, &top))
-        return 1;
-    int status;
-    if (!top->backing) {
-        status = image_fail(1, "%s: has no backing file", top->path);
+    struct mull_image_options o = {
+        .path = argv[optind], .format = from, .no_backing = true, .log = &image_log};
+    if (mull_image_open(&o, &top, &err))
+        return image_fail(1, "%s", err.message);
+    char *path = top->backing_path ? mull_image_relative_path(top->path, top->backing_path) : NULL;
+    if (path) {
+        struct mull_image_options bo = {
+            .path = path, .format = top->backing_format, .log = &image_log};
+        ret = mull_image_open(&bo, &below, &err);
     } else {
-        char *path = strdup(top->backing->path);
-        const char *format = top->backing->format->name;
-        status = path ? commit_into(top, path, format) : 1;
-        free(path);
+        ret = mull_fail(&err, EINVAL, "%s: has no backing file that we can follow", top->path);
     }
-    if (!status) {
-        /* Its content lies below now: the overlay may forget it. Where a format cannot drop data
-         * it keeps it, which reads the same. */
-        struct mull_error err = {0};
+    if (!ret)
+        ret = commit_into(top, below, &err);
+    int closed = mull_image_close(below);
+    /* The one below has another content now: a VMDK notes of which parent it is the child. */
+    if (!ret && !closed && top->format->check_parent && top->format->rebase) {
+        char *name = strdup(top->backing_path);
         pthread_mutex_lock(&top->lock);
-        if (top->format->empty && top->format->empty(top, &err))
-            status = image_fail(1, "%s", err.message);
+        ret = name ? top->format->rebase(top, name, NULL, &err) : -ENOMEM;
         pthread_mutex_unlock(&top->lock);
+        free(name);
     }
-    int ret = mull_image_close(top);
-    return status ? status : ret ? image_fail(1, "%s", strerror(-ret)) : 0;
+    free(path);
+    closed = mull_image_close(top) || closed;
+    if (ret)
+        return image_fail(1, "%s", err.message);
+    return closed ? image_fail(1, "%s: could not be flushed", argv[optind]) : 0;
 }
 
 /* Before another backing shows: copy up what would read differently. */

@@ -92,7 +92,13 @@ void mull_block_close(struct mull_block *block)
         block->spare = task->next;
         free(task);
     }
-    mull_image_close(block->image);
+    const struct mull_log *log = block->image->log;
+    char *path = strdup(block->image->path);
+    int ret = mull_image_close(block->image);
+    if (ret)
+        mull_log(log, MULL_LOG_ERROR, "%s: could not be flushed on closing: %s", path ? path : "",
+                 strerror(-ret));
+    free(path);
     free(block->aio);
     free(block);
 }

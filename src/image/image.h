@@ -175,8 +175,6 @@ struct mull_format {
     /* Record another backing file (NULL path: none). */
     int (*rebase)(struct mull_image *image, const char *path, const char *format,
                   struct mull_error *err);
-    /* Drop all data so that the backing shows again (after a commit into it). */
-    int (*empty)(struct mull_image *image, struct mull_error *err);
 };
 
 /** A range that a request holds. */

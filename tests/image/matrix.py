@@ -344,6 +344,9 @@ def test_vmdk(raw):
             ours("check", name)
             ours("convert", name, "big.raw", "--to", "raw")
             last = name
+        ours("commit", last)
+        same("big.raw", "raw", last, "vmdk")
+        same("big.raw", "raw", "delta1.vmdk", "vmdk")
         # a parent that was written to is not the parent any more
         run(TOOL, "io", "delta1.vmdk", "--from", "vmdk", stdin="write 0 512 1\n")
         out = ours("info", "--chain", "delta2.vmdk", ok=(1,))
