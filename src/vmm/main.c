@@ -4,6 +4,7 @@
  * machine ended. Started by `mullion run`; man 8 mullion-vmm.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -129,6 +130,18 @@ static char *read_all(int fd, struct mull_error *err)
     return NULL;
 }
 
+/* What we inherited must not go on to a child (passt): a console would never end. */
+static void keep_to_ourselves(const struct options *o, const struct mull_machine_config *config)
+{
+    fcntl(o->control_fd, F_SETFD, FD_CLOEXEC);
+    for (unsigned i = 0; i < config->console_count; i++) {
+        if (config->console[i].kind != MULL_CONSOLE_FD)
+            continue;
+        fcntl(config->console[i].in_fd, F_SETFD, FD_CLOEXEC);
+        fcntl(config->console[i].out_fd, F_SETFD, FD_CLOEXEC);
+    }
+}
+
 /* SIGTERM presses the power button; a second one pulls the plug. In the loop's thread. */
 static void signal_readable(void *opaque, uint32_t events)
 {
@@ -209,9 +222,12 @@ int main(int argc, char **argv)
     struct vmm vmm = {.signal_fd = -1};
     status = VMM_STATUS_HOST_ERROR;
     char *json = read_all(o.config_fd, &err);
-    if (json && !mull_machine_config_parse(json, &config, &err) &&
-        !mull_machine_create(&config, &log, &vmm.machine, &err))
-        status = run_machine(&vmm, &o, &config, &log, &signals, &err);
+    close(o.config_fd);
+    if (json && !mull_machine_config_parse(json, &config, &err)) {
+        keep_to_ourselves(&o, &config);
+        if (!mull_machine_create(&config, &log, &vmm.machine, &err))
+            status = run_machine(&vmm, &o, &config, &log, &signals, &err);
+    }
     if (status == VMM_STATUS_HOST_ERROR)
         fprintf(stderr, "mullion: %s\n", *err.message ? err.message : "machine: failed");
     mull_machine_halt(vmm.machine);

@@ -379,6 +379,26 @@ def machine_ends_with_its_owner(ctx):
         expect_gone(children, 10 * ctx.patience)
 
 
+@test
+def sandbox(ctx):
+    """Every thread of the machine's process is locked in."""
+    with Mullion(ctx.program, ctx.boot("check", words="mullion.then=wait") +
+                 ["--cpus", "2"]) as m:
+        m.wait_for("check: waiting", 60 * ctx.patience)
+        folder = f"/proc/{m.vmm_pid()}/task"
+        names = []
+        for thread in os.listdir(folder):
+            with open(f"{folder}/{thread}/status", encoding="ascii") as f:
+                status = dict(line.strip().split(":\t", 1) for line in f if ":\t" in line)
+            names.append(status["Name"])
+            expect(status["NoNewPrivs"] == "1" and status["Seccomp"] == "2" and
+                   int(status["CapEff"], 16) == 0 and int(status["CapPrm"], 16) == 0,
+                   f"thread {status['Name']}: {status}")
+        expect({"vcpu0", "vcpu1", "io"} <= set(names), f"threads {names}")
+        with open(f"/proc/{m.vmm_pid()}/maps", encoding="ascii") as f:
+            expect("mullion-vmm" in f.read(), "not the machine's process")
+
+
 class Control:
     """A JSON-RPC client."""
 
