@@ -224,7 +224,7 @@ static void random_bytes(struct diff_random *r, struct instruction *in, unsigned
     b[n++] = 0x62; /* EVEX */
     b[n] = (uint8_t)((b[n] & 0xf0) | (1 + diff_below(r, 3)));
     if (bits != 64)
-        b[n] |= 0xf0;
+        b[n] |= diff_below(r, 4) ? 0xf0 : 0xe0; /* R' does not count */
     b[n + 1] |= 4;
     if (bits != 64)
         b[n + 1] |= 0x40;
@@ -686,7 +686,8 @@ bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
         if (diff_below(&s.r, 2))
             in.bytes[n - 1] |= 0x78;
     } else {
-        uint8_t high = bits != 64 ? 0xf0 : (uint8_t)(diff_below(&s.r, 16) << 4);
+        uint8_t high = bits != 64 ? (uint8_t)(0xe0 | diff_below(&s.r, 2) << 4)
+                                  : (uint8_t)(diff_below(&s.r, 16) << 4);
         unsigned vvvv = diff_below(&s.r, 2) ? 15 : 8 | diff_below(&s.r, 8);
         in.bytes[n++] = 0x62;
         in.bytes[n++] = (uint8_t)(high | (map - 6));

@@ -215,6 +215,7 @@ struct gather {
     uint8_t vmask[64] __attribute__((aligned(64)));
     uint64_t mask; /* elements still to do */
     uint64_t done; /* elements passed, with or without an access */
+    bool accessed; /* one of them was */
 };
 
 static bool gather_index_is_long(uint16_t mnemonic)
@@ -256,6 +257,7 @@ static enum soft_result gather_begin(struct soft_cpu *cpu, const struct soft_ins
     g->index_reg = vector_number(g->memory->reg);
     g->data_size = g->memory->size;
     g->done = 0;
+    g->accessed = false;
     g->index_size = gather_index_is_long(in->mnemonic) ? 8 : 4;
     unsigned wide = g->index_size > g->data_size ? g->index_size : g->data_size;
     g->count = in->native.vector / wide;
@@ -303,9 +305,11 @@ static enum soft_result gather_element(struct soft_cpu *cpu, const struct soft_i
     return soft_read(cpu, va, g->data + i * g->data_size, g->data_size, SOFT_READ);
 }
 
-/* Put back what was done. After a fault only the elements done have changed; at the end what is
- * above them is cleared, and with VEX the whole mask. */
-static enum soft_result gather_end(struct soft_cpu *cpu, struct gather *g, bool finished)
+/* Put back what was done. At the end what is above the elements is cleared, and with VEX the whole
+ * mask. After a fault only the elements done have changed, but that EVEX has already cleared what
+ * is above the vector length (as Zen 5 does it; the manuals leave it open). */
+static enum soft_result gather_end(struct soft_cpu *cpu, struct gather *g, unsigned vector,
+                                   bool finished)
 {
     unsigned bytes = g->count * g->data_size;
     enum soft_result r = SOFT_NEXT;
@@ -314,7 +318,7 @@ static enum soft_result gather_end(struct soft_cpu *cpu, struct gather *g, bool 
         return SOFT_NEXT;
     for (unsigned i = 0; i < 64; i++) {
         bool element_done = i < bytes && g->done >> (i / g->data_size) & 1;
-        if (finished && i >= bytes)
+        if (i >= (finished ? bytes : g->evex && g->accessed ? vector : 64))
             g->data[i] = 0;
         if (finished || element_done)
             g->vmask[i] = 0;
@@ -339,15 +343,17 @@ enum soft_result soft_exec_gather(struct soft_cpu *cpu, const struct soft_insn *
     if (r)
         return r;
     for (unsigned i = 0; i < g.count; i++) {
-        if (g.mask >> i & 1)
+        bool access = g.mask >> i & 1;
+        if (access)
             r = gather_element(cpu, in, &g, i);
         if (r)
             break;
+        g.accessed |= access;
         g.mask &= ~(1ull << i);
         g.done |= 1ull << i;
     }
     struct soft_fault fault = cpu->fault;
-    enum soft_result end = gather_end(cpu, &g, r == SOFT_NEXT);
+    enum soft_result end = gather_end(cpu, &g, in->native.vector, r == SOFT_NEXT);
     if (end)
         return end;
     cpu->fault = fault;

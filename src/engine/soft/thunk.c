@@ -183,8 +183,10 @@ static void put_vex(struct emitter *e, const struct soft_insn *in, const struct 
         if (n->memory)
             x[1] |= 0x60; /* X and B, inverted */
         if (legacy)
-            x[1] |= 0xe0;
+            x[1] |= n->encoding == SOFT_ENC_EVEX ? 0xf0 : 0xe0;
     }
+    if (legacy && n->encoding == SOFT_ENC_EVEX)
+        x[3] |= 0x08; /* V' */
     if (legacy) {
         *vvvv |= 0x40; /* outside 64-bit mode bit 3 of the register number does not count */
         if (n->narrow && n->encoding != SOFT_ENC_VEX2)
