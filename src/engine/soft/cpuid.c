@@ -2,6 +2,8 @@
  * CPUID as the guest sees it, and what follows from the table for the rest of the engine. The table
  * was made by cpuid_template.c and the platform.
  */
+#include <cpuid.h>
+
 #include "engine/soft/system.h"
 
 static const struct mull_cpuid_entry *find(const struct soft_cpu *cpu, uint32_t leaf,
@@ -107,25 +109,35 @@ static uint64_t efer_bits(const struct soft_cpu *cpu)
     return bits;
 }
 
+/* The host's own instructions write XSAVE areas: a component is offered only if the table has it
+ * where they put it, whoever made the table. */
 static void xsave_layout(struct soft_cpu *cpu)
 {
     struct soft_features *f = &cpu->features;
     const struct mull_cpuid_entry *e = find(cpu, 0xd, 0);
+    uint32_t eax, ebx, ecx, edx;
 
-    f->xcr0 = e ? e->eax & cpu->xsave_mask & 0xe7 : 3;
+    f->xcr0 = e ? e->eax & cpu->xsave_mask & 0xe7 : cpu->xsave_mask & 3;
+    if (__get_cpuid_count(0xd, 1, &eax, &ebx, &ecx, &edx))
+        f->xsaveopt = eax & 1;
     for (unsigned i = 2; i < 8; i++) {
-        e = find(cpu, 0xd, i);
         f->xsave_offset[i] = f->xsave_size[i] = 0;
-        /* Never beyond the canonical area, whatever the table says. */
-        if (!e || e->eax > 1024 || e->ebx < 576 || e->ebx + e->eax > MULL_XSAVE_SIZE) {
+        if (!(f->xcr0 >> i & 1))
+            continue;
+        e = find(cpu, 0xd, i);
+        bool same = e && __get_cpuid_count(0xd, i, &eax, &ebx, &ecx, &edx) && e->eax == eax &&
+                    e->ebx == ebx && ((e->ecx ^ ecx) & 2) == 0;
+        if (!same || ebx < 576 || ebx > MULL_XSAVE_SIZE || eax > MULL_XSAVE_SIZE - ebx) {
             f->xcr0 &= ~(1ull << i);
             continue;
         }
-        f->xsave_offset[i] = (uint16_t)e->ebx;
-        f->xsave_size[i] = (uint16_t)e->eax;
-        if (e->ecx & 2)
+        f->xsave_offset[i] = (uint16_t)ebx;
+        f->xsave_size[i] = (uint16_t)eax;
+        if (ecx & 2)
             f->xsave_align |= (uint8_t)(1u << i);
     }
+    if (!(f->xcr0 & 4))
+        f->xcr0 &= 3;
     if ((f->xcr0 & 0xe0) != 0xe0)
         f->xcr0 &= ~0xe0ull;
 }

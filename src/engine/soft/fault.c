@@ -336,7 +336,7 @@ static enum soft_result deliver(struct soft_cpu *cpu, const struct soft_event *e
         r = deliver_protected(cpu, event);
     if (r == SOFT_JUMP) {
         cpu->s.interrupt_shadow = 0;
-        soft_mode_changed(cpu);
+        soft_level_changed(cpu);
     }
     return r;
 }

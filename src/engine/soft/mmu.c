@@ -294,7 +294,7 @@ static bool walk(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
     cpu->stats.page_walks++;
     do
         r = soft_long_mode(cpu) ? walk_long(cpu, w, page) : walk_legacy(cpu, w, page);
-    while (r == WALK_AGAIN);
+    while (r == WALK_AGAIN); /* another CPU changed an entry meanwhile: it made progress */
     return r == WALK_OK;
 }
 

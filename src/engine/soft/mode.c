@@ -47,37 +47,60 @@ static uint32_t vector_mode(const struct mull_cpu_state *s)
     return mode;
 }
 
-void soft_mode_changed(struct soft_cpu *cpu)
+/* What follows from control registers alone. */
+static uint32_t control_mode(const struct mull_cpu_state *s)
 {
-    const struct mull_cpu_state *s = &cpu->s;
-    uint32_t mode = segment_mode(s) | vector_mode(s);
+    uint32_t mode = vector_mode(s);
 
-    if (!cpu->features.known)
-        soft_features_update(cpu);
     if (s->cr0 & SOFT_CR0_PG)
         mode |= SOFT_MODE_PAGING;
-    if (s->cr0 & SOFT_CR0_PE) {
+    if (s->cr0 & SOFT_CR0_PE)
         mode |= SOFT_MODE_PROTECTED;
-        if (s->rflags & SOFT_VM)
-            mode |= SOFT_MODE_VM86 | SOFT_MODE_CPL3;
-        else if ((s->seg[MULL_SS].attr & MULL_SEG_DPL) == MULL_SEG_DPL)
-            mode |= SOFT_MODE_CPL3;
-        else if (s->seg[MULL_SS].attr & MULL_SEG_DPL)
-            mode |= SOFT_MODE_CPL12;
-    }
     if (s->cr4 & SOFT_CR4_SMAP)
         mode |= SOFT_MODE_SMAP;
     if (s->cr4 & SOFT_CR4_TSD)
         mode |= SOFT_MODE_TSD;
     if (!(s->cr4 & SOFT_CR4_FSGSBASE))
         mode |= SOFT_MODE_NO_FSGSBASE;
-    cpu->mode = mode;
+    return mode;
+}
 
+static uint32_t level_mode(const struct mull_cpu_state *s)
+{
+    uint32_t dpl = s->seg[MULL_SS].attr & MULL_SEG_DPL;
+
+    if (!(s->cr0 & SOFT_CR0_PE))
+        return 0;
+    if (s->rflags & SOFT_VM)
+        return SOFT_MODE_VM86 | SOFT_MODE_CPL3;
+    if (dpl == MULL_SEG_DPL)
+        return SOFT_MODE_CPL3;
+    return dpl ? SOFT_MODE_CPL12 : 0;
+}
+
+#define LEVEL_MODE                                                                                 \
+    (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT | SOFT_MODE_CPL3 |   \
+     SOFT_MODE_CPL12 | SOFT_MODE_VM86)
+
+void soft_level_changed(struct soft_cpu *cpu)
+{
+    const struct mull_cpu_state *s = &cpu->s;
+    uint32_t mode = (cpu->mode & ~LEVEL_MODE) | segment_mode(s) | level_mode(s);
+
+    cpu->mode = mode;
     if (mode & SOFT_MODE_CPL3)
         cpu->window_id = SOFT_WIN_USER;
-    else if ((s->cr4 & SOFT_CR4_SMAP) && !(s->rflags & SOFT_AC))
+    else if ((mode & SOFT_MODE_SMAP) && !(s->rflags & SOFT_AC))
         cpu->window_id = SOFT_WIN_KERNEL;
     else
         cpu->window_id = SOFT_WIN_KERNEL_AC;
     cpu->gs_base = (uint64_t)(uintptr_t)cpu->window[cpu->window_id];
+}
+
+void soft_mode_changed(struct soft_cpu *cpu)
+{
+    if (!cpu->features.known)
+        soft_features_update(cpu);
+    cpu->mode = control_mode(&cpu->s);
+    soft_level_changed(cpu);
 }

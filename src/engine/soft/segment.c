@@ -229,13 +229,13 @@ enum soft_result soft_load_segment(struct soft_cpu *cpu, unsigned seg, uint16_t 
 
     if (soft_real_segments(cpu)) {
         soft_real_segment(cpu, seg, selector);
-        soft_mode_changed(cpu);
+        soft_level_changed(cpu);
         return SOFT_NEXT;
     }
     if (!error) {
         enum soft_result r = load_null(cpu, seg, selector);
         if (r == SOFT_NEXT)
-            soft_mode_changed(cpu);
+            soft_level_changed(cpu);
         return r;
     }
     enum soft_result r = soft_read_desc(cpu, selector, SOFT_GP, 0, &desc);
@@ -260,6 +260,6 @@ enum soft_result soft_load_segment(struct soft_cpu *cpu, unsigned seg, uint16_t 
     if (r != SOFT_NEXT)
         return r;
     soft_desc_to_segment(&desc, selector, &cpu->s.seg[seg]);
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return SOFT_NEXT;
 }

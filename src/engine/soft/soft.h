@@ -258,6 +258,7 @@ struct soft_features {
     bool known;
     bool amd;               /* AMD's meaning of SYSCALL, SYSENTER... */
     bool arch_capabilities; /* IA32_ARCH_CAPABILITIES is there */
+    bool xsaveopt;          /* the host has it */
     uint64_t cr4;           /* bits that may be set */
     uint64_t efer;
     uint64_t xcr0;

@@ -37,6 +37,14 @@ static inline void soft_copy_guest(void *to, const void *from, unsigned size)
         *(volatile soft_any64 *)to = *(const volatile soft_any64 *)from;
         break;
     default:
+        if (size <= 64) { /* frames and descriptors: before a string move has started */
+            while (size >= 8) {
+                *(volatile soft_any64 *)to = *(const volatile soft_any64 *)from;
+                to = (uint8_t *)to + 8;
+                from = (const uint8_t *)from + 8;
+                size -= 8;
+            }
+        }
         soft_copy(to, from, size);
     }
 }
@@ -167,6 +175,9 @@ static inline enum soft_result soft_need_cpl0(struct soft_cpu *cpu)
 {
     return soft_cpl(cpu) ? soft_raise_error(cpu, SOFT_GP, 0) : SOFT_NEXT;
 }
+
+/** soft_mode_changed() where no control register changed: segments, CPL, EFLAGS.AC and VM. */
+void soft_level_changed(struct soft_cpu *cpu);
 
 /** Fill in cpu->features from cpu->cpuid (cpuid.c). */
 void soft_features_update(struct soft_cpu *cpu);

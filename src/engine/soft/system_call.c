@@ -37,7 +37,7 @@ enum soft_result soft_sys_syscall(struct soft_cpu *cpu, const struct soft_insn *
     s->rflags = (s->rflags & ~s->sfmask & ~(uint64_t)SOFT_RF) | 2;
     uint16_t selector = (uint16_t)(s->star >> 32);
     flat_code_and_stack(cpu, selector & 0xfffc, (uint16_t)(selector + 8), true, 0);
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return SOFT_JUMP;
 }
 
@@ -55,7 +55,7 @@ enum soft_result soft_sys_sysret(struct soft_cpu *cpu, const struct soft_insn *i
     uint16_t selector = (uint16_t)(s->star >> 48);
     flat_code_and_stack(cpu, (uint16_t)(selector + (to64 ? 16 : 0)) | 3,
                         (uint16_t)(selector + 8) | 3, to64, 3);
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return SOFT_JUMP;
 }
 
@@ -73,7 +73,7 @@ enum soft_result soft_sys_sysenter(struct soft_cpu *cpu, const struct soft_insn 
     s->gpr[MULL_RSP] = long64 ? s->sysenter_esp : (uint32_t)s->sysenter_esp;
     s->rip = long64 ? s->sysenter_eip : (uint32_t)s->sysenter_eip;
     flat_code_and_stack(cpu, selector, (uint16_t)(selector + 8), long64, 0);
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return SOFT_JUMP;
 }
 
@@ -94,6 +94,6 @@ enum soft_result soft_sys_sysexit(struct soft_cpu *cpu, const struct soft_insn *
     unsigned cs = to64 ? 32 : 16;
     flat_code_and_stack(cpu, (uint16_t)(selector + cs) | 3, (uint16_t)(selector + cs + 8) | 3, to64,
                         3);
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return SOFT_JUMP;
 }

@@ -84,7 +84,7 @@ enum soft_result soft_sys_popf(struct soft_cpu *cpu, const struct soft_insn *in)
     soft_done(cpu, in);
     uint64_t changed = before ^ cpu->s.rflags;
     if (changed & SOFT_AC)
-        soft_mode_changed(cpu);
+        soft_level_changed(cpu);
     bool enabled = changed & cpu->s.rflags & SOFT_IF;
     return (changed & (SOFT_TF | SOFT_AC)) || enabled ? SOFT_JUMP : SOFT_NEXT;
 }
@@ -97,7 +97,7 @@ enum soft_result soft_sys_stac(struct soft_cpu *cpu, const struct soft_insn *in)
         cpu->s.rflags |= SOFT_AC;
     else
         cpu->s.rflags &= ~(uint64_t)SOFT_AC;
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return soft_done_jump(cpu, in);
 }
 

@@ -103,7 +103,7 @@ static void enter(struct soft_cpu *cpu, const struct frame *f, const struct mull
         bool small = !(cs->attr & MULL_SEG_L) && !(ss->attr & MULL_SEG_DB);
         s->gpr[MULL_RSP] = small ? (s->gpr[MULL_RSP] & ~0xffffull) | (f->rsp & 0xffff) : f->rsp;
     }
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     if (soft_cpl(cpu) > before)
         soft_drop_segments(cpu);
 }
@@ -117,7 +117,7 @@ static enum soft_result real_far_return(struct soft_cpu *cpu, uint64_t sp, const
     soft_real_segment(cpu, MULL_CS, f->cs);
     cpu->s.rip = f->rip;
     soft_stack_set(cpu, sp);
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return SOFT_JUMP;
 }
 
@@ -233,7 +233,7 @@ static enum soft_result iret_real(struct soft_cpu *cpu, unsigned size)
         s->rflags |= f.flags & SOFT_RF;
     soft_real_segment(cpu, MULL_CS, f.cs);
     s->rip = f.rip;
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return iret_done(cpu);
 }
 
@@ -252,14 +252,14 @@ static enum soft_result iret_vm86(struct soft_cpu *cpu, uint64_t sp, struct fram
     soft_set_flags(cpu, f->flags, 4);
     s->rflags = (s->rflags & ~(uint64_t)(SOFT_VIF | SOFT_VIP)) |
                 (f->flags & (SOFT_VM | SOFT_VIF | SOFT_VIP));
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     soft_real_segment(cpu, MULL_CS, f->cs);
     soft_real_segment(cpu, MULL_SS, f->ss);
     for (unsigned i = 0; i < 4; i++)
         soft_real_segment(cpu, order[i], (uint16_t)selector[i]);
     s->rip = f->rip & 0xffff;
     s->gpr[MULL_RSP] = f->rsp;
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return iret_done(cpu);
 }
 

@@ -87,7 +87,7 @@ static void enter_cs(struct soft_cpu *cpu, const struct mull_segment *cs, uint64
 {
     cpu->s.seg[MULL_CS] = *cs;
     cpu->s.rip = rip;
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
 }
 
 /* ---- Real and virtual-8086 mode ---- */
@@ -110,7 +110,7 @@ static enum soft_result real_transfer(struct soft_cpu *cpu, const struct soft_in
     }
     soft_real_segment(cpu, MULL_CS, t->selector);
     s->rip = t->offset;
-    soft_mode_changed(cpu);
+    soft_level_changed(cpu);
     return SOFT_JUMP;
 }
 

@@ -133,12 +133,18 @@ static enum soft_result xsave_available(struct soft_cpu *cpu, bool supervisor)
     return SOFT_NEXT;
 }
 
+/* A restored XCR0 could have more than the features. */
+static uint64_t enabled(const struct soft_cpu *cpu)
+{
+    return cpu->s.xcr0 & cpu->features.xcr0;
+}
+
 static uint64_t requested(const struct soft_cpu *cpu)
 {
     const struct mull_cpu_state *s = &cpu->s;
     uint64_t mask = (uint32_t)s->gpr[MULL_RAX] | s->gpr[MULL_RDX] << 32;
 
-    return mask & s->xcr0 & cpu->xsave_mask; /* XSS offers nothing */
+    return mask & enabled(cpu); /* XSS offers nothing */
 }
 
 static bool is_wide(const struct soft_insn *in)
@@ -204,11 +210,11 @@ static bool valid_header(const struct soft_cpu *cpu, const uint8_t *area, bool s
 {
     uint64_t bv = get64(area + LEGACY_SIZE), comp = get64(area + LEGACY_SIZE + 8);
 
-    if (bv & ~cpu->s.xcr0)
+    if (bv & ~enabled(cpu))
         return false;
     if (comp & COMPACTED) {
         uint64_t present = comp & ~COMPACTED;
-        if ((present & ~cpu->s.xcr0) || (bv & ~present))
+        if ((present & ~enabled(cpu)) || (bv & ~present))
             return false;
     } else if (supervisor || comp) {
         return false;

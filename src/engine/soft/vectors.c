@@ -17,10 +17,18 @@ void soft_vectors_park(struct soft_cpu *cpu)
     if (!cpu->vectors_live)
         return;
     cpu->vectors_live = false;
-    __asm__ volatile("xsave64 %0"
-                     : "+m"(cpu->s.xsave)
-                     : "a"((uint32_t)cpu->xsave_mask), "d"((uint32_t)(cpu->xsave_mask >> 32))
-                     : "memory");
+    /* XSAVEOPT leaves out what did not change since soft_vectors_load(): nobody writes to s.xsave
+     * in between. What is in its initial state has its XSTATE_BV bit clear. */
+    if (cpu->features.xsaveopt)
+        __asm__ volatile("xsaveopt64 %0"
+                         : "+m"(cpu->s.xsave)
+                         : "a"((uint32_t)cpu->xsave_mask), "d"((uint32_t)(cpu->xsave_mask >> 32))
+                         : "memory");
+    else
+        __asm__ volatile("xsave64 %0"
+                         : "+m"(cpu->s.xsave)
+                         : "a"((uint32_t)cpu->xsave_mask), "d"((uint32_t)(cpu->xsave_mask >> 32))
+                         : "memory");
     __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(host_mxcsr));
     if (cpu->xsave_mask & XSTATE_AVX)
         __asm__ volatile("vzeroupper");
