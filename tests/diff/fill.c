@@ -159,6 +159,14 @@ void diff_fill_xsave(uint8_t *xsave, uint64_t seed)
         fill_words(xsave + at, parts[i].size, &r);
         bv |= 1ull << parts[i].component;
     }
+    /* Opmasks: every other one is a run of ones. */
+    unsigned masks = diff_xsave_offset(5);
+    for (unsigned k = 0; masks && k < 8; k++) {
+        unsigned shift = diff_below(&r, 64);
+        uint64_t run = diff_below(&r, 3) ? ~0ull >> shift : ~0ull << shift;
+        if (diff_below(&r, 2))
+            memcpy(xsave + masks + 8 * k, &run, 8);
+    }
     /* Registers 6 and 14: small numbers, for use as indices. */
     unsigned high = diff_xsave_offset(2);
     for (unsigned reg = 6; reg < 16; reg += 8)
