@@ -20,7 +20,7 @@ int qcow2_refcount_open(struct mull_image *image, struct mull_error *err)
     if (!q->rt_clusters || bytes > QCOW2_REFTABLE_MAX)
         return mull_fail(err, EINVAL, "%s: refcount table of %u clusters", image->path,
                          q->rt_clusters);
-    if (q->rt_offset & (q->cluster_size - 1) || q->rt_offset > INT64_MAX - bytes)
+    if (q->rt_offset & (q->cluster_size - 1) || q->rt_offset >= atomic_load(&image->file->size))
         return mull_fail(err, EINVAL, "%s: refcount table at offset %#llx", image->path,
                          (unsigned long long)q->rt_offset);
     q->block_bits = q->cluster_bits + 3 - q->refcount_order;
@@ -232,6 +232,25 @@ static int extend(struct mull_image *image, uint64_t first, uint64_t count)
     return ret;
 }
 
+/* Clusters that are in use whatever their refcounts say: a corrupt image must not be destroyed. */
+static bool hits_tables(const struct qcow2 *q, uint64_t first, uint64_t count)
+{
+    const struct {
+        uint64_t offset, length;
+    } used[] = {
+        {0, q->cluster_size},
+        {q->rt_offset, (uint64_t)q->rt_clusters << q->cluster_bits},
+        {q->l1_offset, q->l1_size * UINT64_C(8)},
+        {q->snapshots_offset, q->snapshots_length},
+        {q->bitmap_dir_offset, q->bitmap_dir_length},
+    };
+    uint64_t start = first << q->cluster_bits, end = (first + count) << q->cluster_bits;
+    for (size_t i = 0; i < sizeof(used) / sizeof(used[0]); i++)
+        if (used[i].length && start < used[i].offset + used[i].length && used[i].offset < end)
+            return true;
+    return false;
+}
+
 int qcow2_alloc(struct mull_image *image, uint64_t *count, bool exact, uint64_t *first, bool *fresh)
 {
     struct qcow2 *q = image->state;
@@ -272,6 +291,8 @@ int qcow2_alloc(struct mull_image *image, uint64_t *count, bool exact, uint64_t 
     }
     if (start + run > (uint64_t)INT64_MAX >> q->cluster_bits)
         return -EFBIG;
+    if (hits_tables(q, start, run))
+        return qcow2_corrupt(image, "metadata counted as free, at cluster", start);
     *first = start;
     *count = run;
     *fresh = start >= q->fresh;
