@@ -1093,6 +1093,19 @@ diff_cases:
         fdivp
         fld     qword ptr [r9]
         END
+        BEGIN   "x87 store that an unmasked exception prevents"
+        fninit
+        mov     word ptr [rsi], 0x37e
+        fldcw   [rsi]
+        fld     tbyte ptr [r12]
+        fldpi
+        fscale
+        fistp   word ptr [r8 + 3]
+        mov     eax, 1
+        fnclex
+        fld1
+        fistp   qword ptr [r8]
+        END
         BEGIN   "x87 stack overflow"
         fninit
         .rept   9

@@ -160,7 +160,8 @@ static enum soft_result run_bounced(struct soft_cpu *cpu, const struct soft_insn
     uint8_t *copy = bounce_at(cpu, va);
     if (op->access != SOFT_READ)
         r = soft_probe(cpu, va, op->size, op->access);
-    if (!r && op->access != SOFT_WRITE)
+    /* An x87 store with an unmasked exception stores nothing, and faults only later. */
+    if (!r && (op->access != SOFT_WRITE || in->native.unit == SOFT_UNIT_X87))
         r = soft_read(cpu, va, copy, op->size, SOFT_READ);
     if (!r)
         r = soft_thunk_run(cpu, in, copy);
