@@ -38,7 +38,7 @@
 
 /** What the code starts from. */
 struct diff_case {
-    uint64_t seed; /* which random case, 0: from the table */
+    uint64_t seed; /* which random case, encoding, or table entry */
     const char *name;
     unsigned bits;   /* 64, 32 or 16 */
     unsigned offset; /* of the code in its window */

@@ -1,4 +1,4 @@
-/* The hand-written cases of cases.S, and the state that they begin with. */
+/* The hand-written cases of cases*.S, and the state that they begin with. */
 #include <string.h>
 
 #include "diff.h"
@@ -8,8 +8,9 @@ struct entry {
     const uint8_t *code;
     uint32_t size, bits, where, pad;
 };
-extern const struct entry diff_cases[] __attribute__((visibility("hidden")));
-extern const struct entry diff_cases_end[] __attribute__((visibility("hidden")));
+/* The linker knows where the section that the cases are listed in begins and ends. */
+extern const struct entry __start_diff_cases[] __attribute__((visibility("hidden")));
+extern const struct entry __stop_diff_cases[] __attribute__((visibility("hidden")));
 
 /* 64-bit and 32-bit cases: the same, as far as it fits. */
 static const uint64_t registers[16] = {
@@ -33,12 +34,12 @@ static const uint64_t registers[16] = {
 
 unsigned diff_table_count(void)
 {
-    return (unsigned)(diff_cases_end - diff_cases);
+    return (unsigned)(__stop_diff_cases - __start_diff_cases);
 }
 
 bool diff_table_case(struct diff_case *c, unsigned index, bool kernel)
 {
-    const struct entry *e = &diff_cases[index];
+    const struct entry *e = &__start_diff_cases[index];
     if (!(e->where & (kernel ? 2 : 1)) || e->size > DIFF_CODE_MAX)
         return false;
     c->name = e->name;
