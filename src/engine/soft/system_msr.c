@@ -88,6 +88,10 @@ static void move_tsc(struct soft_cpu *cpu, uint64_t change)
 {
     cpu->s.tsc_offset += change;
     cpu->tsc_offset += change;
+    if (cpu->vm->bus->tsc_offset) {
+        soft_vectors_park(cpu);
+        cpu->vm->bus->tsc_offset(cpu->vm->bus->opaque, cpu->index, cpu->s.tsc_offset);
+    }
 }
 
 static bool tsc_forbidden(const struct soft_cpu *cpu)
