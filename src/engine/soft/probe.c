@@ -65,7 +65,13 @@ static void on_port(void *opaque, unsigned cpu, uint64_t offset, unsigned size, 
         mull_engine_soft.vcpu_signal(p->vcpu, MULL_SIGNAL_STOP, 0);
 }
 
-static const struct mull_region_ops port_ops = {.write = on_port};
+static uint64_t no_port(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    (void)opaque, (void)cpu, (void)offset, (void)size;
+    return 0xff;
+}
+
+static const struct mull_region_ops port_ops = {.read = no_port, .write = on_port};
 
 static int nothing_pending(void *opaque, unsigned cpu)
 {
