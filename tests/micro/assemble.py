@@ -2,8 +2,11 @@
 """Assemble one micro-guest into a C file: its flat binary and the numbers it must log.
 
 usage: assemble.py CC OBJCOPY NAME SOURCE INCLUDE_DIR LINKER_SCRIPT PRIVATE_DIR OUTPUT
+
+CC may be several words: a compiler behind ccache, one with options.
 """
 import os
+import shlex
 import subprocess
 import sys
 
@@ -18,9 +21,10 @@ def main():
     cc, objcopy, name, source, include, script, private, output = sys.argv[1:]
     os.makedirs(private, exist_ok=True)
     elf = os.path.join(private, name + ".elf")
-    subprocess.run([cc, "-nostdlib", "-static", "-no-pie", "-m64", "-I", include, "-Wl,-T," + script,
-                    "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,--no-warn-rwx-segments",
-                    "-x", "assembler-with-cpp", source, "-o", elf], check=True)
+    subprocess.run([*shlex.split(cc), "-nostdlib", "-static", "-no-pie", "-m64", "-I", include,
+                    "-Wl,-T," + script, "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096",
+                    "-Wl,--no-warn-rwx-segments", "-x", "assembler-with-cpp", source, "-o", elf],
+                   check=True)
     code = section(objcopy, elf, ".text", os.path.join(private, name + ".text"))
     expect = section(objcopy, elf, ".expect", os.path.join(private, name + ".expect"))
     with open(output, "w") as f:
