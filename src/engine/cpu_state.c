@@ -170,6 +170,7 @@ void mull_cpu_state_reset(struct mull_cpu_state *s, unsigned index, bool bsp)
     s->pat = 0x0007040600070406ull;
     s->apic_base = 0xfee00800 | (bsp ? 0x100 : 0);
     s->misc_enable = 1; /* fast strings */
+    s->kvm_poll_control = 1; /* the host may poll: Documentation/virt/kvm/x86/msr.rst */
     s->mp_state = bsp ? MULL_CPU_RUNNABLE : MULL_CPU_WAIT_SIPI;
 
     /* XSAVE area: FCW, MXCSR; XSTATE_BV says that x87 and SSE are in it. */

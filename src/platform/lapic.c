@@ -741,13 +741,20 @@ void mull_lapic_state_get(struct mull_lapics *set, unsigned cpu, struct mull_cpu
     struct lapic *l = get(set, cpu);
     uint32_t value;
 
-    memset(s->lapic, 0, sizeof(s->lapic));
-    for (unsigned offset = 0; offset < MULL_LAPIC_SIZE; offset += 16)
-        if (read_register(l, offset, &value))
-            put_word(s->lapic, offset, value);
+    bool armed;
+
+    /* The timer may fire while the registers are read: then once more, so that it is seen either
+     * counting or as an interrupt. */
+    do {
+        armed = lapic_timer_catch_up(l);
+        memset(s->lapic, 0, sizeof(s->lapic));
+        for (unsigned offset = 0; offset < MULL_LAPIC_SIZE; offset += 16)
+            if (read_register(l, offset, &value))
+                put_word(s->lapic, offset, value);
+        s->tsc_deadline = lapic_timer_deadline(l);
+    } while (armed && !lapic_timer_catch_up(l));
     s->apic_base = l->base;
     s->cr8 = l->tpr >> 4;
-    s->tsc_deadline = lapic_timer_deadline(l);
 }
 
 void mull_lapic_state_set(struct mull_lapics *set, unsigned cpu, const struct mull_cpu_state *s)

@@ -128,5 +128,8 @@ void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc);
 void lapic_timer_load(struct lapic *l, uint32_t divide, uint32_t initial, uint32_t current,
                       uint64_t deadline);
 void lapic_timer_rearm(struct lapic *l);
+/** Let it fire now if it is due, and not only when the loop comes to it. @return whether it is (still)
+ *  armed. */
+bool lapic_timer_catch_up(struct lapic *l);
 
 #endif

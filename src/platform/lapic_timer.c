@@ -88,6 +88,15 @@ static void fired(void *opaque)
         lapic_local(l, LVT_TIMER);
 }
 
+bool lapic_timer_catch_up(struct lapic *l)
+{
+    fired(l);
+    pthread_mutex_lock(&l->timer_lock);
+    bool armed = l->timer_armed;
+    pthread_mutex_unlock(&l->timer_lock);
+    return armed;
+}
+
 int lapic_timer_init(struct lapic *l)
 {
     pthread_mutex_init(&l->timer_lock, NULL);
@@ -143,6 +152,8 @@ static uint32_t current(const struct lapic *l)
     if (!left && (l->lvt[LVT_TIMER] & LVT_TIMER_PERIODIC) && period)
         left = period - (now - l->timer_due) % period; /* the tick is on its way */
     uint64_t count = left >> divide_shift(l);
+    if (!count) /* zero only once it has fired: a saved count must not lose that */
+        count = 1;
     return count > l->timer_initial ? l->timer_initial : (uint32_t)count;
 }
 

@@ -4,51 +4,52 @@
  */
 #include "micro.h"
 
-#define GUESTS(X) \
-    X(arith, .start = MICRO_LONG) \
-    X(avx, .needs = MICRO_NEEDS_XSAVE | MICRO_NEEDS_AVX) \
-    X(compat, .start = MICRO_LONG) \
-    X(cpuid, .cpuid = true, .needs = MICRO_NEEDS_HARDWARE) \
-    X(crossing, .needs = MICRO_NEEDS_HARDWARE) \
-    X(debug, .needs = MICRO_NEEDS_HARDWARE) \
-    X(dma, .start = MICRO_LONG) \
-    X(doublefault, .loose = true) \
-    X(exceptions, .start = MICRO_LONG) \
-    X(fetch, .start = MICRO_LONG) \
-    X(fsgsbase, .needs = MICRO_NEEDS_FSGSBASE) \
-    X(gigapages, .needs = MICRO_NEEDS_GIGAPAGES) \
-    X(interrupts, .loose = true) \
-    X(invpcid, .needs = MICRO_NEEDS_INVPCID) \
-    X(io, .start = MICRO_LONG) \
-    X(lapic, .loose = true, .needs = MICRO_NEEDS_HARDWARE) \
-    X(largepages, .start = MICRO_LONG) \
-    X(locked, .cpus = 2, .loose = true) \
-    X(msr, .start = MICRO_LONG) \
-    X(nmi, .loose = true) \
-    X(nowhere, .start = MICRO_LONG) \
-    X(paging, .start = MICRO_LONG) \
-    X(pcid, .needs = MICRO_NEEDS_PCID) \
-    X(preempt, .loose = true) \
-    X(protected, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
-    X(pvh, .start = MICRO_PVH) \
-    X(real, .start = MICRO_REAL) \
-    X(ring3, .start = MICRO_LONG) \
-    X(ring3io, .needs = MICRO_NEEDS_HARDWARE) \
-    X(segments, .needs = MICRO_NEEDS_HARDWARE) \
-    X(shadow, .needs = MICRO_NEEDS_HARDWARE) \
-    X(shootdown, .cpus = 2, .loose = true) \
-    X(smap, .needs = MICRO_NEEDS_SMAP) \
-    X(smc, .start = MICRO_LONG) \
-    X(smep, .needs = MICRO_NEEDS_SMEP) \
-    X(smp, .cpus = 2, .loose = true) \
-    X(sse, .start = MICRO_LONG) \
-    X(strings, .start = MICRO_LONG) \
-    X(syscall, .needs = MICRO_NEEDS_HARDWARE) \
-    X(timer, .loose = true) \
-    X(traps, .needs = MICRO_NEEDS_HARDWARE) \
-    X(triple, .end = MICRO_SHUTDOWN) \
-    X(tsc, .loose = true, .needs = MICRO_NEEDS_HARDWARE) \
-    X(wide, .cpus = 2, .loose = true, .needs = MICRO_NEEDS_HARDWARE) \
+#define GUESTS(X)                                                                                  \
+    X(arith, .start = MICRO_LONG)                                                                  \
+    X(avx, .needs = MICRO_NEEDS_XSAVE | MICRO_NEEDS_AVX)                                           \
+    X(compat, .start = MICRO_LONG)                                                                 \
+    X(cpuid, .cpuid = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
+    X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \
+    X(debug, .needs = MICRO_NEEDS_HARDWARE)                                                        \
+    X(dma, .start = MICRO_LONG)                                                                    \
+    X(doublefault, .loose = true)                                                                  \
+    X(exceptions, .start = MICRO_LONG)                                                             \
+    X(fetch, .start = MICRO_LONG)                                                                  \
+    X(fsgsbase, .needs = MICRO_NEEDS_FSGSBASE)                                                     \
+    X(gigapages, .needs = MICRO_NEEDS_GIGAPAGES)                                                   \
+    X(interrupts, .loose = true)                                                                   \
+    X(invpcid, .needs = MICRO_NEEDS_INVPCID)                                                       \
+    X(io, .start = MICRO_LONG)                                                                     \
+    X(lapic, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
+    X(largepages, .start = MICRO_LONG)                                                             \
+    X(locked, .cpus = 2, .loose = true)                                                            \
+    X(msr, .start = MICRO_LONG)                                                                    \
+    X(nmi, .loose = true)                                                                          \
+    X(nowhere, .start = MICRO_LONG)                                                                \
+    X(paging, .start = MICRO_LONG)                                                                 \
+    X(pcid, .needs = MICRO_NEEDS_PCID)                                                             \
+    X(preempt, .loose = true)                                                                      \
+    X(protected, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE)                                \
+    X(pvh, .start = MICRO_PVH)                                                                     \
+    X(real, .start = MICRO_REAL)                                                                   \
+    X(ring3, .start = MICRO_LONG)                                                                  \
+    X(ring3io, .needs = MICRO_NEEDS_HARDWARE)                                                      \
+    X(segments, .needs = MICRO_NEEDS_HARDWARE)                                                     \
+    X(shadow, .needs = MICRO_NEEDS_HARDWARE)                                                       \
+    X(shootdown, .cpus = 2, .loose = true)                                                         \
+    X(smap, .needs = MICRO_NEEDS_SMAP)                                                             \
+    X(smc, .start = MICRO_LONG)                                                                    \
+    X(smep, .needs = MICRO_NEEDS_SMEP)                                                             \
+    X(smp, .cpus = 2, .loose = true)                                                               \
+    X(sse, .start = MICRO_LONG)                                                                    \
+    X(strings, .start = MICRO_LONG)                                                                \
+    X(syscall, .needs = MICRO_NEEDS_HARDWARE)                                                      \
+    X(timer, .loose = true)                                                                        \
+    X(traps, .needs = MICRO_NEEDS_HARDWARE)                                                        \
+    X(triple, .end = MICRO_SHUTDOWN)                                                               \
+    X(tsc, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                           \
+    X(wide, .cpus = 2, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                               \
+    X(x2apic, .cpus = 2, .loose = true)                                                            \
     X(xsave, .needs = MICRO_NEEDS_XSAVE)
 
 #define DECLARE(n, ...)                                                                            \

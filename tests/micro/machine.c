@@ -14,6 +14,7 @@
 
 #define TIME_LIMIT_S 60
 #define LATER_NS 3000000
+#define RESTLESS_MOVES 100
 
 /* ---- The log ---- */
 
@@ -144,6 +145,10 @@ static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
         pthread_mutex_lock(&m->lock);
         log_value(m, value);
         pthread_mutex_unlock(&m->lock);
+        if (m->restless && m->moves < RESTLESS_MOVES && m->log_count % 3 == 0) {
+            m->move = true;
+            stop_all(m);
+        }
         break;
     case MICRO_PORT_DMA:
         add_one(m, value);
@@ -491,6 +496,12 @@ static int make_engine_side(struct micro_machine *m, const struct mull_cpu_state
 
 static void drop_engine_side(struct micro_machine *m)
 {
+    if (m->lapics) {
+        stop_loop(m); /* whose timers call into them, and they signal vCPUs */
+        mull_lapics_destroy(m->lapics);
+        start_loop(m);
+    }
+    m->lapics = NULL;
     for (unsigned i = 0; i < MICRO_CPUS; i++) {
         if (m->vcpu[i])
             m->engine->vcpu_destroy(m->vcpu[i]);
@@ -499,12 +510,6 @@ static void drop_engine_side(struct micro_machine *m)
     if (m->vm)
         m->engine->vm_destroy(m->vm);
     m->vm = NULL;
-    if (m->lapics) {
-        stop_loop(m); /* whose timers call into them */
-        mull_lapics_destroy(m->lapics);
-        start_loop(m);
-    }
-    m->lapics = NULL;
 }
 
 struct runner {
@@ -521,6 +526,55 @@ static void *run_thread(void *opaque)
     if (m->exit[r->cpu].reason != MULL_EXIT_STOPPED)
         stop_all(m);
     return NULL;
+}
+
+/* Stops the machine for a move after a moment, each time another. */
+struct disturber {
+    struct micro_machine *m;
+    pthread_mutex_t lock;
+    pthread_cond_t end;
+    bool ended;
+};
+
+static void *disturb(void *opaque)
+{
+    struct disturber *d = opaque;
+    struct timespec when;
+
+    clock_gettime(CLOCK_REALTIME, &when);
+    when.tv_nsec += 10000 + (d->m->moves * 7919ll % 37) * 30000;
+    if (when.tv_nsec >= 1000000000) {
+        when.tv_nsec -= 1000000000;
+        when.tv_sec++;
+    }
+    pthread_mutex_lock(&d->lock);
+    while (!d->ended && !pthread_cond_timedwait(&d->end, &d->lock, &when))
+        ;
+    if (!d->ended) {
+        d->m->move = true;
+        stop_all(d->m);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return NULL;
+}
+
+static void start_disturber(struct disturber *d, pthread_t *thread)
+{
+    pthread_mutex_init(&d->lock, NULL);
+    pthread_cond_init(&d->end, NULL);
+    if (pthread_create(thread, NULL, disturb, d))
+        abort();
+}
+
+static void end_disturber(struct disturber *d, pthread_t thread)
+{
+    pthread_mutex_lock(&d->lock);
+    d->ended = true;
+    pthread_cond_signal(&d->end);
+    pthread_mutex_unlock(&d->lock);
+    pthread_join(thread, NULL);
+    pthread_cond_destroy(&d->end);
+    pthread_mutex_destroy(&d->lock);
 }
 
 /* Run all vCPUs until each has come back. @return false: one did not in time. */
@@ -639,7 +693,15 @@ static void run_to_the_end(struct micro_machine *m, struct mull_cpu_state *state
     struct mull_error err = {0};
 
     while (!m->failure[0]) {
-        bool in_time = run_all(m);
+        struct disturber disturber = {.m = m};
+        pthread_t thread;
+        bool in_time;
+
+        if (m->restless && m->moves < RESTLESS_MOVES)
+            start_disturber(&disturber, &thread);
+        in_time = run_all(m);
+        if (m->restless && m->moves < RESTLESS_MOVES)
+            end_disturber(&disturber, thread);
 
         join_laters(m);
         for (unsigned i = 0; i < m->cpus; i++) {
@@ -659,6 +721,7 @@ static void run_to_the_end(struct micro_machine *m, struct mull_cpu_state *state
         if (m->done || !m->move || m->failure[0])
             return;
         m->move = false;
+        m->moves++;
         if (move(m, states, &err))
             snprintf(m->failure, sizeof(m->failure), "moving: %s", err.message);
     }
@@ -671,6 +734,7 @@ static void collect(struct micro_machine *m, struct micro_result *result)
         if (m->exit[i].reason == MULL_EXIT_SHUTDOWN)
             result->reason = MULL_EXIT_SHUTDOWN;
     memcpy(result->failure, m->failure, sizeof(result->failure));
+    result->moves = m->moves;
     result->log_count = m->log_count;
     memcpy(result->log, m->log, sizeof(result->log));
     result->ram = malloc(MICRO_RAM_SIZE);
@@ -704,7 +768,7 @@ static int make_machine(struct micro_machine *m, struct mull_cpu_state *states,
 }
 
 void micro_run(const struct micro_guest *guest, const struct mull_engine *engine,
-               const struct mull_engine *other, const struct mull_cpuid *cpuid,
+               const struct mull_engine *other, bool restless, const struct mull_cpuid *cpuid,
                struct micro_result *result)
 {
     struct micro_machine *m = calloc(1, sizeof(*m));
@@ -718,6 +782,7 @@ void micro_run(const struct micro_guest *guest, const struct mull_engine *engine
     m->cpus = guest->cpus ? guest->cpus : 1;
     m->first = engine;
     m->other = other;
+    m->restless = restless;
     m->log_handle.level = getenv("MICRO_DEBUG") ? MULL_LOG_DEBUG : MULL_LOG_WARN;
     pthread_mutex_init(&m->lock, NULL);
     m->bus = (struct mull_engine_bus){

@@ -39,6 +39,8 @@ struct micro_machine {
     unsigned laters;
     pthread_t later[64];
     bool done, move;
+    bool restless; /* also stopped and moved again and again, wherever it is */
+    unsigned moves;
 
     _Atomic int irq;        /* the vector on the line that an 8259 would drive, -1: none */
     struct mull_loop *loop; /* for the local APICs' timers, in a thread of its own */
@@ -53,6 +55,7 @@ struct micro_machine {
 struct micro_result {
     enum mull_exit_reason reason;
     char failure[600];
+    unsigned moves;
     unsigned log_count;
     uint64_t log[MICRO_LOG_MAX];
     struct mull_cpu_state state[MICRO_CPUS];
@@ -64,11 +67,12 @@ struct micro_result {
  *
  * @param other   at each MICRO_PORT_MOVE the guest goes through a save stream to this engine, or
  *                back to the first; the same engine is allowed. NULL: MICRO_PORT_MOVE does nothing
+ * @param restless  also stop it at any moment, again and again, and move it
  * @param result  result->failure is empty if the machine could be made and came to an end;
  *                result->ram is the caller's to free
  */
 void micro_run(const struct micro_guest *guest, const struct mull_engine *engine,
-               const struct mull_engine *other, const struct mull_cpuid *cpuid,
+               const struct mull_engine *other, bool restless, const struct mull_cpuid *cpuid,
                struct micro_result *result);
 
 #endif

@@ -31,6 +31,7 @@ struct test {
     const struct micro_guest *guest;
     struct engine_here *on, *other; /* other: NULL, or where it is moved to and back */
     bool compare;                   /* the end on both is the same */
+    bool restless;                  /* it is moved at any moment, too */
 };
 
 /* ---- What the engines can do ---- */
@@ -317,13 +318,15 @@ static void run_guest(void **state)
                       missing(cpuid, t->guest->needs));
         skip();
     }
-    micro_run(t->guest, t->on->engine, t->other && !t->compare ? t->other->engine : NULL, cpuid,
-              &r);
+    micro_run(t->guest, t->on->engine, t->other && !t->compare ? t->other->engine : NULL,
+              t->restless, cpuid, &r);
+    if (t->restless)
+        print_message("%s: moved %u times\n", t->name, r.moves);
     check_log(t, &r);
     if (t->guest->cpuid)
         check_cpuid(t, cpuid, r.ram);
     if (t->compare) {
-        micro_run(t->guest, t->other->engine, NULL, cpuid, &s);
+        micro_run(t->guest, t->other->engine, NULL, false, cpuid, &s);
         check_log(t, &s);
         compare_results(t, &r, &s);
         free(s.ram);
@@ -336,17 +339,19 @@ static struct CMUnitTest units[2048];
 static unsigned test_count;
 
 static void add_test(const struct micro_guest *guest, struct engine_here *on,
-                     struct engine_here *other, bool compare)
+                     struct engine_here *other, bool compare, bool restless)
 {
     struct test *t = &tests[test_count];
 
     if (test_count == sizeof(tests) / sizeof(tests[0]))
         return;
-    *t = (struct test){.guest = guest, .on = on, .other = other, .compare = compare};
+    *t = (struct test){
+        .guest = guest, .on = on, .other = other, .compare = compare, .restless = restless};
     snprintf(t->name, sizeof(t->name), "%s %s%s%s", guest->name, on->engine->name,
-             !other    ? ""
-             : compare ? " = "
-                       : " -> ",
+             !other     ? ""
+             : compare  ? " = "
+             : restless ? " <> "
+                        : " -> ",
              other ? other->engine->name : "");
     units[test_count++] =
         (struct CMUnitTest){.name = t->name, .test_func = run_guest, .initial_state = t};
@@ -357,12 +362,14 @@ int main(int argc, char **argv)
     find_engines();
     for (unsigned g = 0; g < micro_guest_count; g++) {
         for (unsigned i = 0; i < engine_count; i++)
-            add_test(&micro_guests[g], &engines[i], NULL, false);
+            add_test(&micro_guests[g], &engines[i], NULL, false, false);
         for (unsigned i = 0; i < engine_count; i++)
             for (unsigned j = 0; j < engine_count; j++) {
-                add_test(&micro_guests[g], &engines[i], &engines[j], false);
+                add_test(&micro_guests[g], &engines[i], &engines[j], false, false);
                 if (i < j)
-                    add_test(&micro_guests[g], &engines[i], &engines[j], true);
+                    add_test(&micro_guests[g], &engines[i], &engines[j], true, false);
+                if (i <= j)
+                    add_test(&micro_guests[g], &engines[i], &engines[j], false, true);
             }
     }
     if (argc > 1)

@@ -107,6 +107,10 @@ void mull_kvm_vcpu_signal(struct mull_vcpu *vcpu, enum mull_signal signal, unsig
 unsigned mull_kvm_vcpu_stats(struct mull_vcpu *vcpu, const char **names, uint64_t *values,
                              unsigned max);
 
+/** Have the kernel turn into state what is under way in it, such as a timer that has expired but
+ * whose interrupt is nowhere yet. As mull_kvm_vcpu_run(), but (almost) without the guest. */
+void mull_kvm_settle(struct mull_vcpu *vcpu);
+
 /* ---- state.c ---- */
 
 int mull_kvm_vcpu_get(struct mull_vcpu *vcpu, struct mull_cpu_state *state, struct mull_error *err);

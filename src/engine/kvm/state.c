@@ -166,6 +166,7 @@ static int get_extended(struct mull_vcpu *vcpu, struct mull_cpu_state *s, struct
             r = failed(vcpu, "KVM_GET_XSAVE", err);
         else
             memcpy(s->xsave, area, MULL_XSAVE_SIZE);
+        memset(s->xsave + 464, 0, 48); /* software's part of the FXSAVE image: the kernel's notes */
         free(area);
         return r;
     }
@@ -517,6 +518,22 @@ static int set_events(struct mull_vcpu *vcpu, const struct mull_cpu_state *s,
     return 0;
 }
 
+#define LAPIC_LVT_TIMER 0x320
+#define LAPIC_INITIAL_COUNT 0x380
+#define LAPIC_CURRENT_COUNT 0x390
+#define LVT_MASKED_OR_MODE 0x70000u /* zero: an unmasked one-shot timer */
+
+/* Has a one-shot timer run out? */
+static bool timer_expired(const void *page)
+{
+    uint32_t lvt, initial, current;
+
+    memcpy(&lvt, (const uint8_t *)page + LAPIC_LVT_TIMER, sizeof(lvt));
+    memcpy(&initial, (const uint8_t *)page + LAPIC_INITIAL_COUNT, sizeof(initial));
+    memcpy(&current, (const uint8_t *)page + LAPIC_CURRENT_COUNT, sizeof(current));
+    return !(lvt & LVT_MASKED_OR_MODE) && initial && !current;
+}
+
 static int get_lapic(struct mull_vcpu *vcpu, struct mull_cpu_state *s, struct mull_error *err)
 {
     struct kvm_lapic_state lapic;
@@ -533,6 +550,10 @@ static int set_lapic(struct mull_vcpu *vcpu, const struct mull_cpu_state *s, str
     struct kvm_lapic_state lapic;
 
     memcpy(lapic.regs, s->lapic, MULL_LAPIC_SIZE);
+    /* The kernel would let an expired one-shot timer expire again. Without a count there is none.
+     */
+    if (timer_expired(lapic.regs))
+        memset(lapic.regs + LAPIC_INITIAL_COUNT, 0, sizeof(uint32_t));
     if (ioctl(vcpu->fd, KVM_SET_LAPIC, &lapic))
         return failed(vcpu, "the kernel refuses the local APIC (KVM_SET_LAPIC)", err);
     return 0;
@@ -540,12 +561,15 @@ static int set_lapic(struct mull_vcpu *vcpu, const struct mull_cpu_state *s, str
 
 /* ---- All of it ---- */
 
-int mull_kvm_vcpu_get(struct mull_vcpu *vcpu, struct mull_cpu_state *s, struct mull_error *err)
+static int get_all(struct mull_vcpu *vcpu, struct mull_cpu_state *s, struct mull_error *err)
 {
     int64_t offset;
     int r;
 
     memset(s, 0, sizeof(*s));
+    /* One that came after the vCPU had stopped belongs to its state, too. */
+    if (atomic_fetch_and(&vcpu->signals, ~(uint32_t)MULL_SIGNAL_NMI) & MULL_SIGNAL_NMI)
+        ioctl(vcpu->fd, KVM_NMI, 0);
     r = get_events(vcpu, s, err);
     if (!r)
         r = get_registers(vcpu, s, err);
@@ -566,11 +590,31 @@ int mull_kvm_vcpu_get(struct mull_vcpu *vcpu, struct mull_cpu_state *s, struct m
     return 0;
 }
 
+int mull_kvm_vcpu_get(struct mull_vcpu *vcpu, struct mull_cpu_state *s, struct mull_error *err)
+{
+    struct kvm_lapic_state lapic;
+    bool expired;
+    int r;
+
+    /* A timer that has just expired may have its interrupt only in the kernel's head: let it become
+     * one. If it expires between this and the end, then once more. */
+    do {
+        if (ioctl(vcpu->fd, KVM_GET_LAPIC, &lapic))
+            return failed(vcpu, "KVM_GET_LAPIC", err);
+        expired = timer_expired(lapic.regs);
+        if (expired)
+            mull_kvm_settle(vcpu);
+        r = get_all(vcpu, s, err);
+    } while (!r && !expired && timer_expired(s->lapic));
+    return r;
+}
+
 int mull_kvm_vcpu_set(struct mull_vcpu *vcpu, const struct mull_cpu_state *s,
                       struct mull_error *err)
 {
     int r = set_registers(vcpu, s, err);
 
+    atomic_fetch_and(&vcpu->signals, ~(uint32_t)MULL_SIGNAL_NMI); /* of the state before */
     if (!r)
         r = set_extended(vcpu, s, err);
     if (!r)

@@ -14,11 +14,16 @@
 
 /* ---- Signals from other threads ---- */
 
+static void set_immediate_exit(struct mull_vcpu *vcpu, bool on)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, on, __ATOMIC_SEQ_CST);
+}
+
 /* Get the vCPU's thread out of KVM_RUN, or keep it from going in: immediate_exit covers the moment
  * between its last look at `signals` and the system call (api.rst 5, kvm_run). */
 static void kick(struct mull_vcpu *vcpu)
 {
-    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    set_immediate_exit(vcpu, true);
     pthread_mutex_lock(&vcpu->lock);
     if (vcpu->in_run && !pthread_equal(vcpu->thread, pthread_self()))
         pthread_kill(vcpu->thread, MULL_KVM_KICK);
@@ -235,9 +240,9 @@ static bool handle_exit(struct mull_vcpu *vcpu, struct mull_exit *exit)
 /* KVM_RUN with immediate_exit only refreshes the flags in kvm_run. */
 static void refresh_flags(struct mull_vcpu *vcpu)
 {
-    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    set_immediate_exit(vcpu, true);
     ioctl(vcpu->fd, KVM_RUN, 0);
-    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    set_immediate_exit(vcpu, false);
 }
 
 /* KVM_INTERRUPT would do (api.rst 4.16), but between it and the delivery the vector is in none of
@@ -323,7 +328,7 @@ static uint32_t take_signals(struct mull_vcpu *vcpu)
 {
     uint32_t signals;
 
-    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    set_immediate_exit(vcpu, false);
     signals = atomic_exchange(&vcpu->signals, 0);
     if (signals)
         vcpu->stats.kicks++;
@@ -332,10 +337,60 @@ static uint32_t take_signals(struct mull_vcpu *vcpu)
     return signals;
 }
 
-void mull_kvm_vcpu_run(struct mull_vcpu *vcpu, struct mull_exit *exit)
+/* One KVM_RUN and what follows from it. @return 1: go on; 0: a signal ended it, and no instruction
+ * is half done; -1: *exit says why not. */
+static int run_once(struct mull_vcpu *vcpu, struct mull_exit *exit)
+{
+    int r = ioctl(vcpu->fd, KVM_RUN, 0);
+
+    vcpu->flags_stale = false;
+    if (!r)
+        return handle_exit(vcpu, exit) ? 1 : -1;
+    if (errno == EINTR || errno == EAGAIN) {
+        mull_kvm_drain_kick();
+        return 0;
+    }
+    exit->reason = MULL_EXIT_FAILED;
+    mull_fail(&exit->error, errno, "kvm: vCPU %u: KVM_RUN at RIP %#llx: %s", vcpu->index,
+              (unsigned long long)rip_of(vcpu), strerror(errno));
+    return -1;
+}
+
+static void run_guest(struct mull_vcpu *vcpu, struct mull_exit *exit)
+{
+    bool stop = false;
+    int r;
+
+    do {
+        stop |= take_signals(vcpu) & MULL_SIGNAL_STOP;
+        if (stop)
+            /* Not before the instruction that did I/O is complete: KVM_RUN does that first, and
+             * only then looks at immediate_exit (api.rst 5, kvm_run). */
+            set_immediate_exit(vcpu, true);
+        else
+            inject_extint(vcpu);
+        r = run_once(vcpu, exit);
+    } while (r > 0 || (r == 0 && !stop));
+}
+
+/* A pending signal gets KVM_RUN once around in the kernel, but not into the guest: a timer that has
+ * expired becomes an interrupt. The wishes of other threads are left for the next run. */
+static void run_settle(struct mull_vcpu *vcpu, struct mull_exit *exit)
+{
+    int r;
+
+    set_immediate_exit(vcpu, false);
+    pthread_kill(pthread_self(), MULL_KVM_KICK);
+    r = run_once(vcpu, exit);
+    while (r > 0) { /* it was in the guest after all: complete what it did */
+        set_immediate_exit(vcpu, true);
+        r = run_once(vcpu, exit);
+    }
+}
+
+static void run(struct mull_vcpu *vcpu, bool settle, struct mull_exit *exit)
 {
     sigset_t before;
-    bool stop = false;
 
     memset(exit, 0, sizeof(*exit));
     exit->reason = MULL_EXIT_STOPPED;
@@ -345,33 +400,23 @@ void mull_kvm_vcpu_run(struct mull_vcpu *vcpu, struct mull_exit *exit)
     }
     if (!begin_run(vcpu, &before, exit))
         return;
-    for (;;) {
-        int r;
-
-        stop |= take_signals(vcpu) & MULL_SIGNAL_STOP;
-        if (stop)
-            /* Not before the instruction that did I/O is complete: KVM_RUN does that first, and
-             * only then looks at immediate_exit (api.rst 5, kvm_run). */
-            __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-        else
-            inject_extint(vcpu);
-        r = ioctl(vcpu->fd, KVM_RUN, 0);
-        vcpu->flags_stale = false;
-        if (!r) {
-            if (!handle_exit(vcpu, exit))
-                break;
-        } else if (errno == EINTR || errno == EAGAIN) {
-            mull_kvm_drain_kick();
-            if (stop)
-                break;
-        } else {
-            exit->reason = MULL_EXIT_FAILED;
-            mull_fail(&exit->error, errno, "kvm: vCPU %u: KVM_RUN at RIP %#llx: %s", vcpu->index,
-                      (unsigned long long)rip_of(vcpu), strerror(errno));
-            break;
-        }
-    }
+    if (settle)
+        run_settle(vcpu, exit);
+    else
+        run_guest(vcpu, exit);
     end_run(vcpu, &before);
+}
+
+void mull_kvm_vcpu_run(struct mull_vcpu *vcpu, struct mull_exit *exit)
+{
+    run(vcpu, false, exit);
+}
+
+void mull_kvm_settle(struct mull_vcpu *vcpu)
+{
+    struct mull_exit exit;
+
+    run(vcpu, true, &exit);
 }
 
 /* ---- Life ---- */

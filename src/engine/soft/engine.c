@@ -313,14 +313,8 @@ static int soft_vcpu_get(struct mull_vcpu *vcpu, struct mull_cpu_state *state,
     const struct mull_engine_bus *bus = cpu->vm->bus;
 
     soft_vectors_park(cpu);
+    soft_settle(cpu);
     *state = cpu->s;
-    uint32_t signals = atomic_load(&cpu->signals);
-    if (signals & MULL_SIGNAL_NMI)
-        state->nmi_pending = 1;
-    if (signals & MULL_SIGNAL_SIPI) {
-        state->sipi_pending = 1;
-        state->sipi_vector = atomic_load(&cpu->sipi_vector);
-    }
     if (bus->state_get)
         bus->state_get(bus->opaque, cpu->index, state);
     return 0;

@@ -432,18 +432,31 @@ static void start_up(struct soft_cpu *cpu)
     soft_mode_changed(cpu);
 }
 
-/* Take the signals that came in. @return false: stop. */
-static bool take_signals(struct soft_cpu *cpu)
+/* What changes the CPU's state. */
+static void apply_signals(struct soft_cpu *cpu, uint32_t signals)
 {
-    __atomic_store_n(&cpu->run_ok, 1, __ATOMIC_SEQ_CST);
-    uint32_t signals = atomic_exchange(&cpu->signals, 0);
-
     if (signals & MULL_SIGNAL_INIT)
         init_cpu(cpu);
     if ((signals & MULL_SIGNAL_SIPI) && cpu->s.mp_state == MULL_CPU_WAIT_SIPI)
         start_up(cpu);
     if (signals & MULL_SIGNAL_NMI)
         cpu->s.nmi_pending = 1;
+}
+
+void soft_settle(struct soft_cpu *cpu)
+{
+    const uint32_t others = MULL_SIGNAL_IRQ | MULL_SIGNAL_STOP;
+
+    apply_signals(cpu, atomic_fetch_and(&cpu->signals, others) & ~others);
+}
+
+/* Take the signals that came in. @return false: stop. */
+static bool take_signals(struct soft_cpu *cpu)
+{
+    __atomic_store_n(&cpu->run_ok, 1, __ATOMIC_SEQ_CST);
+    uint32_t signals = atomic_exchange(&cpu->signals, 0);
+
+    apply_signals(cpu, signals);
     if (signals & MULL_SIGNAL_IRQ)
         cpu->irq_clear = 0;
     return !(signals & MULL_SIGNAL_STOP);

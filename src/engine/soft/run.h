@@ -24,6 +24,9 @@ size_t soft_run_state_size(void);
 /** See mull_engine.vcpu_signal. */
 void soft_signal(struct soft_cpu *cpu, enum mull_signal signal, unsigned arg);
 
+/** Make what INIT, SIPI and NMI signals ask for part of the state, while the vCPU does not run. */
+void soft_settle(struct soft_cpu *cpu);
+
 /** Flags in the glue's form (lahf/seto) and back. */
 void soft_flags_from_glue(struct soft_cpu *cpu);
 void soft_flags_to_glue(struct soft_cpu *cpu);

@@ -19,7 +19,8 @@ main:
     /* Moved inside the handler; then HLT with IF clear wakes up. */
     xor %eax, %eax
     outb %al, $PORT_NMI_LATER
-    hlt
+sleep:
+    hlt                          /* see the handler */
     CHECK count, 4
     CHECK stack, 0x78000
     DONE
@@ -42,7 +43,10 @@ nmi_handler:
 3:  dec %eax
     jnz 3b
     MOVE
-2:  decl inside
+2:  cmpq $sleep, 24(%rsp)        /* it came before HLT: nobody else would wake that */
+    jne 4f
+    incq 24(%rsp)
+4:  decl inside
     pop %rax
     add $16, %rsp
     iretq
