@@ -40,6 +40,7 @@ run: setup-run $(BUILD)/build.ninja
 test: setup-test $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1
+	@$(SCRIPTS)/guest-debian $(GUEST)
 	@tests/run --build $(BUILD) --guest $(GUEST) $(TEST_OPTIONS)
 
 fuzz: setup-test

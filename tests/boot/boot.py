@@ -21,6 +21,7 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import cli_tests  # noqa: E402
+import debian_tests  # noqa: E402
 import guest_tests  # noqa: E402
 import install_tests  # noqa: E402
 from guest import Failed, Skipped  # noqa: E402
@@ -35,6 +36,7 @@ class Context:
         self.engine = args.engine
         self.folder = folder
         self.patience = args.patience
+        self.soak = args.soak
 
     def user_net(self):
         """Can passt isolate itself here? Some containers forbid user namespaces."""
@@ -101,12 +103,16 @@ def main():
     parser.add_argument("--repeat", type=int, default=1, help="run each test so often")
     parser.add_argument("--busy", type=int, default=0, metavar="N",
                         help="keep N host CPUs busy meanwhile")
+    parser.add_argument("--soak", type=float, default=0, metavar="MINUTES",
+                        help="add stress-ng in a guest with 4 vCPUs for so long")
     parser.add_argument("--json", metavar="FILE", help="write the results")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("patterns", nargs="*", default=["*"], help="tests to run (shell patterns)")
     args = parser.parse_args()
     args.guest = args.guest or os.path.join(args.build, "guest")
-    tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS}
+    tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **debian_tests.TESTS}
+    if args.soak:
+        tests.update(debian_tests.LONG)
     chosen = [n for n in tests if any(fnmatch.fnmatch(n, p) for p in args.patterns)]
     if args.list:
         print("\n".join(chosen))
