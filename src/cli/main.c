@@ -15,7 +15,6 @@ static const char usage[] =
     "\n"
     "Commands:\n"
     "  run        run a virtual machine\n"
-    "  image      work with disk images\n"
     "  engines    show what can run virtual CPUs here, and how fast\n"
     "  image      make, convert, check and inspect disk images\n"
     "  help       show this text, or 'help COMMAND' for a command's\n"
@@ -31,7 +30,6 @@ static const struct {
 } commands[] = {
     {"run", cli_run},
     {"engines", cli_engines},
-    {"image", mull_cli_image},
     {"image", mull_cli_image},
 };
 

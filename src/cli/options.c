@@ -13,14 +13,19 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/store.h"
 #include "machine/config.h"
 
 static const char usage[] =
-    "Usage: mullion run --kernel FILE [OPTION]...\n"
+    "Usage: mullion run [NAME | --config FILE] [--kernel FILE] [OPTION]...\n"
     "\n"
     "Runs one virtual machine until it powers off. On a terminal, Ctrl-A x leaves, Ctrl-A c opens\n"
     "the monitor, Ctrl-A Ctrl-A sends Ctrl-A.\n"
     "\n"
+    "  NAME               a machine that `mullion import` has made\n"
+    "  --config FILE      a machine's description (JSON); options given as well override it, and\n"
+    "                     --disk, --net and --console replace its lists\n"
+    "  --print-config     write the description of what would be run, and end\n"
     "  --kernel FILE      Linux bzImage, or ELF kernel with a PVH entry\n"
     "  --initrd FILE      initial RAM disk\n"
     "  --append STRING    kernel command line; without it the console's: 'console=ttyS0'\n"
@@ -204,7 +209,7 @@ static int parse_console(struct run_options *o, json_t *list, const char *text)
         if (o->stdio)
             ret = wrong("--console", text, "stdio can be used once");
         o->stdio = true;
-        set_string(console, "type", "fd");
+        set_string(console, "type", "stdio");
     } else if (!strcmp(p.part[0], "none")) {
         set_string(console, "type", "none");
     } else if ((value = value_of(p.part[0], "unix"))) {
@@ -291,6 +296,8 @@ enum {
     CONTROL,
     VERBOSE,
     NO_SANDBOX,
+    CONFIG,
+    PRINT_CONFIG,
     HELP
 };
 
@@ -302,6 +309,7 @@ static const struct option known[] = {
     {"net", required_argument, NULL, NET},       {"console", required_argument, NULL, CONSOLE},
     {"no-reboot", no_argument, NULL, NO_REBOOT}, {"control", required_argument, NULL, CONTROL},
     {"verbose", no_argument, NULL, VERBOSE},     {"no-sandbox", no_argument, NULL, NO_SANDBOX},
+    {"config", required_argument, NULL, CONFIG}, {"print-config", no_argument, NULL, PRINT_CONFIG},
     {"help", no_argument, NULL, HELP},           {0},
 };
 
@@ -348,10 +356,115 @@ static int parse_option(struct run_options *o, int option, const char *value)
     case NO_SANDBOX:
         o->no_sandbox = true;
         return -1;
+    case CONFIG:
+        o->config_path = value;
+        return -1;
+    case PRINT_CONFIG:
+        o->print = true;
+        return -1;
     default:
         fputs(usage, stdout);
         return 0;
     }
+}
+
+/* Put the options over a description from a file: a list that was given replaces the file's. */
+static void override(json_t *base, json_t *options)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(options, key, value)
+    {
+        if (!json_is_array(value) || json_array_size(value) || !json_object_get(base, key))
+            json_object_set(base, key, value);
+    }
+}
+
+static int merge_file(struct run_options *o, const char *path)
+{
+    struct mull_error err = {0};
+    json_t *base;
+    if (machine_file_read(path, &base, &err))
+        return cli_fail(VMM_STATUS_HOST_ERROR, "%s", err.message);
+    override(base, o->config);
+    json_decref(o->config);
+    o->config = base;
+    unsigned stdio = 0;
+    json_t *console;
+    size_t i;
+    json_array_foreach(json_object_get(base, "consoles"), i, console)
+    {
+        const char *type = json_string_value(json_object_get(console, "type"));
+        stdio += type && !strcmp(type, "stdio");
+    }
+    if (stdio > 1)
+        return cli_fail(VMM_STATUS_HOST_ERROR, "%s: stdio can be used once", path);
+    o->stdio = stdio == 1;
+    return -1;
+}
+
+static int merge_named(struct run_options *o, const char *name)
+{
+    struct mull_error err = {0};
+    char *path;
+    if (machine_store_find(name, &path, &err))
+        return cli_fail(VMM_STATUS_HOST_ERROR, "%s", err.message);
+    int ret = merge_file(o, path);
+    free(path);
+    return ret;
+}
+
+static int print_config(const struct run_options *o)
+{
+    struct mull_error err = {0};
+    struct mull_machine_config config = {0};
+    char *text = json_dumps(o->config, JSON_COMPACT);
+    json_t *out = NULL;
+    int ret =
+        text ? mull_machine_config_read(text, &config, &err) : mull_fail(&err, ENOMEM, "no memory");
+    if (!ret && (!(out = mull_machine_config_write(&config)) ||
+                 json_dumpf(out, stdout, JSON_INDENT(2)) || putchar('\n') < 0 || fflush(stdout)))
+        ret = mull_fail(&err, EIO, "configuration: cannot be written: %s", strerror(errno));
+    mull_machine_config_free(&config);
+    json_decref(out);
+    free(text);
+    return ret ? cli_fail(VMM_STATUS_HOST_ERROR, "%s", err.message) : 0;
+}
+
+static int parse_all(int argc, char **argv, struct run_options *o)
+{
+    opterr = 0;
+    optind = 0;
+    for (;;) {
+        int c = getopt_long(argc, argv, ":", known, NULL);
+        if (c < 0)
+            return -1;
+        if (c == ':')
+            return cli_fail(VMM_STATUS_USAGE, "%s: needs a value; see mullion run --help",
+                            argv[optind - 1]);
+        if (c == '?')
+            return cli_fail(VMM_STATUS_USAGE, "%s: no such option; see mullion run --help",
+                            argv[optind - 1]);
+        int ret = parse_option(o, c, optarg);
+        if (ret >= 0)
+            return ret;
+    }
+}
+
+/* The description that the options go over: a file, or a machine's by its name. */
+static int merge_base(int argc, char **argv, struct run_options *o)
+{
+    if (argc - optind > 1 || (argc > optind && o->config_path))
+        return cli_fail(VMM_STATUS_USAGE, "%s: not expected; see mullion run --help",
+                        argv[argc - 1]);
+    if (o->config_path)
+        return merge_file(o, o->config_path);
+    if (argc > optind)
+        return merge_named(o, argv[optind]);
+    if (!o->print && !json_object_get(o->config, "kernel"))
+        return cli_fail(VMM_STATUS_USAGE,
+                        "--kernel is missing: give a bzImage or a vmlinux; see mullion run --help");
+    return -1;
 }
 
 int run_options_parse(int argc, char **argv, struct run_options *o)
@@ -360,30 +473,15 @@ int run_options_parse(int argc, char **argv, struct run_options *o)
                                   json_pack("{s:[], s:[], s:[]}", "disks", "networks", "consoles")};
     if (!o->config)
         return cli_fail(VMM_STATUS_HOST_ERROR, "no memory");
-    int ret = -1;
-    opterr = 0;
-    while (ret < 0) {
-        int c = getopt_long(argc, argv, ":", known, NULL);
-        if (c < 0)
-            break;
-        if (c == ':')
-            ret = cli_fail(VMM_STATUS_USAGE, "%s: needs a value; see mullion run --help",
-                           argv[optind - 1]);
-        else if (c == '?')
-            ret = cli_fail(VMM_STATUS_USAGE, "%s: no such option; see mullion run --help",
-                           argv[optind - 1]);
-        else
-            ret = parse_option(o, c, optarg);
-    }
-    if (ret < 0 && optind < argc)
-        ret = cli_fail(VMM_STATUS_USAGE, "%s: not expected; see mullion run --help", argv[optind]);
-    if (ret < 0 && !json_object_get(o->config, "kernel"))
-        ret = cli_fail(VMM_STATUS_USAGE,
-                       "--kernel is missing: give a bzImage or a vmlinux; see mullion run --help");
+    int ret = parse_all(argc, argv, o);
+    if (ret < 0)
+        ret = merge_base(argc, argv, o);
     if (ret < 0 && !json_array_size(json_object_get(o->config, "consoles")))
         ret = parse_console(o, json_object_get(o->config, "consoles"), "stdio");
-    if (ret < 0 && !json_object_get(o->config, "cmdline"))
+    if (ret < 0 && json_object_get(o->config, "kernel") && !json_object_get(o->config, "cmdline"))
         set_default_cmdline(o->config);
+    if (ret < 0 && o->print)
+        ret = print_config(o);
     if (ret >= 0)
         run_options_free(o);
     return ret;

@@ -8,9 +8,11 @@
 #include <stdbool.h>
 
 struct run_options {
-    json_t *config;      /* for mullion-vmm; its "fd" console has in and out -1 until we know */
-    bool stdio;          /* there is a console on standard input and output */
-    const char *control; /* --control, or NULL */
+    json_t *config;          /* for mullion-vmm; a console may still be "stdio" */
+    const char *config_path; /* --config, or NULL */
+    bool stdio;              /* there is a console on standard input and output */
+    bool print;              /* --print-config */
+    const char *control;     /* --control, or NULL */
     bool verbose, no_sandbox;
 };
 

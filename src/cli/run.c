@@ -131,8 +131,10 @@ static int config_file(struct run_options *o)
         size_t i;
         json_array_foreach(json_object_get(o->config, "consoles"), i, console)
         {
-            if (strcmp(json_string_value(json_object_get(console, "type")), "fd"))
+            const char *type = json_string_value(json_object_get(console, "type"));
+            if (!type || strcmp(type, "stdio"))
                 continue;
+            json_object_set_new(console, "type", json_string("fd"));
             json_object_set_new(console, "in", json_integer(CHILD_CONSOLE));
             json_object_set_new(console, "out", json_integer(CHILD_CONSOLE));
         }

@@ -119,6 +119,8 @@ static int make_network(struct mull_machine *m, const struct mull_device_env *en
                         const struct mull_machine_config *config, struct mull_error *err)
 {
     const struct mull_network_config *net = &config->network[i];
+    if (net->kind == MULL_NETWORK_NONE)
+        return 0;
     char name[32];
     snprintf(name, sizeof(name), "virtio-net.%u", i);
     struct mull_virtio_net_config cfg = {.name = name, .devfn = -1};
@@ -158,6 +160,9 @@ static int make_chardev(struct mull_machine *m, const struct mull_console_config
     case MULL_CONSOLE_UNIX:
         return mull_chardev_unix_create(m->loop, console->path, m->log, out, err);
     case MULL_CONSOLE_NONE:
+    case MULL_CONSOLE_STDIO:
+    case MULL_CONSOLE_FILE:
+    case MULL_CONSOLE_TCP:
         break;
     }
     return mull_chardev_null_create(out, err);
@@ -249,6 +254,9 @@ int machine_assemble(struct mull_machine *m, const struct mull_machine_config *c
     m->name = strdup(config->name);
     if (!m->name)
         return mull_fail(err, ENOMEM, "machine: no memory");
+    char missing[512];
+    if (mull_machine_config_missing(config, missing, sizeof(missing)))
+        mull_log(m->log, MULL_LOG_WARN, "machine %s: not there yet: %s", m->name, missing);
     /* What is wrong with the command line shows first, before anything is started. */
     int ret = mull_boot_open(config->kernel, config->initrd, config->cmdline, &m->boot, err);
     if (ret)

@@ -1,11 +1,13 @@
 /*
- * Reads a machine's configuration from JSON and checks it. Each error names the member, its value
- * and what would be right; nothing is opened or created here.
+ * What a machine's description means: its names, its defaults, and whether this version can run it.
+ * Reading and writing JSON are config_read.c and config_write.c.
  */
 #include "machine/config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,118 +15,18 @@
 
 #include "engine/engine.h"
 
-/* Where in the document we are, for messages, and where errors go. */
-struct reader {
-    struct mull_error *err;
-    char place[64];
-};
+const char *const mull_bus_names[MULL_BUSES + 1] = {"virtio", "scsi",   "nvme", "sata",
+                                                    "ide",    "pvscsi", "usb",  NULL};
+const char *const mull_nic_names[MULL_NICS + 1] = {"virtio", "e1000e",  "vmxnet3", "e1000",
+                                                   "pcnet",  "rtl8139", NULL};
+const char *const mull_boot_names[5] = {"disk", "cdrom", "network", "floppy", NULL};
 
-static int bad(struct reader *r, const char *key, const char *want)
+int mull_name_index(const char *const *names, const char *text)
 {
-    return mull_fail(r->err, EINVAL, "configuration: %s%s%s: %s", r->place, *r->place ? "." : "",
-                     key, want);
-}
-
-static int read_string(struct reader *r, json_t *object, const char *key, char **out)
-{
-    json_t *value = json_object_get(object, key);
-    if (!value || json_is_null(value))
-        return 0;
-    /* A string with a NUL inside would be cut silently. */
-    if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
-        return bad(r, key, "must be a string");
-    *out = strdup(json_string_value(value));
-    return *out ? 0 : mull_fail(r->err, ENOMEM, "configuration: no memory");
-}
-
-static int read_bool(struct reader *r, json_t *object, const char *key, bool *out)
-{
-    json_t *value = json_object_get(object, key);
-    if (!value)
-        return 0;
-    if (!json_is_boolean(value))
-        return bad(r, key, "must be true or false");
-    *out = json_is_true(value);
-    return 0;
-}
-
-static int read_number(struct reader *r, json_t *object, const char *key, int64_t min, int64_t max,
-                       int64_t *out)
-{
-    json_t *value = json_object_get(object, key);
-    if (!value)
-        return 0;
-    if (!json_is_integer(value) || json_integer_value(value) < min ||
-        json_integer_value(value) > max) {
-        char want[80];
-        snprintf(want, sizeof(want), "must be a whole number from %lld to %lld", (long long)min,
-                 (long long)max);
-        return bad(r, key, want);
-    }
-    *out = json_integer_value(value);
-    return 0;
-}
-
-static int check_members(struct reader *r, json_t *object, const char *const *known)
-{
-    const char *key;
-    json_t *value;
-    if (!json_is_object(object))
-        return bad(r, "", "must be an object");
-    json_object_foreach(object, key, value)
-    {
-        const char *const *k = known;
-        while (*k && strcmp(*k, key))
-            k++;
-        if (!*k)
-            return bad(r, key, "no such member");
-    }
-    return 0;
-}
-
-static int read_disk(struct reader *r, json_t *object, struct mull_disk_config *disk)
-{
-    static const char *const known[] = {"path", "format", "readonly", "direct", "serial", NULL};
-    char *serial = NULL;
-    int ret = check_members(r, object, known);
-    if (!ret)
-        ret = read_string(r, object, "path", &disk->path);
-    if (!ret)
-        ret = read_string(r, object, "format", &disk->format);
-    if (!ret)
-        ret = read_bool(r, object, "readonly", &disk->readonly);
-    if (!ret)
-        ret = read_bool(r, object, "direct", &disk->direct);
-    if (!ret)
-        ret = read_string(r, object, "serial", &serial);
-    if (!ret && serial && strlen(serial) >= sizeof(disk->serial))
-        ret = bad(r, "serial", "must have at most 20 characters");
-    if (!ret && serial)
-        strcpy(disk->serial, serial);
-    if (!ret && !disk->path)
-        ret = bad(r, "path", "is missing");
-    free(serial);
-    return ret;
-}
-
-static int read_forwards(struct reader *r, json_t *object, struct mull_network_config *net)
-{
-    json_t *list = json_object_get(object, "forward"), *item;
-    size_t i;
-    if (!list)
-        return 0;
-    if (!json_is_array(list) || json_array_size(list) > MULL_CONFIG_FORWARDS)
-        return bad(r, "forward", "must be a list of at most 32 strings");
-    json_array_foreach(list, i, item)
-    {
-        if (!json_is_string(item))
-            return bad(r, "forward", "must be a list of strings");
-        net->forward[i] = strdup(json_string_value(item));
-        if (!net->forward[i])
-            return mull_fail(r->err, ENOMEM, "configuration: no memory");
-        net->forward_count++;
-    }
-    return 0;
+    for (int i = 0; names[i]; i++)
+        if (!strcmp(names[i], text))
+            return i;
+    return -1;
 }
 
 int mull_mac_parse(const char *text, uint8_t mac[6])
@@ -141,173 +43,117 @@ int mull_mac_parse(const char *text, uint8_t mac[6])
     return 0;
 }
 
-static int read_network(struct reader *r, json_t *object, struct mull_network_config *net)
+int mull_uuid_parse(const char *text, char out[37])
 {
-    static const char *const known[] = {"type", "interface", "mac", "forward", NULL};
-    char *type = NULL, *mac = NULL;
-    int ret = check_members(r, object, known);
-    if (!ret)
-        ret = read_string(r, object, "type", &type);
-    if (!ret)
-        ret = read_string(r, object, "interface", &net->interface);
-    if (!ret)
-        ret = read_string(r, object, "mac", &mac);
-    if (!ret)
-        ret = read_forwards(r, object, net);
-    if (!ret && type && !strcmp(type, "tap"))
-        net->kind = MULL_NETWORK_TAP;
-    else if (!ret && (!type || strcmp(type, "user")))
-        ret = bad(r, "type", "must be \"user\" or \"tap\"");
-    if (!ret && net->kind == MULL_NETWORK_TAP && (!net->interface || !*net->interface))
-        ret = bad(r, "interface", "is missing: a tap network needs the interface's name");
-    if (!ret && mac) {
-        net->has_mac = true;
-        if (mull_mac_parse(mac, net->mac))
-            ret = bad(r, "mac", "must be a unicast address like 02:00:00:00:00:01");
+    size_t len = strlen(text);
+    char low[37];
+    if (len == 38 && text[0] == '{' && text[37] == '}')
+        text++;
+    else if (len != 36)
+        return -EINVAL;
+    for (unsigned i = 0; i < 36; i++) {
+        bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+        if (dash ? text[i] != '-' : !isxdigit((unsigned char)text[i]))
+            return -EINVAL;
+        low[i] = (char)tolower((unsigned char)text[i]);
     }
-    free(type);
-    free(mac);
-    return ret;
-}
-
-static int read_console(struct reader *r, json_t *object, struct mull_console_config *console)
-{
-    static const char *const known[] = {"type", "device", "in", "out", "path", NULL};
-    char *type = NULL, *device = NULL;
-    int64_t in = -1, out = -1;
-    int ret = check_members(r, object, known);
-    if (!ret)
-        ret = read_string(r, object, "type", &type);
-    if (!ret)
-        ret = read_string(r, object, "device", &device);
-    if (!ret)
-        ret = read_string(r, object, "path", &console->path);
-    if (!ret)
-        ret = read_number(r, object, "in", -1, 1 << 20, &in);
-    if (!ret)
-        ret = read_number(r, object, "out", -1, 1 << 20, &out);
-    console->in_fd = (int)in;
-    console->out_fd = (int)out;
-    if (!ret) {
-        if (type && !strcmp(type, "fd"))
-            console->kind = MULL_CONSOLE_FD;
-        else if (type && !strcmp(type, "unix"))
-            console->kind = MULL_CONSOLE_UNIX;
-        else if (!type || strcmp(type, "none"))
-            ret = bad(r, "type", "must be \"none\", \"fd\" or \"unix\"");
-    }
-    if (!ret && console->kind == MULL_CONSOLE_UNIX && (!console->path || !*console->path))
-        ret = bad(r, "path", "is missing: where shall the socket be?");
-    if (!ret && device) {
-        if (!strcmp(device, "virtio"))
-            console->device = MULL_CONSOLE_VIRTIO;
-        else if (strcmp(device, "serial"))
-            ret = bad(r, "device", "must be \"serial\" or \"virtio\"");
-    }
-    free(type);
-    free(device);
-    return ret;
-}
-
-/* Read a list of objects: @one is called for each with its place noted for messages. */
-static int read_list(struct reader *r, json_t *root, const char *key, unsigned max, unsigned *count,
-                     struct mull_machine_config *config,
-                     int (*one)(struct reader *r, json_t *object,
-                                struct mull_machine_config *config, unsigned i))
-{
-    json_t *list = json_object_get(root, key), *item;
-    size_t i;
-    if (!list)
-        return 0;
-    if (!json_is_array(list))
-        return bad(r, key, "must be a list");
-    if (json_array_size(list) > max) {
-        char want[64];
-        snprintf(want, sizeof(want), "has %zu entries; at most %u are possible",
-                 json_array_size(list), max);
-        return bad(r, key, want);
-    }
-    json_array_foreach(list, i, item)
-    {
-        snprintf(r->place, sizeof(r->place), "%s[%zu]", key, i);
-        *count = (unsigned)i + 1;
-        int ret = one(r, item, config, (unsigned)i);
-        if (ret)
-            return ret;
-    }
-    r->place[0] = '\0';
+    low[36] = '\0';
+    memcpy(out, low, sizeof(low));
     return 0;
 }
 
-static int one_disk(struct reader *r, json_t *o, struct mull_machine_config *c, unsigned i)
+int mull_boot_entry_parse(const char *text, struct mull_boot_entry *out)
 {
-    return read_disk(r, o, &c->disk[i]);
+    for (int i = 0; mull_boot_names[i]; i++) {
+        size_t len = strlen(mull_boot_names[i]);
+        if (strncmp(text, mull_boot_names[i], len))
+            continue;
+        int index = -1, end = 0;
+        if (text[len] &&
+            (sscanf(text + len, ":%3d%n", &index, &end) != 1 || text[len + end] || index < 0))
+            return -EINVAL;
+        *out = (struct mull_boot_entry){(enum mull_boot_device)i, index};
+        return 0;
+    }
+    return -EINVAL;
 }
 
-static int one_network(struct reader *r, json_t *o, struct mull_machine_config *c, unsigned i)
+int mull_machine_config_init(struct mull_machine_config *c)
 {
-    return read_network(r, o, &c->network[i]);
-}
-
-static int one_console(struct reader *r, json_t *o, struct mull_machine_config *c, unsigned i)
-{
-    return read_console(r, o, &c->console[i]);
-}
-
-static int read_root(struct reader *r, json_t *root, struct mull_machine_config *c)
-{
-    static const char *const known[] = {"name",   "kernel",   "initrd",   "cmdline",
-                                        "memory", "cpus",     "engine",   "no_reboot",
-                                        "disks",  "networks", "consoles", NULL};
-    int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1;
-    int ret = check_members(r, root, known);
-    if (!ret)
-        ret = read_string(r, root, "name", &c->name);
-    if (!ret)
-        ret = read_string(r, root, "kernel", &c->kernel);
-    if (!ret)
-        ret = read_string(r, root, "initrd", &c->initrd);
-    if (!ret)
-        ret = read_string(r, root, "cmdline", &c->cmdline);
-    if (!ret)
-        ret = read_string(r, root, "engine", &c->engine);
-    if (!ret)
-        ret = read_number(r, root, "memory", 0, INT64_MAX, &memory);
-    if (!ret)
-        ret = read_number(r, root, "cpus", 0, UINT32_MAX, &cpus);
-    if (!ret)
-        ret = read_bool(r, root, "no_reboot", &c->no_reboot);
-    if (!ret)
-        ret = read_list(r, root, "disks", MULL_CONFIG_DISKS, &c->disk_count, c, one_disk);
-    if (!ret)
-        ret =
-            read_list(r, root, "networks", MULL_CONFIG_NETWORKS, &c->network_count, c, one_network);
-    if (!ret)
-        ret =
-            read_list(r, root, "consoles", MULL_CONFIG_CONSOLES, &c->console_count, c, one_console);
-    c->memory = (uint64_t)memory;
-    c->cpus = (unsigned)cpus;
-    if (!ret && !c->name && !(c->name = strdup("mullion")))
-        ret = mull_fail(r->err, ENOMEM, "configuration: no memory");
-    if (!ret && !c->engine && !(c->engine = strdup("auto")))
-        ret = mull_fail(r->err, ENOMEM, "configuration: no memory");
-    return ret;
+    *c = (struct mull_machine_config){.memory = MULL_MEMORY_DEFAULT, .cpus = 1};
+    c->name = strdup("mullion");
+    c->engine = strdup("auto");
+    return c->name && c->engine ? 0 : -ENOMEM;
 }
 
 int mull_machine_config_parse(const char *json, struct mull_machine_config *out,
                               struct mull_error *err)
 {
-    memset(out, 0, sizeof(*out));
-    json_error_t where;
-    json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, &where);
-    if (!root)
-        return mull_fail(err, EINVAL, "configuration: line %d, column %d: %s", where.line,
-                         where.column, where.text);
-    struct reader r = {.err = err};
-    int ret = read_root(&r, root, out);
-    json_decref(root);
+    int ret = mull_machine_config_read(json, out, err);
     return ret ? ret : mull_machine_config_check(out, err);
 }
+
+/* ---- What is not there yet ---- */
+
+struct list {
+    char *out;
+    size_t room, len;
+};
+
+static void add(struct list *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add(struct list *l, const char *fmt, ...)
+{
+    va_list args;
+    if (l->len && l->len + 2 < l->room)
+        l->len += (size_t)snprintf(l->out + l->len, l->room - l->len, "; ");
+    va_start(args, fmt);
+    int n = vsnprintf(l->out + l->len, l->room - l->len, fmt, args);
+    va_end(args);
+    l->len += n > 0 ? (size_t)n : 0;
+    if (l->len >= l->room)
+        l->len = l->room - 1;
+}
+
+bool mull_machine_config_missing(const struct mull_machine_config *c, char *out, size_t room)
+{
+    struct list l = {out, room, 0};
+    *out = '\0';
+    for (unsigned i = 0; i < c->disk_count; i++)
+        if (c->disk[i].bus != MULL_BUS_VIRTIO)
+            add(&l, "disk %u is on virtio instead of %s", i, mull_bus_names[c->disk[i].bus]);
+    for (unsigned i = 0; i < c->network_count; i++) {
+        if (c->network[i].kind == MULL_NETWORK_NONE)
+            add(&l, "network card %u is left out: it is connected to nothing", i);
+        else if (c->network[i].model != MULL_NIC_VIRTIO)
+            add(&l, "network card %u is virtio instead of %s", i,
+                mull_nic_names[c->network[i].model]);
+    }
+    for (unsigned i = 0; i < c->console_count; i++)
+        if (c->console[i].kind == MULL_CONSOLE_FILE || c->console[i].kind == MULL_CONSOLE_TCP)
+            add(&l, "console %u is connected to nothing instead of %s", i, c->console[i].path);
+    for (unsigned i = 0; i < c->cdrom_count; i++)
+        add(&l, "CD-ROM drive %u is left out", i);
+    if (c->firmware && !c->kernel)
+        add(&l, "no firmware %s", c->firmware);
+    if (c->secure_boot)
+        add(&l, "no secure boot");
+    if (c->display != MULL_DISPLAY_NONE)
+        add(&l, "no display");
+    if (c->video.model)
+        add(&l, "no graphics adapter %s", c->video.model);
+    if (c->tpm)
+        add(&l, "no TPM");
+    if (c->localtime)
+        add(&l, "the clock shows UTC");
+    if (c->usb)
+        add(&l, "no USB");
+    if (c->sound)
+        add(&l, "no sound");
+    return l.len > 0;
+}
+
+/* ---- Whether it can be run ---- */
 
 static int check_memory(uint64_t memory, struct mull_error *err)
 {
@@ -347,8 +193,13 @@ int mull_machine_config_check(const struct mull_machine_config *c, struct mull_e
         return mull_fail(err, ERANGE, "--cpus: %u is out of range; give 1 to %d", c->cpus,
                          MULL_MAX_CPUS);
     unsigned serial = 0;
-    for (unsigned i = 0; i < c->console_count; i++)
+    for (unsigned i = 0; i < c->console_count; i++) {
+        if (c->console[i].kind == MULL_CONSOLE_STDIO)
+            return mull_fail(err, EINVAL,
+                             "--console: stdio is there under mullion run only; give "
+                             "fd, unix or none");
         serial += c->console[i].device == MULL_CONSOLE_SERIAL;
+    }
     if (serial > 2)
         return mull_fail(err, EINVAL, "--console: %u serial ports; a machine has two at most",
                          serial);
@@ -360,8 +211,14 @@ void mull_machine_config_free(struct mull_machine_config *c)
     for (unsigned i = 0; i < c->disk_count; i++) {
         free(c->disk[i].path);
         free(c->disk[i].format);
+        free(c->disk[i].adapter);
+    }
+    for (unsigned i = 0; i < c->cdrom_count; i++) {
+        free(c->cdrom[i].path);
+        free(c->cdrom[i].adapter);
     }
     for (unsigned i = 0; i < c->network_count; i++) {
+        free(c->network[i].name);
         free(c->network[i].interface);
         for (unsigned j = 0; j < c->network[i].forward_count; j++)
             free(c->network[i].forward[j]);
@@ -373,5 +230,15 @@ void mull_machine_config_free(struct mull_machine_config *c)
     free(c->initrd);
     free(c->cmdline);
     free(c->engine);
+    free(c->annotation);
+    free(c->os);
+    free(c->firmware);
+    free(c->nvram);
+    free(c->display_listen);
+    free(c->video.model);
+    free(c->usb);
+    free(c->sound);
+    json_decref(c->appliance);
+    json_decref(c->extra);
     memset(c, 0, sizeof(*c));
 }

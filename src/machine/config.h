@@ -1,11 +1,14 @@
 /*
  * What a machine is made of, as data: read from JSON (docs/configuration.md), checked once here,
- * and used by machine.c to put the machine together. Knows no device and opens no file.
+ * and used by machine.c to put the machine together. It can hold more than a machine can run yet:
+ * what comes from elsewhere (appliance.h) is kept, and mull_machine_config_missing() names what is
+ * not there. Knows no device and opens no file.
  */
 #ifndef MULL_MACHINE_CONFIG_H
 #define MULL_MACHINE_CONFIG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -14,9 +17,25 @@
 #define MULL_CONFIG_NETWORKS 8
 #define MULL_CONFIG_CONSOLES 4
 #define MULL_CONFIG_FORWARDS 32
+#define MULL_CONFIG_CDROMS 8
+#define MULL_CONFIG_BOOT 16
 #define MULL_MEMORY_MIN (16ull << 20)
 #define MULL_MEMORY_MAX (1ull << 40)
 #define MULL_MEMORY_DEFAULT (512ull << 20)
+
+struct json_t;
+
+/** Where a disk or CD-ROM drive sits; names in mull_bus_names. */
+enum mull_bus {
+    MULL_BUS_VIRTIO,
+    MULL_BUS_SCSI, /* with the adapter that `adapter` names */
+    MULL_BUS_NVME,
+    MULL_BUS_SATA,
+    MULL_BUS_IDE,
+    MULL_BUS_PVSCSI,
+    MULL_BUS_USB,
+};
+#define MULL_BUSES 7
 
 struct mull_disk_config {
     char *path;
@@ -24,12 +43,35 @@ struct mull_disk_config {
     bool readonly;
     bool direct; /* bypass the host's page cache */
     char serial[21];
+    enum mull_bus bus;
+    char *adapter;        /* SCSI: "lsilogic", "lsisas1068", ...; NULL: virtio-scsi */
+    int controller, unit; /* on that bus; -1: the next that is free */
 };
 
-enum mull_network_kind { MULL_NETWORK_USER, MULL_NETWORK_TAP };
+struct mull_cdrom_config {
+    char *path; /* NULL: no medium */
+    enum mull_bus bus;
+    char *adapter;
+    int controller, unit;
+};
+
+enum mull_network_kind { MULL_NETWORK_USER, MULL_NETWORK_TAP, MULL_NETWORK_NONE };
+
+/** What the guest sees; names in mull_nic_names. */
+enum mull_nic {
+    MULL_NIC_VIRTIO,
+    MULL_NIC_E1000E,
+    MULL_NIC_VMXNET3,
+    MULL_NIC_E1000,
+    MULL_NIC_PCNET,
+    MULL_NIC_RTL8139,
+};
+#define MULL_NICS 6
 
 struct mull_network_config {
     enum mull_network_kind kind;
+    enum mull_nic model;
+    char *name;      /* the network's name where it came from; NULL: none */
     char *interface; /* tap */
     bool has_mac;
     uint8_t mac[6];
@@ -37,34 +79,107 @@ struct mull_network_config {
     char *forward[MULL_CONFIG_FORWARDS];
 };
 
-enum mull_console_kind { MULL_CONSOLE_NONE, MULL_CONSOLE_FD, MULL_CONSOLE_UNIX };
+enum mull_console_kind {
+    MULL_CONSOLE_NONE,
+    MULL_CONSOLE_FD,
+    MULL_CONSOLE_UNIX,
+    MULL_CONSOLE_STDIO, /* `mullion run` makes descriptors of it */
+    MULL_CONSOLE_FILE,
+    MULL_CONSOLE_TCP,
+};
 enum mull_console_device { MULL_CONSOLE_SERIAL, MULL_CONSOLE_VIRTIO };
 
 struct mull_console_config {
     enum mull_console_kind kind;
     enum mull_console_device device;
     int in_fd, out_fd; /* MULL_CONSOLE_FD; -1: that direction is not there */
-    char *path;        /* MULL_CONSOLE_UNIX */
+    char *path;        /* UNIX, FILE; TCP: "[HOST]:PORT" */
+};
+
+enum mull_boot_device { MULL_BOOT_DISK, MULL_BOOT_CDROM, MULL_BOOT_NETWORK, MULL_BOOT_FLOPPY };
+
+/** One entry of the boot order: "disk", "cdrom:1", ... */
+struct mull_boot_entry {
+    enum mull_boot_device device;
+    int index; /* which of them; -1: all, in order */
+};
+
+enum mull_display_kind { MULL_DISPLAY_NONE, MULL_DISPLAY_VNC };
+
+struct mull_video_config {
+    char *model;     /* NULL: no graphics adapter */
+    uint64_t memory; /* bytes, 0: the model's own */
+    unsigned heads;  /* 0: one */
 };
 
 /** Owned strings; free with mull_machine_config_free(). */
 struct mull_machine_config {
     char *name;
+    char uuid[37];    /* lower case; "": none */
+    char *annotation; /* for people */
+    char *os;         /* guest operating system, by the names of a VMX file's guestOS */
+    char *firmware;   /* "bios", "uefi" or a file; NULL: none asked for */
+    char *nvram;      /* file of UEFI variables */
+    bool secure_boot;
     char *kernel, *initrd, *cmdline; /* initrd, cmdline: NULL: none */
     uint64_t memory;                 /* bytes */
     unsigned cpus;
-    char *engine;   /* "auto", "soft", "kvm" */
-    bool no_reboot; /* a guest's reset ends the machine */
+    unsigned sockets, cores, threads; /* 0: not said; else their product is cpus */
+    char *engine;                     /* "auto", "soft", "kvm" */
+    bool no_reboot;                   /* a guest's reset ends the machine */
     unsigned disk_count;
     struct mull_disk_config disk[MULL_CONFIG_DISKS];
     unsigned network_count;
     struct mull_network_config network[MULL_CONFIG_NETWORKS];
     unsigned console_count;
     struct mull_console_config console[MULL_CONFIG_CONSOLES];
+    unsigned cdrom_count;
+    struct mull_cdrom_config cdrom[MULL_CONFIG_CDROMS];
+    bool boot_menu;
+    unsigned boot_count;
+    struct mull_boot_entry boot[MULL_CONFIG_BOOT];
+    enum mull_display_kind display;
+    char *display_listen; /* VNC: "unix:PATH" or "HOST:PORT"; NULL: chosen */
+    struct mull_video_config video;
+    bool tpm;
+    bool localtime;           /* the RTC shows local time, not UTC */
+    char *usb;                /* "1.1", "2.0", "3.0"; NULL: none */
+    char *sound;              /* model; NULL: none */
+    struct json_t *appliance; /* product, properties, licences (docs/appliances.md); or NULL */
+    struct json_t *extra;     /* what other formats say and this one has no word for; or NULL */
 };
 
+extern const char *const mull_bus_names[MULL_BUSES + 1];
+extern const char *const mull_nic_names[MULL_NICS + 1];
+extern const char *const mull_boot_names[5];
+
 /**
- * Read and check a configuration.
+ * Read a description: its syntax, types and ranges, not whether it can be run.
+ *
+ * @param json  text of a JSON object; unknown members are an error
+ * @param out   filled in; to be freed with mull_machine_config_free() also after an error
+ * @return 0 or a negative errno
+ */
+int mull_machine_config_read(const char *json, struct mull_machine_config *out,
+                             struct mull_error *err);
+
+/**
+ * Write a description; what has its default is left out. Reading it gives the same again.
+ *
+ * @return a new reference, or NULL: no memory
+ */
+struct json_t *mull_machine_config_write(const struct mull_machine_config *config);
+
+/**
+ * What the description asks for and this version cannot run: one line for a person, which says what
+ * takes its place.
+ *
+ * @return whether there is anything; else @out is ""
+ */
+bool mull_machine_config_missing(const struct mull_machine_config *config, char *out, size_t room);
+
+/**
+ * Read a configuration and check that it can be run.
  *
  * @param json  text of a JSON object; unknown members are an error
  * @param out   filled in; to be freed with mull_machine_config_free() also after an error
@@ -76,7 +191,19 @@ int mull_machine_config_parse(const char *json, struct mull_machine_config *out,
 /** Check ranges and what must be there. */
 int mull_machine_config_check(const struct mull_machine_config *config, struct mull_error *err);
 
+/** An empty one with the defaults (name, memory, cpus, engine). @return 0 or -ENOMEM */
+int mull_machine_config_init(struct mull_machine_config *config);
+
 void mull_machine_config_free(struct mull_machine_config *config);
+
+/** A UUID's text in any case, with or without braces, into lower case. @return 0 or -EINVAL */
+int mull_uuid_parse(const char *text, char out[37]);
+
+/** The index of @text in a list that ends with NULL, or -1. */
+int mull_name_index(const char *const *names, const char *text);
+
+/** "disk", "cdrom:1", ... @return 0 or -EINVAL */
+int mull_boot_entry_parse(const char *text, struct mull_boot_entry *out);
 
 /** "aa:bb:cc:dd:ee:ff" of a unicast address. @return 0 or -EINVAL */
 int mull_mac_parse(const char *text, uint8_t mac[6]);

@@ -57,7 +57,7 @@ def help_and_version(ctx):
 @test
 def usage_errors(ctx):
     for arguments in ([], ["nonsense"], ["--nonsense"], ["run"], ["run", "--nonsense"],
-                      ["run", "--kernel"], ["run", "--kernel", "k", "extra"],
+                      ["run", "--kernel"], ["run", "--kernel", "k", "extra", "words"],
                       ["run", "--kernel", "k", "--cpus", "many"],
                       ["run", "--kernel", "k", "--memory", "big"],
                       ["run", "--kernel", "k", "--memory", "12Q"],
@@ -181,6 +181,40 @@ def disk_in_use(ctx):
 def disk_format_unknown(ctx):
     path, _ = ctx.make_disk("disk.img", 2)
     refused(ctx, kernel(ctx) + ["--disk", f"{path},format=floppy"], "floppy")
+
+
+@test
+def config_file(ctx):
+    path, folder = ctx.path("m/machine.json"), ctx.path("m")
+    os.mkdir(folder)
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump({"name": "web", "kernel": "vmlinuz", "memory": 64 << 20, "cpus": 2,
+                   "disks": [{"path": "a.vmdk", "bus": "pvscsi"}, {"path": "/b.img"}],
+                   "networks": [{"type": "none", "model": "e1000"}],
+                   "consoles": [{"type": "stdio"}]}, f)
+    result = call(ctx, "run", "--config", path, "--print-config", "--memory", "128", "--net",
+                  "user")
+    expect(result.returncode == 0 and not result.stderr, f"{result}")
+    said = json.loads(result.stdout)
+    expect(said["kernel"] == f"{folder}/vmlinuz" and said["memory"] == 128 << 20 and
+           said["disks"] == [{"path": f"{folder}/a.vmdk", "bus": "pvscsi"}, {"path": "/b.img"}] and
+           said["networks"] == [{"type": "user"}] and said["cpus"] == 2, result.stdout)
+    home = dict(os.environ, XDG_DATA_HOME=ctx.path("data"))
+    os.makedirs(ctx.path("data/mullion/machines"))
+    os.rename(folder, ctx.path("data/mullion/machines/web"))
+    result = call(ctx, "run", "web", "--print-config", env=home)
+    expect(result.returncode == 0 and json.loads(result.stdout)["name"] == "web", f"{result}")
+    refused(ctx, ["db"], "db", "no such machine", env=home)
+    refused(ctx, ["../web"], "not a machine's name", env=home)
+    refused(ctx, ["--config", ctx.path("none.json")], "none.json", "No such file")
+    refused(ctx, ["--config", ctx.folder], "Is a directory")
+    for text, part in (("[]", "must be a JSON object"), ("{", "line 1"),
+                       ('{"colour": 1}', "colour"), ('{"kernel": {}}', "kernel"),
+                       ('{"disks": "x"}', "disks"), ('{"disks": [1]}', "disks[0]"),
+                       ('{"consoles": [{"type": "stdio"}, {"type": "stdio"}]}', "stdio")):
+        with open(ctx.path("x.json"), "w", encoding="utf-8") as f:
+            f.write(text)
+        refused(ctx, ["--config", ctx.path("x.json")], part)
 
 
 @test

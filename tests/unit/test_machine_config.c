@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "machine/config.h"
 
@@ -109,6 +110,22 @@ static void test_refused(void **state)
         {"{\"kernel\": \"k\", \"consoles\": [{\"type\": \"none\"}, {\"type\": \"none\"},"
          " {\"type\": \"none\"}]}",
          "serial ports"},
+        {"{\"kernel\": \"k\", \"consoles\": [{\"type\": \"stdio\"}]}", "stdio"},
+        {"{\"kernel\": \"k\", \"disks\": [{\"path\": \"p\", \"bus\": \"mfm\"}]}",
+         "disks[0].bus: must be one"},
+        {"{\"kernel\": \"k\", \"disks\": [{\"path\": \"p\", \"adapter\": \"x\"}]}", "adapter"},
+        {"{\"kernel\": \"k\", \"disks\": [{\"path\": \"p\", \"unit\": -1}]}", "unit"},
+        {"{\"kernel\": \"k\", \"uuid\": \"1\"}", "uuid"},
+        {"{\"kernel\": \"k\", \"boot\": {\"order\": [\"tape\"]}}", "boot.order"},
+        {"{\"kernel\": \"k\", \"boot\": {\"order\": [1]}}", "boot.order"},
+        {"{\"kernel\": \"k\", \"boot\": []}", "boot"},
+        {"{\"kernel\": \"k\", \"topology\": {\"cores\": 2}}", "topology"},
+        {"{\"kernel\": \"k\", \"video\": {}}", "video.model"},
+        {"{\"kernel\": \"k\", \"display\": {\"type\": \"tv\"}}", "display.type"},
+        {"{\"kernel\": \"k\", \"usb\": \"4\"}", "usb"},
+        {"{\"kernel\": \"k\", \"extra\": 1}", "extra"},
+        {"{\"kernel\": \"k\", \"networks\": [{\"type\": \"user\", \"model\": \"ne2000\"}]}",
+         "networks[0].model"},
         {"{\"kernel\": \"k\", \"consoles\": [{}, {}, {}, {}, {}]}", "at most 4"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -120,6 +137,81 @@ static void test_refused(void **state)
             fail_msg("%s: %d '%s' lacks '%s'", cases[i].json, ret, err.message, cases[i].part);
         assert_int_equal(ret, -err.code);
     }
+}
+
+/* Everything a description can say, as mull_machine_config_write() puts it. */
+static const char full[] =
+    "{\"name\": \"vm\", \"uuid\": \"123e4567-e89b-12d3-a456-426614174000\", \"annotation\": "
+    "\"a\\nb\","
+    " \"os\": \"debian12-64\", \"firmware\": \"uefi\", \"nvram\": \"vars.fd\", \"secure_boot\": "
+    "true,"
+    " \"kernel\": \"k\", \"initrd\": \"i\", \"cmdline\": \"c\", \"memory\": 536870912, \"cpus\": 8,"
+    " \"topology\": {\"sockets\": 2, \"cores\": 2, \"threads\": 2}, \"engine\": \"soft\","
+    " \"no_reboot\": true, \"clock\": \"localtime\","
+    " \"boot\": {\"order\": [\"cdrom\", \"disk:1\", \"network:0\", \"floppy\"], \"menu\": true},"
+    " \"disks\": [{\"path\": \"d\", \"format\": \"vmdk\", \"readonly\": true, \"direct\": true,"
+    "   \"serial\": \"s\", \"bus\": \"scsi\", \"adapter\": \"lsilogic\", \"controller\": 0, "
+    "\"unit\": 15},"
+    "  {\"path\": \"e\", \"bus\": \"pvscsi\"}],"
+    " \"cdroms\": [{\"bus\": \"ide\", \"controller\": 1, \"unit\": 0}, {\"path\": \"x.iso\", "
+    "\"bus\": \"sata\"}],"
+    " \"networks\": [{\"type\": \"tap\", \"interface\": \"t\", \"model\": \"vmxnet3\", \"name\": "
+    "\"VM Network\","
+    "   \"mac\": \"00:50:56:00:00:01\"}, {\"type\": \"none\", \"model\": \"e1000\"},"
+    "  {\"type\": \"user\", \"forward\": [\"tcp:1:2\"]}],"
+    " \"consoles\": [{\"type\": \"file\", \"path\": \"f\"}, {\"type\": \"tcp\", \"path\": \":1\"},"
+    "  {\"type\": \"unix\", \"device\": \"virtio\", \"path\": \"s\"}],"
+    " \"display\": {\"type\": \"vnc\", \"listen\": \"unix:v\"},"
+    " \"video\": {\"model\": \"vmware\", \"memory\": 4194304, \"heads\": 2}, \"tpm\": true, "
+    "\"usb\": \"3.0\","
+    " \"sound\": \"hda\", \"appliance\": {\"product\": {\"name\": \"p\"}}, \"extra\": {\"vmx\": "
+    "{\"a\": \"b\"}}}";
+
+static void test_written_again(void **state)
+{
+    struct mull_machine_config c;
+    struct mull_error err = {0};
+    mull_machine_config_read(full, &c, &err);
+    assert_string_equal(err.message, "");
+    json_t *wrote = mull_machine_config_write(&c);
+    json_t *meant = json_loads(full, 0, NULL);
+    if (!json_equal(wrote, meant))
+        fail_msg("%s", json_dumps(wrote, 0));
+    json_decref(wrote);
+    json_decref(meant);
+    mull_machine_config_free(&c);
+}
+
+static void test_missing(void **state)
+{
+    struct mull_machine_config c;
+    char text[2048];
+    assert_int_equal(mull_machine_config_parse("{\"kernel\": \"k\"}", &c, NULL), 0);
+    assert_false(mull_machine_config_missing(&c, text, sizeof(text)));
+    mull_machine_config_free(&c);
+    assert_int_equal(mull_machine_config_read(full, &c, NULL), 0);
+    assert_true(mull_machine_config_missing(&c, text, sizeof(text)));
+    assert_non_null(strstr(text, "no sound"));
+    char small[16];
+    assert_true(mull_machine_config_missing(&c, small, sizeof(small)));
+    assert_true(strlen(small) < sizeof(small));
+    mull_machine_config_free(&c);
+}
+
+static void test_names(void **state)
+{
+    char uuid[37];
+    struct mull_boot_entry entry;
+    assert_int_equal(mull_uuid_parse("{123E4567-e89b-12d3-a456-426614174000}", uuid), 0);
+    assert_string_equal(uuid, "123e4567-e89b-12d3-a456-426614174000");
+    assert_int_equal(mull_uuid_parse("123e4567-e89b-12d3-a456-42661417400", uuid), -EINVAL);
+    assert_int_equal(mull_uuid_parse("123e4567ae89b-12d3-a456-426614174000", uuid), -EINVAL);
+    assert_int_equal(mull_boot_entry_parse("cdrom:12", &entry), 0);
+    assert_int_equal(entry.device, MULL_BOOT_CDROM);
+    assert_int_equal(entry.index, 12);
+    static const char *const wrong[] = {"", "tape", "disk:", "disk:-1", "disk:1x", "disks"};
+    for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        assert_int_equal(mull_boot_entry_parse(wrong[i], &entry), -EINVAL);
 }
 
 static void test_mac(void **state)
@@ -142,9 +234,9 @@ static void test_mac(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_whole),   cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_written_again),
+        cmocka_unit_test(test_missing), cmocka_unit_test(test_names),
         cmocka_unit_test(test_mac),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
