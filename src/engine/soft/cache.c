@@ -82,12 +82,12 @@ static uint32_t hash_of(uint64_t gpa, uint64_t rip, uint32_t mode)
     return (uint32_t)(h >> 32);
 }
 
-struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint64_t rip,
+struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint64_t key,
                                    uint32_t mode)
 {
     struct soft_block *b = atomic_load_explicit(
-        &cache->hash[hash_of(gpa, rip, mode) & cache->hash_mask], memory_order_acquire);
-    while (b && !(b->gpa == gpa && b->rip == rip && b->mode == mode))
+        &cache->hash[hash_of(gpa, key, mode) & cache->hash_mask], memory_order_acquire);
+    while (b && !(b->gpa == gpa && b->rip == key && b->mode == mode))
         b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
     return b;
 }

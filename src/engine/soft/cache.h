@@ -11,17 +11,20 @@
 
 #define SOFT_BLOCK_MAX_INSNS 48
 
-/** What of the mode a 64-bit translation depends on. */
+/** What of the mode a translation depends on. */
 #define SOFT_BLOCK_MODE                                                                            \
-    (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_CPL3 | SOFT_MODE_NO_X87 | SOFT_MODE_NO_SSE |  \
-     SOFT_MODE_NO_AVX | SOFT_MODE_NO_AVX512 | SOFT_MODE_CPL12 | SOFT_MODE_SMAP | SOFT_MODE_TSD)
+    (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT |                    \
+     SOFT_MODE_CODE_64K | SOFT_MODE_PROTECTED | SOFT_MODE_VM86 | SOFT_MODE_CPL3 |                  \
+     SOFT_MODE_CPL12 | SOFT_MODE_NO_X87 | SOFT_MODE_NO_SSE | SOFT_MODE_NO_AVX |                    \
+     SOFT_MODE_NO_AVX512 | SOFT_MODE_SMAP | SOFT_MODE_TSD)
 
 /** A translation without coalesced checks: see coalesce.c. Not a bit of soft_cpu.mode. */
 #define SOFT_BLOCK_PLAIN 0x80000000u
 
 /* What translated code says of a missed access: its size in the low byte, and */
 #define SOFT_MISS_WRITE 0x100u
-#define SOFT_MISS_WINDOW 0x200u /* a window of several accesses */
+#define SOFT_MISS_WINDOW 0x200u  /* a window of several accesses */
+#define SOFT_MISS_SEGMENT 0x400u /* not in the TLB's sense: the segment does not have it */
 
 struct soft_block;
 
@@ -52,7 +55,7 @@ struct soft_site {
 struct soft_block {
     uint64_t gpa;      /* of the first byte */
     uint64_t gpa_next; /* an instruction across two pages: the second one's address, else 0 */
-    uint64_t rip;
+    uint64_t rip;      /* see soft_code_key() */
     uint32_t mode;
     uint16_t guest_size;
     uint16_t insns;
@@ -70,6 +73,12 @@ struct soft_block {
         uint16_t host;
     } map[];
 };
+
+/** RIP or EIP of the block's instruction @i. */
+static inline uint64_t soft_block_rip(const struct soft_block *b, unsigned i)
+{
+    return soft_key_rip(b->mode, b->rip + b->map[i].guest);
+}
 
 struct soft_glue {
     void (*enter)(struct soft_cpu *cpu); /* run translated code from cpu->resume */
@@ -119,15 +128,15 @@ void soft_cache_destroy(struct soft_vm *vm);
 size_t soft_glue_make(struct soft_cache *cache);
 
 /** Find a block. No lock; general registers only. */
-struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint64_t rip,
+struct soft_block *soft_block_find(struct soft_cache *cache, uint64_t gpa, uint64_t key,
                                    uint32_t mode);
 
 /** Find the block whose code holds a host address; @index: the instruction in it. */
 struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, unsigned *index);
 
 /**
- * Translate the code at @page (of @rip). The caller has parked the vectors: this function is built
- * with vector registers, and may use them from its first instruction.
+ * Translate the code at @page (of @key: see soft_code_key()). The caller has parked the vectors:
+ * this function is built with vector registers, and may use them from its first instruction.
  *
  * @param next       NULL; or, after a call that set *straddles, the page behind: then the block is
  *                   the one instruction that lies across both
@@ -136,7 +145,7 @@ struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, 
  *         flush_wanted is set)
  */
 struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
-                                        const struct soft_page *next, uint64_t rip, uint32_t mode,
+                                        const struct soft_page *next, uint64_t key, uint32_t mode,
                                         bool *straddles);
 
 /** Take a block out of everything that leads to it. */

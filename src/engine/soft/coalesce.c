@@ -9,25 +9,32 @@
 
 #define WINDOW_MAX 120 /* displacements fit a signed byte */
 
-static int simple_base(const struct tr_insn *in, const ZydisDecodedOperand *op)
+static int simple_base(const struct translation *t, const struct tr_insn *in,
+                       const ZydisDecodedOperand *op)
 {
     const ZydisDecodedOperandMem *m = &op->mem;
 
-    if (in->z.address_width != 64 || m->index != ZYDIS_REGISTER_NONE ||
+    if (!tr_code64(t) && !tr_is_flat(t, tr_segment(op)))
+        return -1;
+    if (in->z.address_width != (tr_code64(t) ? 64 : 32) || m->index != ZYDIS_REGISTER_NONE ||
         m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS)
         return -1;
     return tr_gpr(m->base, NULL);
 }
 
 /* Sets in->access if the instruction makes one access off one register. */
-static void find_access(struct tr_insn *in)
+static void find_access(const struct translation *t, struct tr_insn *in)
 {
     struct tr_access *a = &in->access;
+    const unsigned size = tr_stack_size(in);
+    const bool stack = tr_code64(t) || ((t->mode & SOFT_MODE_STACK32) && tr_is_flat(t, MULL_SS));
 
     a->base = -1;
+    if (in->kind != TR_COPY && !stack)
+        return;
     switch (in->kind) {
     case TR_COPY:
-        if (!in->memory || (a->base = simple_base(in, in->memory)) < 0)
+        if (!in->memory || (a->base = simple_base(t, in, in->memory)) < 0)
             return;
         a->offset = in->memory->mem.disp.value;
         a->size = tr_access_size(in);
@@ -39,21 +46,21 @@ static void find_access(struct tr_insn *in)
         /* fall through */
     case TR_CALL:
         a->base = MULL_RSP;
-        a->offset = -8;
-        a->size = 8;
+        a->offset = -(int64_t)size;
+        a->size = size;
         a->write = true;
         break;
     case TR_POP_REG:
     case TR_RET:
         a->base = MULL_RSP;
         a->offset = 0;
-        a->size = 8;
+        a->size = size;
         a->write = false;
         break;
     case TR_LEAVE:
         a->base = MULL_RBP;
         a->offset = 0;
-        a->size = 8;
+        a->size = size;
         a->write = false;
         break;
     default:
@@ -69,39 +76,44 @@ static bool loses_window(const struct tr_insn *in)
     case TR_JCC: /* a side exit does not come back */
         return false;
     case TR_COPY:
-    case TR_PUSH:
         return in->memory && in->access.base < 0;
+    case TR_PUSH:
+        return in->access.base < 0;
     case TR_LEA:
         return !tr_lea_is_direct(in);
     case TR_POP_REG:
     case TR_LEAVE:
     case TR_CALL:
     case TR_RET:
-        return false;
+        return in->access.base < 0;
     default:
         return true;
     }
 }
 
 /* What happens to register @base? @return false: it is not base + *delta afterwards. */
-static bool track_base(const struct tr_insn *in, int base, int64_t *delta)
+static bool track_base(const struct translation *t, const struct tr_insn *in, int base,
+                       int64_t *delta)
 {
+    const int64_t size = tr_stack_size(in);
+    const unsigned width = tr_code64(t) ? 64 : 32;
+
     *delta = 0;
     if (in->kind == TR_PUSH || in->kind == TR_CALL || in->kind == TR_RET) {
         if (base == MULL_RSP)
-            *delta = in->kind == TR_RET ? 8 : -8;
+            *delta = in->kind == TR_RET ? size : -size;
         return true;
     }
     if (in->kind == TR_POP_REG) {
         if (base == MULL_RSP)
-            *delta = 8;
+            *delta = size;
         return tr_gpr(in->op[0].reg.value, NULL) != base;
     }
     if (in->kind == TR_LEAVE)
         return base != MULL_RSP && base != MULL_RBP;
 
     if ((in->z.mnemonic == ZYDIS_MNEMONIC_ADD || in->z.mnemonic == ZYDIS_MNEMONIC_SUB) &&
-        in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && in->op[0].size == 64 &&
+        in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && in->op[0].size == width &&
         tr_gpr(in->op[0].reg.value, NULL) == base &&
         in->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         *delta =
@@ -145,7 +157,7 @@ static void plan_window(struct translation *t, unsigned first)
             members++;
             last = i;
         }
-        if (!track_base(in, base, &change))
+        if (!track_base(t, in, base, &change))
             break;
         moved += change;
     }
@@ -169,7 +181,7 @@ void tr_plan_windows(struct translation *t)
 {
     for (unsigned i = 0; i < t->count; i++) {
         t->insn[i].access.window = -1;
-        find_access(&t->insn[i]);
+        find_access(t, &t->insn[i]);
     }
     if (t->mode & SOFT_BLOCK_PLAIN)
         return;
@@ -191,7 +203,7 @@ int32_t tr_emit_window(struct translation *t, const struct tr_insn *in)
             tr_emit_get(t, H_R10, (unsigned)a->base);
             host = H_R10;
         }
-        emit_lea(&t->e, H_R10, host, H_NONE, 1, a->low);
+        emit_op_mem(&t->e, 0, tr_code64(t), 0x8d, H_R10, host, H_NONE, 1, a->low);
         tr_emit_check(t, a->width, a->any_write, in->flags_live);
         t->slow[t->slow_count - 1].info |= SOFT_MISS_WINDOW;
         t->window = a->window;

@@ -297,7 +297,8 @@ static uint8_t kept_prefixes(const struct soft_insn *out, const ZydisDecodedInst
     /* Elsewhere 66 is no operand size: there it is mandatory or has no meaning. */
     bool sized = unit == SOFT_UNIT_X87 ||
                  (unit == SOFT_UNIT_INTEGER && z->mnemonic != ZYDIS_MNEMONIC_MOVNTI &&
-                  z->mnemonic != ZYDIS_MNEMONIC_MFENCE);
+                  z->mnemonic != ZYDIS_MNEMONIC_LFENCE && z->mnemonic != ZYDIS_MNEMONIC_MFENCE &&
+                  z->mnemonic != ZYDIS_MNEMONIC_SFENCE);
     if (sized && z->operand_width == 16)
         keep |= SOFT_KEEP_66;
     if (out->prefixes & SOFT_PREFIX_LOCK)

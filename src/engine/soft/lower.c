@@ -49,6 +49,10 @@ void tr_emit_address(struct translation *t, const struct tr_insn *in, const Zydi
     const ZydisDecodedOperandMem *m = &op->mem;
     bool wide = in->z.address_width == 64;
     t->window = -1;
+    if (!tr_code64(t)) {
+        tr_emit_offset(t, in, op);
+        return;
+    }
     int seg = segment_with_base(op);
     int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
 
@@ -118,7 +122,7 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in)
         t->full = true;
         return;
     }
-    soft_insn_from_zydis(&site->insn, &in->z, in->op, in->bytes, 64);
+    soft_insn_from_zydis(&site->insn, &in->z, in->op, in->bytes, tr_code_bits(t));
     site->rip = in->rip;
     site->next_host = NULL;
     emit_mov_imm(&t->e, H_R10, (uintptr_t)site);
@@ -129,9 +133,11 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in)
 
 /* ---- The stack ---- */
 
-static void emit_memory(struct translation *t, const struct tr_insn *in, unsigned size, bool write)
+void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned size, bool write)
 {
     tr_emit_address(t, in, in->memory);
+    if (!tr_code64(t))
+        tr_emit_segment(t, tr_segment(in->memory), size, write, in->flags_live);
     tr_emit_check(t, size, write, in->flags_live);
 }
 
@@ -142,17 +148,21 @@ int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned
     if (at >= 0)
         return at;
     t->window = -1;
-    emit_lea(&t->e, H_R10, (int)base, H_NONE, 1, disp);
+    tr_emit_stack_offset(t, base, disp);
+    tr_emit_segment(t, MULL_SS, size, write, in->flags_live);
     tr_emit_check(t, size, write, in->flags_live);
     return 0;
 }
 
-/* Store a 64-bit constant at [R10 + at]. */
-static void emit_store_imm(struct translation *t, uint64_t value, int32_t at)
+/* Store a constant of @size bytes at [R10 + at]. */
+static void emit_store_imm(struct translation *t, uint64_t value, int32_t at, unsigned size)
 {
-    if ((int64_t)value == (int32_t)value) {
+    if (size == 2) {
+        emit_op_mem(&t->e, 0x66, false, 0xc7, 0, H_R10, H_NONE, 1, at);
+        emit8(&t->e, (uint8_t)value), emit8(&t->e, (uint8_t)(value >> 8));
+    } else if (size == 4 || (int64_t)value == (int32_t)value) {
         /* mov qword [r10 + at], imm32 */
-        emit_op_mem(&t->e, 0, true, 0xc7, 0, H_R10, H_NONE, 1, at);
+        emit_op_mem(&t->e, 0, size == 8, 0xc7, 0, H_R10, H_NONE, 1, at);
         emit32(&t->e, (uint32_t)value);
     } else {
         emit_mov_imm(&t->e, H_RCX, value);
@@ -160,51 +170,56 @@ static void emit_store_imm(struct translation *t, uint64_t value, int32_t at)
     }
 }
 
-/* R10 + result = host address of the 8 bytes below RSP. */
+/* R10 + result = host address of the bytes below RSP that the instruction pushes. */
 static int32_t emit_push_address(struct translation *t, const struct tr_insn *in)
 {
-    return tr_emit_access(t, in, H_RSP, -8, 8, true);
+    unsigned size = tr_stack_size(in);
+    return tr_emit_access(t, in, H_RSP, -(int32_t)size, size, true);
 }
 
 static void emit_push(struct translation *t, const struct tr_insn *in)
 {
     const ZydisDecodedOperand *op = &in->op[0];
+    unsigned size = tr_stack_size(in);
 
     if (in->memory) {
-        emit_memory(t, in, 8, false);
-        emit_op_mem(&t->e, 0, true, 0x8b, H_RCX, H_R10, H_NONE, 1, 0);
+        tr_emit_memory(t, in, size, false);
+        tr_emit_load(t, H_RCX, 0, size);
         emit_store_gs(&t->e, TR_OFF(spill[4]), H_RCX);
         int32_t at = emit_push_address(t, in);
         emit_load_gs(&t->e, H_RCX, TR_OFF(spill[4]));
-        emit_op_mem(&t->e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, at);
+        tr_emit_store(t, H_RCX, at, size);
     } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
         int32_t at = emit_push_address(t, in);
         unsigned src = in_register(t, (unsigned)tr_gpr(op->reg.value, NULL), H_RCX);
-        emit_op_mem(&t->e, 0, true, 0x89, src, H_R10, H_NONE, 1, at);
+        tr_emit_store(t, src, at, size);
     } else {
-        emit_store_imm(t, op->imm.value.u, emit_push_address(t, in));
+        emit_store_imm(t, op->imm.value.u, emit_push_address(t, in), size);
     }
-    emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
+    tr_emit_set_sp(t, H_RSP, -(int32_t)size);
 }
 
 static void emit_pop(struct translation *t, const struct tr_insn *in)
 {
     unsigned guest = (unsigned)tr_gpr(in->op[0].reg.value, NULL);
+    unsigned size = tr_stack_size(in);
 
-    int32_t at = tr_emit_access(t, in, H_RSP, 0, 8, false);
+    int32_t at = tr_emit_access(t, in, H_RSP, 0, size, false);
     int dst = tr_host_of[guest] >= 0 ? tr_host_of[guest] : H_RCX;
-    emit_op_mem(&t->e, 0, true, 0x8b, (unsigned)dst, H_R10, H_NONE, 1, at);
+    tr_emit_load(t, (unsigned)dst, at, size);
     if (dst == H_RCX)
         tr_emit_put(t, guest, H_RCX);
     if (guest != MULL_RSP)
-        emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, 8);
+        tr_emit_set_sp(t, H_RSP, (int32_t)size);
 }
 
 static void emit_leave(struct translation *t, const struct tr_insn *in)
 {
-    int32_t at = tr_emit_access(t, in, H_RBP, 0, 8, false);
-    emit_lea(&t->e, H_RSP, H_RBP, H_NONE, 1, 8);
-    emit_op_mem(&t->e, 0, true, 0x8b, H_RBP, H_R10, H_NONE, 1, at);
+    unsigned size = tr_stack_size(in);
+
+    int32_t at = tr_emit_access(t, in, H_RBP, 0, size, false);
+    tr_emit_set_sp(t, H_RBP, (int32_t)size);
+    tr_emit_load(t, H_RBP, at, size);
 }
 
 void tr_emit_stack(struct translation *t, const struct tr_insn *in)
@@ -219,7 +234,7 @@ void tr_emit_stack(struct translation *t, const struct tr_insn *in)
 
 /* ---- Control flow ---- */
 
-/* R10 = guest address: go there through the jump table. */
+/* R10 = guest address (its key): go there through the jump table. */
 static void emit_indirect(struct translation *t)
 {
     emit_pext_gs(&t->e, H_R11, H_R10, TR_OFF(jump_index_mask));
@@ -228,16 +243,17 @@ static void emit_indirect(struct translation *t)
 
 static void emit_far_goto(struct translation *t, uint64_t rip)
 {
-    emit_mov_imm(&t->e, H_R10, rip);
-    emit_jmp_gs(&t->e, H_NONE, WINDOW_OFF(jump) + 8 * soft_jump_index(rip));
+    uint64_t key = t->space + rip;
+    emit_mov_imm(&t->e, H_R10, key);
+    emit_jmp_gs(&t->e, H_NONE, WINDOW_OFF(jump) + 8 * soft_jump_index(key));
 }
 
 /* May the block at @rip be chained to? Not where it may lie across two pages, nor from a block that
  * does: then the physical address does not follow from ours. */
 static bool in_page(const struct translation *t, uint64_t rip)
 {
-    return ((rip ^ t->rip) & MULL_PAGE_MASK) == 0 && !t->block->gpa_next &&
-           (rip & ~MULL_PAGE_MASK) <= MULL_PAGE_SIZE - 15;
+    uint64_t offset = (t->block->gpa & ~MULL_PAGE_MASK) + (rip - t->rip);
+    return offset <= MULL_PAGE_SIZE - 15 && !t->block->gpa_next;
 }
 
 /* The rel32 just emitted is an edge to @rip. */
@@ -248,8 +264,10 @@ static void new_edge(struct translation *t, uint64_t rip)
         t->full = true;
         return;
     }
-    *edge = (struct soft_edge){
-        .rip = rip, .site = emit_here(&t->e) - 4, .polled = rip <= t->rip, .from = t->block};
+    *edge = (struct soft_edge){.rip = t->space + rip,
+                               .site = emit_here(&t->e) - 4,
+                               .polled = rip <= t->rip,
+                               .from = t->block};
     t->edge[t->edge_count++] = edge;
 }
 
@@ -282,13 +300,15 @@ static void emit_jcc_to(struct translation *t, const struct tr_insn *in, uint64_
 
 static void emit_return(struct translation *t, const struct tr_insn *in)
 {
-    int32_t pop = 8;
+    unsigned size = tr_stack_size(in);
+    int32_t pop = (int32_t)size;
     if (in->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         pop += (int32_t)(in->op[0].imm.value.u & 0xffff);
 
-    int32_t at = tr_emit_access(t, in, H_RSP, 0, 8, false);
-    emit_op_mem(&t->e, 0, true, 0x8b, H_R10, H_R10, H_NONE, 1, at);
-    emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, pop);
+    int32_t at = tr_emit_access(t, in, H_RSP, 0, size, false);
+    tr_emit_load_zero(t, H_R10, at, size);
+    tr_emit_target_check(t, in);
+    tr_emit_set_sp(t, H_RSP, pop);
     emit_indirect(t);
 }
 
@@ -296,18 +316,18 @@ static void emit_return(struct translation *t, const struct tr_insn *in)
 static void emit_target(struct translation *t, const struct tr_insn *in)
 {
     if (in->memory) {
-        emit_memory(t, in, 8, false);
-        emit_op_mem(&t->e, 0, true, 0x8b, H_R10, H_R10, H_NONE, 1, 0);
+        tr_emit_memory(t, in, tr_stack_size(in), false);
+        tr_emit_load_zero(t, H_R10, 0, tr_stack_size(in));
     } else {
         tr_emit_get(t, H_R10, (unsigned)tr_gpr(in->op[0].reg.value, NULL));
     }
+    tr_emit_target_check(t, in);
 }
 
 void tr_emit_control(struct translation *t, const struct tr_insn *in)
 {
-    uint64_t next = in->rip + in->z.length;
-    uint64_t target =
-        in->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? next + (uint64_t)in->op[0].imm.value.s : 0;
+    uint64_t next = tr_next_rip(t, in);
+    uint64_t target = tr_target(t, in);
 
     switch (in->kind) {
     case TR_JMP:
@@ -318,9 +338,12 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
         if (in->ends_block)
             tr_emit_goto(t, next);
         break;
+    case TR_LOOP:
+        tr_emit_loop(t, in);
+        break;
     case TR_CALL:
-        emit_store_imm(t, next, emit_push_address(t, in));
-        emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
+        emit_store_imm(t, next, emit_push_address(t, in), tr_stack_size(in));
+        tr_emit_set_sp(t, H_RSP, -(int32_t)tr_stack_size(in));
         tr_emit_goto(t, target);
         break;
     case TR_JMP_INDIRECT:
@@ -331,9 +354,9 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
         emit_target(t, in);
         emit_store_gs(&t->e, TR_OFF(spill[4]), H_R10);
         t->window = -1;
-        emit_store_imm(t, next, emit_push_address(t, in));
+        emit_store_imm(t, next, emit_push_address(t, in), tr_stack_size(in));
         emit_load_gs(&t->e, H_R10, TR_OFF(spill[4]));
-        emit_lea(&t->e, H_RSP, H_RSP, H_NONE, 1, -8);
+        tr_emit_set_sp(t, H_RSP, -(int32_t)tr_stack_size(in));
         emit_indirect(t);
         break;
     case TR_RET:

@@ -582,13 +582,6 @@ static enum soft_result fetch_page(struct soft_cpu *cpu, uint64_t va, unsigned a
     return SOFT_NEXT;
 }
 
-/* The page behind the one of @va; linear addresses wrap at 4 GiB outside long mode. */
-static uint64_t next_page(const struct soft_cpu *cpu, uint64_t va)
-{
-    uint64_t next = (va | ~MULL_PAGE_MASK) + 1;
-    return soft_long_mode(cpu) ? next : next & 0xffffffffu;
-}
-
 enum soft_result soft_read(struct soft_cpu *cpu, uint64_t va, void *buf, unsigned size,
                            unsigned access)
 {
@@ -611,7 +604,7 @@ enum soft_result soft_read(struct soft_cpu *cpu, uint64_t va, void *buf, unsigne
     unsigned first = (unsigned)(MULL_PAGE_SIZE - (va & ~MULL_PAGE_MASK));
     if (fetch_page(cpu, va, access, &page[0]) != SOFT_NEXT)
         return SOFT_FAULT;
-    uint64_t next = next_page(cpu, va);
+    uint64_t next = soft_next_page(cpu, va);
     if (size - first > MULL_PAGE_SIZE) { /* larger than any architectural structure */
         read_page(cpu, &page[0], to, first);
         return soft_read(cpu, next, to + first, size - first, access);
@@ -644,7 +637,7 @@ enum soft_result soft_write(struct soft_cpu *cpu, uint64_t va, const void *buf, 
     unsigned first = (unsigned)(MULL_PAGE_SIZE - (va & ~MULL_PAGE_MASK));
     if (fetch_page(cpu, va, access, &page[0]) != SOFT_NEXT)
         return SOFT_FAULT;
-    uint64_t next = next_page(cpu, va);
+    uint64_t next = soft_next_page(cpu, va);
     if (size - first > MULL_PAGE_SIZE) {
         /* Larger than any architectural structure: look before the leap. */
         enum soft_result r = soft_probe(cpu, next, size - first, access);
@@ -674,7 +667,7 @@ enum soft_result soft_probe(struct soft_cpu *cpu, uint64_t va, unsigned size, un
         if (size <= room)
             return SOFT_NEXT;
         size -= room;
-        va = next_page(cpu, va);
+        va = soft_next_page(cpu, va);
     }
 }
 
@@ -696,10 +689,11 @@ static unsigned jump_filter(uint64_t va)
            (SOFT_JUMP_FILTER - 1);
 }
 
-uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *win, uint64_t rip,
+uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *win, uint64_t key,
                           uint64_t host, bool straddles, bool global)
 {
-    unsigned index = soft_jump_index(rip), bit = jump_filter(rip);
+    uint64_t va = soft_key_linear(cpu->mode, key);
+    unsigned index = soft_jump_index(key), bit = jump_filter(va);
     uint64_t *slot = &win->jump[index];
 
     if (*slot == cpu->jump_miss) {
@@ -710,7 +704,7 @@ uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *win, uint64_
     win->jump_local |= !global;
     win->jump_pages[bit / 64] |= 1ull << bit % 64;
     if (straddles) {
-        bit = jump_filter(rip + MULL_PAGE_SIZE);
+        bit = jump_filter(soft_next_page(cpu, va));
         win->jump_pages[bit / 64] |= 1ull << bit % 64;
     }
     __atomic_store_n(slot, host, __ATOMIC_SEQ_CST);

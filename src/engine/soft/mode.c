@@ -5,13 +5,20 @@
 #include "engine/soft/system.h"
 
 /* Usable for any access that 32-bit code makes, without a base or a limit to check. */
-static bool flat(const struct mull_segment *seg, bool code)
+static bool flat(const struct mull_segment *seg)
 {
     if (seg->base != 0 || seg->limit != 0xffffffffu || (seg->attr & MULL_SEG_UNUSABLE))
         return false;
-    if (!(seg->attr & MULL_SEG_P) || !(seg->attr & SOFT_TYPE_READ))
-        return false; /* the same bit says writable of data */
-    return code || !(seg->attr & (SOFT_TYPE_CODE | SOFT_TYPE_DOWN));
+    if (!(seg->attr & MULL_SEG_P) || !(seg->attr & SOFT_TYPE_WRITE))
+        return false;
+    return !(seg->attr & (SOFT_TYPE_CODE | SOFT_TYPE_DOWN));
+}
+
+static uint32_t code_limit_mode(const struct mull_segment *cs)
+{
+    if (cs->limit == 0xffffffffu)
+        return 0;
+    return cs->limit == 0xffffu ? SOFT_MODE_CODE_64K : SOFT_MODE_CODE_ODD;
 }
 
 static uint32_t segment_mode(const struct mull_cpu_state *s)
@@ -25,10 +32,26 @@ static uint32_t segment_mode(const struct mull_cpu_state *s)
         mode |= SOFT_MODE_CODE32;
     if (seg[MULL_SS].attr & MULL_SEG_DB)
         mode |= SOFT_MODE_STACK32;
-    if (flat(&seg[MULL_CS], true) && flat(&seg[MULL_DS], false) && flat(&seg[MULL_ES], false) &&
-        flat(&seg[MULL_SS], false))
+    if (flat(&seg[MULL_DS]) && flat(&seg[MULL_ES]) && flat(&seg[MULL_SS]))
         mode |= SOFT_MODE_FLAT;
-    return mode;
+    return mode | code_limit_mode(&seg[MULL_CS]);
+}
+
+/* See soft_cpu.segment_room: what soft_linear() decides, for translated code. */
+static void update_room(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < 6; i++) {
+        const struct mull_segment *seg = &cpu->s.seg[i];
+        bool data = (seg->attr & (SOFT_TYPE_CODE | SOFT_TYPE_DOWN)) == 0;
+        bool code = seg->attr & SOFT_TYPE_CODE;
+        bool real = soft_real_segments(cpu);
+        int64_t room = -(int64_t)seg->limit - 1;
+
+        if ((seg->attr & MULL_SEG_UNUSABLE) || (!data && !code))
+            room = 0;
+        cpu->segment_room[0][i] = real || data || (seg->attr & SOFT_TYPE_READ) ? room : 0;
+        cpu->segment_room[1][i] = real || (data && (seg->attr & SOFT_TYPE_WRITE)) ? room : 0;
+    }
 }
 
 static uint32_t vector_mode(const struct mull_cpu_state *s)
@@ -80,7 +103,7 @@ static uint32_t level_mode(const struct mull_cpu_state *s)
 
 #define LEVEL_MODE                                                                                 \
     (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT | SOFT_MODE_CPL3 |   \
-     SOFT_MODE_CPL12 | SOFT_MODE_VM86)
+     SOFT_MODE_CPL12 | SOFT_MODE_VM86 | SOFT_MODE_CODE_64K | SOFT_MODE_CODE_ODD)
 
 void soft_level_changed(struct soft_cpu *cpu)
 {
@@ -88,6 +111,8 @@ void soft_level_changed(struct soft_cpu *cpu)
     uint32_t mode = (cpu->mode & ~LEVEL_MODE) | segment_mode(s) | level_mode(s);
 
     cpu->mode = mode;
+    if (!(mode & SOFT_MODE_CODE64))
+        update_room(cpu);
     if (mode & SOFT_MODE_CPL3)
         cpu->window_id = SOFT_WIN_USER;
     else if ((mode & SOFT_MODE_SMAP) && !(s->rflags & SOFT_AC))

@@ -172,6 +172,13 @@ static bool unit_enabled(uint32_t mode, const struct tr_insn *in)
     return true;
 }
 
+/* MOV between the accumulator and an absolute address: copied in its ModRM form. */
+static bool is_moffs(const struct tr_insn *in)
+{
+    return in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+           in->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (in->z.opcode & 0xfc) == 0xa0;
+}
+
 /* Operands that the rewriter understands: general and vector registers, immediates, at most one
  * explicit memory operand; nothing hidden but flags, accumulator and what is named here. */
 static bool operands_copy(struct tr_insn *in)
@@ -185,7 +192,7 @@ static bool operands_copy(struct tr_insn *in)
         if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
             if (hidden || op->visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT || in->memory ||
                 op->mem.type != ZYDIS_MEMOP_TYPE_MEM || op->size == 0 || op->size > 512 ||
-                op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+                (op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM && !is_moffs(in)))
                 return false;
             in->memory = op;
             continue;
@@ -249,7 +256,9 @@ static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
 {
     const ZydisDecodedInstruction *z = &in->z;
     const ZydisDecodedOperand *op = in->op;
-    bool near64 = z->operand_width == 64 && z->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+    /* Outside 64-bit mode there are two operand sizes, and both may be used. */
+    bool wide = z->operand_width == 64 || !tr_code64(t);
+    bool near = wide && z->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
 
     /* Zydis knows hints and branches of Knights Corner that no other processor has. */
     if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ||
@@ -268,16 +277,18 @@ static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
                    ? TR_NOP
                    : TR_EXEC;
     case ZYDIS_CATEGORY_COND_BR:
-        /* Jcc rel8 and rel32; not LOOPcc, JRCXZ, XBEGIN. */
-        if (near64 && ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf0) == 0x70) ||
-                       (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode & 0xf0) == 0x80)))
+        /* Jcc rel8 and rel32; LOOPcc and JRCXZ; not XBEGIN. */
+        if (z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xfc) == 0xe0 && near)
+            return TR_LOOP;
+        if (near && ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf0) == 0x70) ||
+                     (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode & 0xf0) == 0x80)))
             return TR_JCC;
         return TR_EXEC_END;
     case ZYDIS_CATEGORY_UNCOND_BR:
     case ZYDIS_CATEGORY_CALL:
         if (z->mnemonic != ZYDIS_MNEMONIC_JMP && z->mnemonic != ZYDIS_MNEMONIC_CALL)
             return TR_EXEC_END;
-        if (!near64)
+        if (!near)
             return TR_EXEC_END;
         if (op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
             return z->mnemonic == ZYDIS_MNEMONIC_JMP ? TR_JMP : TR_CALL;
@@ -287,13 +298,13 @@ static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
             return TR_EXEC_END;
         return z->mnemonic == ZYDIS_MNEMONIC_JMP ? TR_JMP_INDIRECT : TR_CALL_INDIRECT;
     case ZYDIS_CATEGORY_RET:
-        return z->mnemonic == ZYDIS_MNEMONIC_RET && near64 ? TR_RET : TR_EXEC_END;
+        return z->mnemonic == ZYDIS_MNEMONIC_RET && near ? TR_RET : TR_EXEC_END;
     case ZYDIS_CATEGORY_INTERRUPT:
     case ZYDIS_CATEGORY_SYSCALL:
     case ZYDIS_CATEGORY_SYSRET:
         return TR_EXEC_END;
     case ZYDIS_CATEGORY_PUSH:
-        if (z->mnemonic != ZYDIS_MNEMONIC_PUSH || z->operand_width != 64)
+        if (z->mnemonic != ZYDIS_MNEMONIC_PUSH || !wide)
             return TR_EXEC;
         if (op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
             in->memory = &op[0];
@@ -301,7 +312,7 @@ static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
             return TR_EXEC;
         return TR_PUSH;
     case ZYDIS_CATEGORY_POP:
-        return z->mnemonic == ZYDIS_MNEMONIC_POP && z->operand_width == 64 &&
+        return z->mnemonic == ZYDIS_MNEMONIC_POP && wide &&
                        op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
                        tr_gpr(op[0].reg.value, NULL) >= 0
                    ? TR_POP_REG
@@ -309,7 +320,7 @@ static enum tr_kind kind_of(const struct translation *t, struct tr_insn *in)
     case ZYDIS_CATEGORY_MISC:
         if (z->mnemonic == ZYDIS_MNEMONIC_LEA)
             return TR_LEA;
-        if (z->mnemonic == ZYDIS_MNEMONIC_LEAVE && z->operand_width == 64)
+        if (z->mnemonic == ZYDIS_MNEMONIC_LEAVE && wide)
             return TR_LEAVE;
         if (z->mnemonic == ZYDIS_MNEMONIC_UD2 || z->mnemonic == ZYDIS_MNEMONIC_UD1 ||
             z->mnemonic == ZYDIS_MNEMONIC_UD0)
@@ -333,11 +344,14 @@ void tr_classify(const struct translation *t, struct tr_insn *in)
 
     in->memory = NULL;
     in->kind = kind_of(t, in);
+    if (!tr_code64(t))
+        tr_restrict(t, in);
     /* C wants all flags, and so may the code at a side exit. */
     /* MOVS and STOS neither use nor change them, in C or not. */
     bool string = in->z.meta.category == ZYDIS_CATEGORY_STRINGOP && f && !f->modified &&
                   !(f->tested & SOFT_ARITH_FLAGS);
-    if ((in->kind == TR_EXEC && !string) || in->kind == TR_EXEC_END || in->kind == TR_JCC) {
+    if ((in->kind == TR_EXEC && !string) || in->kind == TR_EXEC_END || in->kind == TR_JCC ||
+        in->kind == TR_LOOP) {
         in->flags_read = (uint32_t)SOFT_ARITH_FLAGS;
         in->flags_written = 0;
         return;
@@ -483,7 +497,7 @@ static void emit_modrm(struct emit *e, const struct tr_insn *in, unsigned reg, u
     unsigned r = (reg & 7) << 3;
 
     if (base < 0) {
-        emit8(e, (uint8_t)(in->z.raw.modrm.mod << 6 | r | (rm & 7)));
+        emit8(e, (uint8_t)(0xc0 | r | (rm & 7)));
     } else if (disp && in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
         emit8(e, (uint8_t)(0x80 | r | ((unsigned)base & 7)));
         emit32(e, (uint32_t)disp);
@@ -506,37 +520,76 @@ static void emit_tail(struct emit *e, const struct tr_insn *in)
         emit8(e, in->bytes[i]);
 }
 
-static void reencode_legacy(struct emit *e, const struct tr_insn *in, const struct fields *f,
+/* What the opcode becomes: the same, or a form that 64-bit mode has. */
+struct opcode {
+    unsigned start, end; /* in->bytes, but for the last */
+    uint8_t last;
+    bool has_modrm;
+    uint8_t modrm_reg;
+};
+
+static struct opcode opcode_of(const struct translation *t, const struct tr_insn *in)
+{
+    bool has_modrm = in->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
+    struct opcode op = {
+        .start = in->z.raw.prefix_count,
+        .end = has_modrm               ? in->z.raw.modrm.offset
+               : in->z.raw.imm[0].size ? in->z.raw.imm[0].offset
+                                       : in->z.length,
+        .has_modrm = has_modrm,
+        .modrm_reg = in->z.raw.modrm.reg,
+    };
+    if (is_moffs(in)) { /* A0, A1: 8A, 8B with AL, EAX; A2, A3: 88, 89 */
+        op.end = op.start + 1;
+        op.last = (uint8_t)(0x88 | (~in->z.opcode & 2) | (in->z.opcode & 1));
+        op.has_modrm = true;
+        op.modrm_reg = 0;
+        return op;
+    }
+    op.last = in->bytes[op.end - 1];
+    if (tr_code64(t) || op.end != op.start + 1)
+        return op;
+    if ((op.last & 0xf0) == 0x40) { /* INC and DEC: FF /0 and /1 */
+        op.modrm_reg = op.last >> 3 & 1;
+        op.last = 0xff;
+        op.has_modrm = true;
+    } else if (op.last == 0x82) { /* an alias that 64-bit mode dropped */
+        op.last = 0x80;
+    }
+    return op;
+}
+
+static void reencode_legacy(struct translation *t, const struct tr_insn *in, const struct fields *f,
                             int base, int32_t disp)
 {
+    struct emit *e = &t->e;
     const uint8_t *b = in->bytes;
-    unsigned i = 0;
+    const struct opcode op = opcode_of(t, in);
     uint8_t rex = 0;
 
-    for (; i < in->z.raw.prefix_count; i++) {
+    if (!tr_code64(t) && tr_needs_66(t, in))
+        emit8(e, 0x66);
+    for (unsigned i = 0; i < op.start; i++) {
         uint8_t p = b[i];
         bool mandatory = in->z.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
-        if ((p & 0xf0) == 0x40) /* counts only right before the opcode */
-            rex = i + 1u == in->z.raw.prefix_count ? p : 0;
-        else if (p == 0x66 || p == 0xf0 || mandatory)
+        if (tr_code64(t) && (p & 0xf0) == 0x40) /* counts only right before the opcode */
+            rex = i + 1u == op.start ? p & (is_moffs(in) ? 0x48 : 0x4f) : 0;
+        else if (p == 0x66 ? tr_code64(t) : p == 0xf0 || mandatory)
             emit8(e, p);
     }
-    bool has_modrm = in->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
-    unsigned reg = in->z.raw.modrm.reg | (rex & 4) << 1;
+    unsigned reg = op.modrm_reg | (rex & 4) << 1;
     unsigned rm = in->z.raw.modrm.rm | (rex & 1) << 3;
-    unsigned opcode_reg = 0;
-    unsigned opcode_end = has_modrm               ? in->z.raw.modrm.offset
-                          : in->z.raw.imm[0].size ? in->z.raw.imm[0].offset
-                                                  : in->z.length;
+    unsigned opcode_reg = f->opcode >= 0 ? (unsigned)f->opcode : 0;
+
     if (f->reg >= 0)
         reg = (unsigned)f->reg;
     if (f->rm >= 0)
         rm = (unsigned)f->rm;
-    if (f->opcode >= 0)
-        opcode_reg = (unsigned)f->opcode;
+    if (op.has_modrm && f->opcode >= 0) /* INC, DEC */
+        rm = opcode_reg;
 
     uint8_t new_rex = rex & 8;
-    if (has_modrm) {
+    if (op.has_modrm) {
         new_rex |= (reg & 8) >> 1;
         new_rex |= base >= 0 ? (base & 8) >> 3 : (int)(rm & 8) >> 3;
     } else if (f->opcode >= 0) {
@@ -544,13 +597,11 @@ static void reencode_legacy(struct emit *e, const struct tr_insn *in, const stru
     }
     if (new_rex || f->rex_byte || (rex && !f->high))
         emit8(e, 0x40 | new_rex);
-    for (; i < opcode_end; i++) {
-        uint8_t op = b[i];
-        if (f->opcode >= 0 && i == opcode_end - 1)
-            op = (uint8_t)((op & ~7u) | (opcode_reg & 7));
-        emit8(e, op);
-    }
-    if (has_modrm)
+    for (unsigned i = op.start; i + 1 < op.end; i++)
+        emit8(e, b[i]);
+    emit8(e, f->opcode >= 0 && !op.has_modrm ? (uint8_t)((op.last & ~7u) | (opcode_reg & 7))
+                                             : op.last);
+    if (op.has_modrm)
         emit_modrm(e, in, reg, rm, base, disp);
     emit_tail(e, in);
 }
@@ -631,8 +682,7 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
         disp = tr_emit_window(t, in);
         if (disp < 0) {
             disp = 0;
-            tr_emit_address(t, in, in->memory);
-            tr_emit_check(t, tr_access_size(in), writes(in->memory), in->flags_live);
+            tr_emit_memory(t, in, tr_access_size(in), writes(in->memory));
         }
         base = H_R10;
         if (f.high) {
@@ -654,7 +704,7 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
         reencode_evex(&t->e, in, &f, base, disp);
         break;
     default:
-        reencode_legacy(&t->e, in, &f, base, disp);
+        reencode_legacy(t, in, &f, base, disp);
         break;
     }
     for (unsigned i = 0; i < f.moves; i++) {
@@ -681,7 +731,7 @@ bool tr_emit_bit(struct translation *t, const struct tr_insn *in)
     const bool wide = in->op[1].size == 64;
     struct fields f = {.reg = H_RCX, .rm = -1, .vvvv = -1, .opcode = -1};
 
-    if (in->z.address_width != 64)
+    if (in->z.address_width != (tr_code64(t) ? 64 : 32))
         return false;
     /* R10 = address + (signed bit offset / operand bits) * operand bytes; no flag is touched. */
     tr_emit_address(t, in, in->memory);
@@ -690,7 +740,9 @@ bool tr_emit_bit(struct translation *t, const struct tr_insn *in)
         emit_op_reg(e, true, 0x63, H_R11, H_R11); /* movsxd r11, r11d */
     emit_mov_imm(e, H_RCX, wide ? 6 : 5);
     emit_shift(e, 2, H_R11, H_R11, H_RCX);
-    emit_lea(e, H_R10, H_R10, H_R11, wide ? 8 : 4, 0);
+    emit_op_mem(e, 0, tr_code64(t), 0x8d, H_R10, H_R10, H_R11, wide ? 8 : 4, 0);
+    if (!tr_code64(t))
+        tr_emit_segment(t, tr_segment(in->memory), 4, writes(in->memory), in->flags_live);
     tr_emit_check(t, wide ? 8 : 4, writes(in->memory), in->flags_live);
 
     /* RCX = bit offset within the operand: its upper bits shifted out and back. */
@@ -698,7 +750,7 @@ bool tr_emit_bit(struct translation *t, const struct tr_insn *in)
     emit_mov_imm(e, H_R11, wide ? 58 : 59);
     emit_shift(e, 1, H_RCX, H_RCX, H_R11);
     emit_shift(e, 3, H_RCX, H_RCX, H_R11);
-    reencode_legacy(e, in, &f, H_R10, 0);
+    reencode_legacy(t, in, &f, H_R10, 0);
     return true;
 }
 
@@ -709,8 +761,8 @@ bool tr_lea_is_direct(const struct tr_insn *in)
     int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
 
     /* All in host registers; a 32-bit result needs no 64-bit sum. */
-    return in->op[0].size >= 32 && dst >= 0 && tr_host_of[dst] >= 0 && base >= 0 &&
-           tr_host_of[base] >= 0 && (index < 0 || tr_host_of[index] >= 0) &&
+    return in->op[0].size >= 32 && in->z.address_width >= 32 && dst >= 0 && tr_host_of[dst] >= 0 &&
+           base >= 0 && tr_host_of[base] >= 0 && (index < 0 || tr_host_of[index] >= 0) &&
            (in->z.address_width == 64 || in->op[0].size == 32);
 }
 
@@ -720,6 +772,10 @@ bool tr_emit_lea(struct translation *t, const struct tr_insn *in)
     int dst = tr_gpr(in->op[0].reg.value, NULL);
     int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
 
+    if (!tr_code64(t)) {
+        tr_emit_lea32(t, in);
+        return true;
+    }
     if (in->op[0].size == 16 || dst < 0)
         return false;
     if (tr_lea_is_direct(in)) {

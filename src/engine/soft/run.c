@@ -99,7 +99,7 @@ static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_in
     d->bits = 0;
     int e = soft_decode(&d->insn, bytes, got, bits);
     if (e == -EAGAIN && got < 15) {
-        r = fetch(cpu, (va | ~MULL_PAGE_MASK) + 1, bytes, got, 15, &got, NULL);
+        r = fetch(cpu, soft_next_page(cpu, va), bytes, got, 15, &got, NULL);
         if (r != SOFT_NEXT)
             return r;
         e = soft_decode(&d->insn, bytes, got, bits);
@@ -120,7 +120,7 @@ static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_in
  * after each. */
 static bool must_step(const struct soft_cpu *cpu)
 {
-    return !(cpu->mode & SOFT_MODE_CODE64) || cpu->s.interrupt_shadow ||
+    return (cpu->mode & SOFT_MODE_CODE_ODD) || cpu->s.interrupt_shadow ||
            (cpu->s.rflags & SOFT_TF) || (cpu->s.dr[7] & 0xff);
 }
 
@@ -152,29 +152,27 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, boo
 {
     struct soft_cache *cache = cpu->vm->cache;
     uint32_t mode = (cpu->mode & SOFT_BLOCK_MODE) | plain;
-    uint64_t rip = cpu->s.rip;
+    uint64_t key = soft_code_key(cpu), va;
     struct soft_page page, next;
     bool straddles = false;
 
-    *r = SOFT_NEXT;
-    if ((uint64_t)((int64_t)(rip << 16) >> 16) != rip) {
-        *r = soft_raise_error(cpu, SOFT_GP, 0);
+    *r = soft_linear(cpu, MULL_CS, cpu->s.rip, 1, SOFT_EXEC, &va);
+    if (*r != SOFT_NEXT)
         return NULL;
-    }
-    *r = soft_translate(cpu, rip, SOFT_EXEC, &page);
+    *r = soft_translate(cpu, va, SOFT_EXEC, &page);
     if (*r != SOFT_NEXT || !page.host)
         return NULL;
     *global = page.global;
-    struct soft_block *b = soft_block_find(cache, page.gpa, rip, mode);
+    struct soft_block *b = soft_block_find(cache, page.gpa, key, mode);
     if (!b) {
         soft_vectors_park(cpu);
-        b = soft_block_translate(cpu, &page, NULL, rip, mode, &straddles);
+        b = soft_block_translate(cpu, &page, NULL, key, mode, &straddles);
     }
     if (!straddles && !(b && b->gpa_next))
         return b;
 
     /* One instruction across two pages: the second may be mapped elsewhere by now. */
-    *r = soft_translate(cpu, (rip | ~MULL_PAGE_MASK) + 1, SOFT_EXEC, &next);
+    *r = soft_translate(cpu, soft_next_page(cpu, va), SOFT_EXEC, &next);
     if (*r != SOFT_NEXT || !next.host)
         return NULL;
     *global = page.global && next.global;
@@ -183,7 +181,7 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, boo
     if (b)
         soft_block_drop(cache, b);
     soft_vectors_park(cpu);
-    return soft_block_translate(cpu, &page, &next, rip, mode, &straddles);
+    return soft_block_translate(cpu, &page, &next, key, mode, &straddles);
 }
 
 /* Put a block into the jump table; if it was dropped meanwhile, take it back. */
@@ -212,10 +210,11 @@ static void *go(struct soft_cpu *cpu, bool probe)
         cpu->code_changed = false;
 
         if (probe) {
+            uint64_t key = soft_code_key(cpu);
             uint64_t host = __atomic_load_n(
-                &cpu->window[cpu->window_id]->jump[soft_jump_index(cpu->s.rip)], __ATOMIC_RELAXED);
+                &cpu->window[cpu->window_id]->jump[soft_jump_index(key)], __ATOMIC_RELAXED);
             if (host != cpu->jump_miss) {
-                cpu->spill[0] = cpu->s.rip; /* R10: the block verifies it */
+                cpu->spill[0] = key; /* R10: the block verifies it */
                 soft_flags_to_glue(cpu);
                 if (!cpu->vectors_live)
                     soft_vectors_load(cpu);
@@ -276,7 +275,7 @@ static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host)
     unsigned i;
     struct soft_block *b = soft_block_at(cpu->vm->cache, host, &i);
 
-    cpu->s.rip = b->rip + b->map[i].guest;
+    cpu->s.rip = soft_block_rip(b, i);
     soft_flags_from_glue(cpu);
     uint8_t *next = i + 1u < b->insns ? b->start + b->map[i + 1].host : NULL;
 
@@ -294,7 +293,7 @@ static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
     bool global;
     struct soft_block *b = soft_block_at(cpu->vm->cache, host, &i);
 
-    cpu->s.rip = b->rip + b->map[i].guest;
+    cpu->s.rip = soft_block_rip(b, i);
     struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, &global, &r);
     if (!plain) {
         soft_flags_from_glue(cpu);
@@ -312,6 +311,8 @@ void *soft_on_miss(struct soft_cpu *cpu)
     unsigned size = cpu->spill[2] & 0xff;
     bool write = cpu->spill[2] & SOFT_MISS_WRITE;
 
+    if (cpu->spill[2] & SOFT_MISS_SEGMENT)
+        return exec_at_host(cpu, retry);
     cpu->stats.tlb_misses++;
     if (soft_tlb_fill(cpu, va, size, write)) {
         if (!cpu->vectors_live)
@@ -334,7 +335,7 @@ void *soft_on_exec(struct soft_cpu *cpu)
 
 void *soft_on_jump(struct soft_cpu *cpu)
 {
-    cpu->s.rip = cpu->spill[0];
+    cpu->s.rip = soft_key_rip(cpu->mode, cpu->spill[0]);
     soft_flags_from_glue(cpu);
     return go(cpu, false);
 }
@@ -351,13 +352,13 @@ void *soft_on_chain(struct soft_cpu *cpu)
     const struct soft_block *from = edge->from;
     uint32_t mode = from->mode & ~SOFT_BLOCK_PLAIN;
 
-    cpu->s.rip = edge->rip;
+    cpu->s.rip = soft_key_rip(cpu->mode, edge->rip);
     soft_flags_from_glue(cpu);
     if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED))
         return NULL;
 
     /* The target is in the same page: its physical address follows from ours. */
-    uint64_t gpa = (from->gpa & MULL_PAGE_MASK) | (edge->rip & ~MULL_PAGE_MASK);
+    uint64_t gpa = from->gpa + (edge->rip - from->rip);
     struct soft_block *to = soft_block_find(cache, gpa, edge->rip, mode);
     if (!to) {
         const struct mull_ram *ram = soft_find_ram(cpu->vm, gpa);

@@ -79,7 +79,7 @@ static bool from_translated_code(int signo, ucontext_t *uc)
         return false;
 
     store_registers(cpu, uc);
-    cpu->s.rip = b->rip + b->map[index].guest;
+    cpu->s.rip = soft_block_rip(b, index);
     uint8_t vector = guest_vector(cpu, uc);
     if (vector == SOFT_GP)
         soft_raise_error(cpu, vector, 0);

@@ -115,7 +115,7 @@ static inline unsigned soft_jump_index(uint64_t rip)
 #define SOFT_MODE_PAGING 0x0010u
 #define SOFT_MODE_PROTECTED 0x0020u /* CR0.PE */
 #define SOFT_MODE_VM86 0x0040u
-#define SOFT_MODE_FLAT 0x0080u   /* CS, DS, ES, SS: base 0, limit 4 GiB */
+#define SOFT_MODE_FLAT 0x0080u   /* not 64-bit code; DS, ES, SS: base 0, limit 4 GiB */
 #define SOFT_MODE_NO_X87 0x0100u /* CR0.EM or CR0.TS: x87 faults */
 #define SOFT_MODE_NO_SSE 0x0200u /* CR0.EM, CR0.TS or not CR4.OSFXSR */
 #define SOFT_MODE_NO_AVX 0x0400u /* not CR4.OSXSAVE, not XCR0.AVX, or CR0.TS */
@@ -124,6 +124,9 @@ static inline unsigned soft_jump_index(uint64_t rip)
 #define SOFT_MODE_CPL12 0x2000u /* CPL 1 or 2 */
 #define SOFT_MODE_SMAP 0x4000u  /* CR4.SMAP */
 #define SOFT_MODE_TSD 0x8000u   /* CR4.TSD */
+/* The limit of CS, where code is not 64-bit; neither: 4 GiB. */
+#define SOFT_MODE_CODE_64K 0x10000u
+#define SOFT_MODE_CODE_ODD 0x20000u /* something else: there are no translations */
 
 /* ---- Results ---- */
 
@@ -280,6 +283,9 @@ struct soft_cpu {
     uint64_t not_if_mask, not_ac_mask, not_df_mask, system_flags_mask;
     uint64_t tsc_offset; /* guest TSC minus host TSC: the clock's and s.tsc_offset */
     uint64_t spill[8];
+    /* Outside 64-bit mode, by SOFT_WRITE or not, by segment: the number that makes the offset of
+     * an access's last byte negative if that may be accessed; 0: C must look. */
+    int64_t segment_room[2][6];
 
     struct mull_cpu_state s; /* canonical state; GPRs and arithmetic flags while not in code */
 
@@ -315,8 +321,8 @@ struct soft_cpu {
     bool irq_waiting;           /* irq_pending() may say yes: look when interrupts are enabled */
     uint32_t pauses;            /* PAUSEs executed, for giving the core away */
     uint8_t debug_hits; /* bits of DR6: watches that the instruction being executed has touched */
-    bool code_changed;          /* the instruction just executed wrote to translated code */
-    bool step_once;             /* the next instruction has no translation: execute it in C */
+    bool code_changed;  /* the instruction just executed wrote to translated code */
+    bool step_once;     /* the next instruction has no translation: execute it in C */
 };
 
 static inline unsigned soft_cpl(const struct soft_cpu *cpu)
@@ -324,6 +330,25 @@ static inline unsigned soft_cpl(const struct soft_cpu *cpu)
     return cpu->mode & SOFT_MODE_CPL3
                ? 3
                : (cpu->s.seg[MULL_SS].attr & MULL_SEG_DPL) >> MULL_SEG_DPL_SHIFT;
+}
+
+/** What translations call the instruction at EIP or RIP: outside 64-bit mode the base of CS is part
+ *  of it. */
+static inline uint64_t soft_code_key(const struct soft_cpu *cpu)
+{
+    if (cpu->mode & SOFT_MODE_CODE64)
+        return cpu->s.rip;
+    return cpu->s.seg[MULL_CS].base << 32 | (uint32_t)cpu->s.rip;
+}
+
+/** The RIP or EIP of such a name, and its linear address. @mode: SOFT_MODE_* */
+static inline uint64_t soft_key_rip(uint32_t mode, uint64_t key)
+{
+    return mode & SOFT_MODE_CODE64 ? key : (uint32_t)key;
+}
+static inline uint64_t soft_key_linear(uint32_t mode, uint64_t key)
+{
+    return mode & SOFT_MODE_CODE64 ? key : (uint32_t)(key + (key >> 32));
 }
 
 /* ---- Vectors (vectors.c) ---- */
@@ -365,6 +390,13 @@ enum soft_result soft_software_interrupt(struct soft_cpu *cpu, uint8_t vector, u
  *  SOFT_NEXT and *page, or SOFT_FAULT (#PF; #GP/#SS are soft_linear()'s). */
 enum soft_result soft_translate(struct soft_cpu *cpu, uint64_t va, unsigned access,
                                 struct soft_page *page);
+
+/** The page behind the one of @va; linear addresses wrap at 4 GiB outside long mode. */
+static inline uint64_t soft_next_page(const struct soft_cpu *cpu, uint64_t va)
+{
+    uint64_t next = (va | ~MULL_PAGE_MASK) + 1;
+    return cpu->s.efer & SOFT_EFER_LMA ? next : (uint32_t)next;
+}
 
 /** Walk without side effects, as a debugger: no A/D bits, no faults. @return false: not mapped. */
 bool soft_translate_quiet(struct soft_cpu *cpu, uint64_t va, uint64_t *gpa);
@@ -567,11 +599,11 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
 /** Empty a window's jump table: its slots go to cpu->jump_miss, never to 0. */
 void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *w);
 
-/** Put the entry of the block at @rip into a window's jump table.
+/** Put the entry of the block named @key into a window's jump table.
  *  @param straddles  its instruction goes on in the next page
  *  @param global     its page stays mapped when the address space changes
  *  @return the slot */
-uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *w, uint64_t rip, uint64_t host,
+uint64_t *soft_jump_enter(struct soft_cpu *cpu, struct soft_window *w, uint64_t key, uint64_t host,
                           bool straddles, bool global);
 
 /* ---- The VM ---- */

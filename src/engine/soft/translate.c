@@ -19,6 +19,7 @@ static bool ends_block(const struct tr_insn *in, unsigned *exits)
         return in->op[0].imm.value.s < 0 || (*exits)++ == TR_SIDE_EXITS;
     case TR_EXEC_END:
     case TR_JMP:
+    case TR_LOOP:
     case TR_CALL:
     case TR_JMP_INDIRECT:
     case TR_CALL_INDIRECT:
@@ -37,7 +38,7 @@ static bool decode_block(struct translation *t, const uint8_t *code, unsigned av
     ZydisDecoder decoder;
     unsigned at = 0, exits = 0;
 
-    soft_decoder_init(&decoder, 64);
+    soft_decoder_init(&decoder, tr_code_bits(t));
     while (t->count < t->only && at < available) {
         struct tr_insn *in = &t->insn[t->count];
         unsigned n = available - at < 15 ? available - at : 15;
@@ -80,11 +81,11 @@ static void emit_entries(struct translation *t)
     struct soft_block *b = t->block;
 
     uint8_t *leave = e->p;
-    emit_mov_imm(e, H_R10, t->rip);
+    emit_mov_imm(e, H_R10, t->space + t->rip);
     emit_jmp(e, t->cache->glue.poll);
 
     b->indirect = emit_here(e);
-    uint64_t minus = 0 - t->rip;
+    uint64_t minus = 0 - (t->space + t->rip);
     if ((int64_t)minus == (int32_t)minus) {
         emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)minus);
     } else {
@@ -152,7 +153,7 @@ static void emit_block(struct translation *t)
     const struct tr_insn *last = &t->insn[t->count - 1];
     b->guest_size = (uint16_t)(last->rip + last->z.length - t->rip);
     if (!last->ends_block && !t->full)
-        tr_emit_goto(t, last->rip + last->z.length);
+        tr_emit_goto(t, tr_next_rip(t, last));
     if (!t->full)
         tr_emit_cold(t);
     b->end = emit_here(&t->e);
@@ -172,7 +173,7 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
 {
     uint8_t across[15];
     struct soft_cache *c = t->cache;
-    unsigned available = (unsigned)(MULL_PAGE_SIZE - (t->rip & ~MULL_PAGE_MASK));
+    unsigned available = (unsigned)(MULL_PAGE_SIZE - (page->gpa & ~MULL_PAGE_MASK));
 
     if (c->size - c->used < BLOCK_MAX_CODE || c->blocks >= c->blocks_max)
         goto full;
@@ -187,8 +188,14 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
         available = 15;
         t->only = 1;
     }
-    if (!decode_block(t, code, available, straddles))
+    /* Behind the limit of CS there is nothing; what lies across it C refuses. */
+    bool cut = (t->mode & SOFT_MODE_CODE_64K) && available > 0x10000 - t->rip;
+    if (cut)
+        available = (unsigned)(0x10000 - t->rip);
+    if (!decode_block(t, code, available, straddles)) {
+        *straddles &= !cut;
         return NULL;
+    }
     find_live_flags(t);
     tr_plan_windows(t);
 
@@ -198,7 +205,7 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
     memset(t->block, 0, sizeof(*t->block));
     t->block->gpa = page->gpa;
     t->block->gpa_next = next ? next->gpa : 0;
-    t->block->rip = t->rip;
+    t->block->rip = t->space + t->rip;
     t->block->mode = t->mode;
     t->block->insns = (uint16_t)t->count;
 
@@ -220,7 +227,7 @@ full:
 }
 
 struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
-                                        const struct soft_page *next, uint64_t rip, uint32_t mode,
+                                        const struct soft_page *next, uint64_t key, uint32_t mode,
                                         bool *straddles)
 {
     struct translation t;
@@ -228,7 +235,8 @@ struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_
 
     t.cpu = cpu;
     t.cache = c;
-    t.rip = rip;
+    t.rip = soft_key_rip(mode, key);
+    t.space = key - t.rip;
     t.mode = mode;
     t.count = t.slow_count = t.edge_count = t.far_count = 0;
     t.only = SOFT_BLOCK_MAX_INSNS;
@@ -237,7 +245,7 @@ struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_
     t.window = -1;
 
     soft_cache_lock(c);
-    struct soft_block *b = soft_block_find(c, page->gpa, rip, mode);
+    struct soft_block *b = soft_block_find(c, page->gpa, key, mode);
     if (b && next && b->gpa_next != next->gpa)
         b = NULL;
     if (!b)

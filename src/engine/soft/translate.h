@@ -24,6 +24,7 @@ enum tr_kind {
     TR_LEAVE,
     TR_JMP,
     TR_JCC,
+    TR_LOOP, /* LOOP, LOOPE, LOOPNE, JCXZ */
     TR_CALL,
     TR_JMP_INDIRECT,
     TR_CALL_INDIRECT,
@@ -65,7 +66,7 @@ struct tr_slow {
     uint32_t info;  /* size | SOFT_MISS_* */
 };
 
-#define TR_MAX_SLOW (SOFT_BLOCK_MAX_INSNS * 2)
+#define TR_MAX_SLOW (SOFT_BLOCK_MAX_INSNS * 4)
 
 /* Conditional jumps forward that a block goes on behind: its side exits. */
 #define TR_SIDE_EXITS 3
@@ -76,7 +77,8 @@ struct translation {
     struct soft_cache *cache;
     struct emit e;
     struct soft_block *block;
-    uint64_t rip; /* of the block */
+    uint64_t rip;   /* of the block; EIP outside 64-bit mode */
+    uint64_t space; /* RIP or EIP + this: see soft_code_key() */
     uint32_t mode;
     unsigned only; /* instructions the block may have */
     unsigned count;
@@ -135,9 +137,13 @@ int32_t tr_emit_window(struct translation *t, const struct tr_insn *in);
 int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned base, int32_t disp,
                        unsigned size, bool write);
 
-/** R10 = linear address of a memory operand. Clobbers RCX, R11; leaves flags alone. */
+/** R10 = linear address of a memory operand; outside 64-bit mode its offset in the segment.
+ *  Clobbers RCX, R11; leaves flags alone. */
 void tr_emit_address(struct translation *t, const struct tr_insn *in,
                      const ZydisDecodedOperand *op);
+
+/** R10 = host address of @size bytes at in->memory, checked. */
+void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned size, bool write);
 
 /** R10 = linear address -> R10 = host address, or the slow path. Clobbers RCX, R11, and the flags
  *  unless @flags_live. */
@@ -166,6 +172,72 @@ void tr_emit_goto(struct translation *t, uint64_t rip);
 
 /** The cold code behind the block: slow paths, unchained edges. */
 void tr_emit_cold(struct translation *t);
+
+/* ---- code32.c: what is different outside 64-bit mode ---- */
+
+static inline bool tr_code64(const struct translation *t)
+{
+    return t->mode & SOFT_MODE_CODE64;
+}
+
+static inline unsigned tr_code_bits(const struct translation *t)
+{
+    return t->mode & SOFT_MODE_CODE64 ? 64 : t->mode & SOFT_MODE_CODE32 ? 32 : 16;
+}
+
+/** The RIP of the instruction behind @in. */
+uint64_t tr_next_rip(const struct translation *t, const struct tr_insn *in);
+
+/** Where a direct jump or call goes. */
+uint64_t tr_target(const struct translation *t, const struct tr_insn *in);
+
+/** What tr_classify() has chosen, outside 64-bit mode: take back what cannot be done so, and make
+ *  the bytes to copy mean in 64-bit mode what they mean here. */
+void tr_restrict(const struct translation *t, struct tr_insn *in);
+
+/** The operand-size prefix that the copy needs, outside 64-bit mode. */
+bool tr_needs_66(const struct translation *t, const struct tr_insn *in);
+
+/** R10 = offset of a memory operand, cut to the address size. */
+void tr_emit_offset(struct translation *t, const struct tr_insn *in, const ZydisDecodedOperand *op);
+
+/** R10 = offset in a segment -> R10 = linear address, its limit checked for @size bytes. Clobbers
+ *  RCX, and R11 if @flags_live, else the flags. Nothing to do in 64-bit mode. */
+void tr_emit_segment(struct translation *t, unsigned seg, unsigned size, bool write,
+                     bool flags_live);
+
+/** MULL_ES.. of a memory operand. */
+unsigned tr_segment(const ZydisDecodedOperand *op);
+
+/** Accesses to this segment have neither base nor limit. */
+bool tr_is_flat(const struct translation *t, unsigned seg);
+
+/** Bytes that a push, pop, call or return moves. */
+static inline unsigned tr_stack_size(const struct tr_insn *in)
+{
+    return in->z.operand_width / 8u;
+}
+
+/** dst = @size bytes at [R10 + at], zero-extended from 4; of 2 the rest of dst stays. */
+void tr_emit_load(struct translation *t, unsigned dst, int32_t at, unsigned size);
+/** The same, zero-extended from any size. */
+void tr_emit_load_zero(struct translation *t, unsigned dst, int32_t at, unsigned size);
+void tr_emit_store(struct translation *t, unsigned src, int32_t at, unsigned size);
+
+/** Stack pointer = register @base + @delta, as wide as the stack pointer is. */
+void tr_emit_set_sp(struct translation *t, unsigned base, int32_t delta);
+
+/** R10 = register @base + @disp, as wide as the stack pointer. */
+void tr_emit_stack_offset(struct translation *t, unsigned base, int32_t disp);
+
+/** R10 = target of an indirect jump: look at CS's limit, and make it a key. */
+void tr_emit_target_check(struct translation *t, const struct tr_insn *in);
+
+/** LEA outside 64-bit mode. */
+void tr_emit_lea32(struct translation *t, const struct tr_insn *in);
+
+/** TR_LOOP. */
+void tr_emit_loop(struct translation *t, const struct tr_insn *in);
 
 #define TR_OFF(member) ((uint32_t)offsetof(struct soft_cpu, member))
 
