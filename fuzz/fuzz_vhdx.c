@@ -12,7 +12,7 @@
 static void seal(uint8_t *file, uint32_t at, uint32_t length)
 {
     mull_put_le32(file + at + 4, 0);
-    mull_put_le32(file + at + 4, vhdx_crc32c(file + at, length));
+    mull_put_le32(file + at + 4, mull_crc32c(file + at, length));
 }
 
 static int lay_out(int fd, const uint8_t *data, size_t size)

@@ -29,6 +29,8 @@ static const char usage[] =
     "  resize FILE [+|-]SIZE [--shrink] [--from FORMAT]\n"
     "  snapshot list|create|apply|delete FILE [NAME] [--format table|json]\n"
     "  commit FILE [--from FORMAT]\n"
+    "  bitmap add|remove|clear FILE NAME [--granularity N] | merge FILE INTO FROM | list FILE\n"
+    "  changes FILE [--since BITMAP] [--format table|json]\n"
     "  rebase FILE [--backing FILE] [--backing-format F] [--unsafe]\n"
     "\n"
     "Sizes take K, M, G, T, P. Formats are detected; raw is written only when you say so.\n"
@@ -41,7 +43,8 @@ static const struct {
     {"create", image_create},   {"convert", image_convert}, {"info", image_info},
     {"check", image_check},     {"compare", image_compare}, {"map", image_map},
     {"measure", image_measure}, {"resize", image_resize},   {"snapshot", image_snapshot},
-    {"commit", image_commit},   {"rebase", image_rebase},
+    {"commit", image_commit},   {"rebase", image_rebase},   {"bitmap", image_bitmap},
+    {"changes", image_changes},
 };
 
 static void log_line(void *opaque, enum mull_log_level level, const char *line)

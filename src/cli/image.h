@@ -51,6 +51,8 @@ int image_resize(int argc, char **argv);
 int image_commit(int argc, char **argv);
 int image_rebase(int argc, char **argv);
 int image_snapshot(int argc, char **argv);
+int image_bitmap(int argc, char **argv);
+int image_changes(int argc, char **argv);
 int image_info(int argc, char **argv);
 int image_check(int argc, char **argv);
 int image_compare(int argc, char **argv);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/bitmap.h"
 #include "image/image.h"
 #include "image/io.h"
 
@@ -287,8 +288,8 @@ static int plan(struct task *task)
 
     if (writing && mull_image_guarded(image, r->offset, r->length))
         return -EAGAIN;
-    if (writing && image->track)
-        image->track(image, r->offset, r->length);
+    if (writing)
+        mull_image_track(image, r->offset, r->length);
     for (uint64_t at = 0; at < r->length;) {
         struct mull_extent e;
         int ret = mull_image_locate(image, r->offset + at, r->length - at, true, &e, NULL, NULL);

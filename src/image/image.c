@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/bitmap.h"
+
 #define ZERO_CHUNK (1u << 20)
 
 static bool overlaps(const struct mull_range *a, uint64_t start, uint64_t end, bool exclusive)
@@ -272,8 +274,7 @@ int mull_image_writev(struct mull_image *image, const struct iovec *iov, int nio
         if (ret)
             return ret;
     }
-    if (image->track)
-        image->track(image, offset, length);
+    mull_image_track(image, offset, length);
     while (at < length) {
         struct mull_extent e;
         struct iovec part[MULL_FILE_IOV];
@@ -366,8 +367,7 @@ int mull_image_zero(struct mull_image *image, uint64_t offset, uint64_t length, 
 
     if (image->readonly)
         return -EROFS;
-    if (image->track)
-        image->track(image, offset, length);
+    mull_image_track(image, offset, length);
     if (!inner_units(image, offset, length, &start, &end))
         return write_zeroes(image, offset, length);
     ret = with_lock(image, false, start, end - start, may_unmap);
@@ -387,8 +387,7 @@ int mull_image_discard(struct mull_image *image, uint64_t offset, uint64_t lengt
 
     if (image->readonly)
         return -EROFS;
-    if (image->track)
-        image->track(image, offset, length);
+    mull_image_track(image, offset, length);
     if (!inner_units(image, offset, length, &start, &end))
         return 0;
     ret = with_lock(image, true, start, end - start, true);
@@ -400,8 +399,7 @@ int mull_image_write_packed(struct mull_image *image, uint64_t offset, const voi
 {
     if (image->readonly || !image->format->write_packed)
         return -EROFS;
-    if (image->track)
-        image->track(image, offset, image->unit);
+    mull_image_track(image, offset, image->unit);
     pthread_mutex_lock(&image->lock);
     int ret = image->failed ? -EIO : image->format->write_packed(image, offset, packed, length);
     pthread_mutex_unlock(&image->lock);
@@ -493,8 +491,15 @@ int mull_image_resize(struct mull_image *image, uint64_t size, struct mull_error
         return mull_fail(err, EFBIG, "%s: larger than the largest disk (1 EiB)", image->path);
     if (size == old)
         return 0;
-    if (image->track && size > old)
-        image->track(image, old, size - old);
+    if (image->format->may_resize && (ret = image->format->may_resize(image, size, err)))
+        return ret;
+    pthread_mutex_lock(&image->lock);
+    ret = mull_bitmaps_fit(image, size > old ? size : old);
+    pthread_mutex_unlock(&image->lock);
+    if (ret)
+        return mull_fail(err, -ret, "%s: cannot fit its bitmaps: %s", image->path, strerror(-ret));
+    if (size > old)
+        mull_image_track(image, old, size - old);
     if (size < old && image->format->place) {
         ret = mull_image_discard(image, size, old - size);
         if (!ret)
@@ -511,6 +516,8 @@ int mull_image_resize(struct mull_image *image, uint64_t size, struct mull_error
         return mull_fail(err, -ret, "%s: cannot resize: %s", image->path, strerror(-ret));
     pthread_mutex_lock(&image->lock);
     ret = image->format->resize(image, size, false, err);
+    if (mull_bitmaps_fit(image, image->size) && !ret)
+        ret = mull_fail(err, ENOMEM, "%s: cannot fit its bitmaps", image->path);
     pthread_mutex_unlock(&image->lock);
     if (ret || size <= old || !image->backing || image->backing->size <= old)
         return ret;

@@ -20,6 +20,7 @@
 
 struct mull_image;
 struct mull_format;
+struct mull_bitmap_set;
 
 /** The largest virtual disk we handle, in any format. */
 #define MULL_IMAGE_SIZE_MAX (UINT64_C(1) << 60)
@@ -175,6 +176,12 @@ struct mull_format {
     /* Record another backing file (NULL path: none). */
     int (*rebase)(struct mull_image *image, const char *path, const char *format,
                   struct mull_error *err);
+    /* The files the image has besides image->file; NULL: no more. */
+    struct mull_file *(*part)(struct mull_image *image, uint32_t index);
+    /* A number that whoever writes to the image changes. */
+    uint64_t (*generation)(struct mull_image *image);
+    /* Why the disk cannot be made so small or so large: fails if it must not be done. */
+    int (*may_resize)(struct mull_image *image, uint64_t size, struct mull_error *err);
 };
 
 /** A range that a request holds. */
@@ -205,8 +212,11 @@ struct mull_image {
     pthread_mutex_t lock; /* the metadata */
     pthread_mutex_t range_lock;
     struct mull_range *ranges;
-    /* Told of every range before it changes, from any thread (dirty bitmaps); may be NULL. */
+    /* Told of every range before it changes, from any thread (the format's own); may be NULL. Call
+     * mull_image_track() of bitmap.h, which tells the bitmaps too. */
     void (*track)(struct mull_image *image, uint64_t offset, uint64_t length);
+    struct mull_bitmap_set *bitmaps; /* see bitmap.h; NULL: none, or not looked for */
+    bool marking;                    /* one of them records */
     pthread_mutex_t unpack_lock; /* one unpacked unit is kept */
     uint8_t *unpacked;
     uint32_t unpacked_room;

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/bitmap.h"
+
 const struct mull_format *const mull_formats[] = {
     &mull_format_raw, &mull_format_qcow2, &mull_format_vmdk,      &mull_format_vhdx,
     &mull_format_vhd, &mull_format_vdi,   &mull_format_parallels, NULL,
@@ -58,6 +60,7 @@ static void image_free(struct mull_image *image)
 {
     if (!image)
         return;
+    mull_bitmaps_free(image);
     if (image->state)
         image->format->close(image);
     mull_meta_destroy(image->meta);
@@ -91,6 +94,8 @@ int mull_image_close(struct mull_image *image)
             ret = image->format->close_clean(image);
             pthread_mutex_unlock(&image->lock);
         }
+        if (!ret)
+            ret = mull_bitmap_file_close(image);
     }
     mull_image_abandon(image);
     return ret;
@@ -203,6 +208,10 @@ int mull_image_open(const struct mull_image_options *options, struct mull_image 
     int ret = open_one(options, &top, err);
     if (ret)
         return ret;
+    if (!top->readonly && !top->bitmaps && (ret = mull_bitmap_file_open(top, err))) {
+        mull_image_abandon(top);
+        return ret;
+    }
 
     for (struct mull_image *at = top; !options->no_backing && at->backing_path; at = at->backing) {
         ret = open_backing(top, at, options, depth++, err);

@@ -34,7 +34,6 @@ int qcow2_corrupt(struct mull_image *image, const char *what, uint64_t where)
 static void qcow2_close(struct mull_image *image)
 {
     struct qcow2 *q = image->state;
-    qcow2_bitmaps_free(q);
     mull_file_close(q->data_file);
     mull_packer_destroy(q->packer);
     free(q->data_file_name);

@@ -106,8 +106,6 @@ struct qcow2 {
     uint32_t nbitmaps;
     uint64_t bitmap_dir_offset, bitmap_dir_length;
     uint32_t bitmap_ext_at; /* where the extension's data is in the header, 0: none */
-    struct qcow2_bitmap *bitmaps;
-    bool bitmaps_in_use; /* marked so in the file */
 };
 
 /* qcow2.c */
@@ -146,6 +144,10 @@ int qcow2_header_parse(struct mull_image *image, const struct mull_image_options
                        struct mull_error *err);
 /** Write the header sector from `q` and `image` : atomic, as it is one sector. */
 int qcow2_header_write(struct mull_image *image);
+/** Name another bitmap directory in the header (none: @count 0), in one write of its first sector.
+ */
+int qcow2_header_name_bitmaps(struct mull_image *image, uint32_t count, uint64_t offset,
+                              uint64_t length);
 int qcow2_set_dirty(struct mull_image *image, bool dirty);
 int qcow2_create(const struct mull_create_options *options, struct mull_error *err);
 int qcow2_rebase(struct mull_image *image, const char *path, const char *format,
@@ -167,7 +169,6 @@ int qcow2_check(struct mull_image *image, struct mull_check *check, struct mull_
 
 /* qcow2_bitmap.c */
 int qcow2_bitmaps_read(struct mull_image *image, struct mull_error *err);
-void qcow2_bitmaps_free(struct qcow2 *q);
 /** Store what was recorded; on a clean close. */
 int qcow2_bitmaps_store(struct mull_image *image);
 /** Call @fn for each run of clusters the bitmaps use. */

@@ -203,6 +203,14 @@ static void put_header(const struct mull_image *image, uint8_t *head)
     }
 }
 
+static void put_bitmaps(const struct qcow2 *q, uint8_t *ext)
+{
+    memset(ext, 0, 24);
+    mull_put_be32(ext, q->nbitmaps);
+    mull_put_be64(ext + 8, q->bitmap_dir_length);
+    mull_put_be64(ext + 16, q->bitmap_dir_offset);
+}
+
 int qcow2_header_write(struct mull_image *image)
 {
     struct qcow2 *q = image->state;
@@ -212,11 +220,9 @@ int qcow2_header_write(struct mull_image *image)
     if (ret)
         return ret;
     put_header(image, head);
-    if (q->bitmap_ext_at) {
-        uint8_t ext[24] = {0};
-        mull_put_be32(ext, q->nbitmaps);
-        mull_put_be64(ext + 8, q->bitmap_dir_length);
-        mull_put_be64(ext + 16, q->bitmap_dir_offset);
+    if (q->bitmap_ext_at && q->nbitmaps) {
+        uint8_t ext[24];
+        put_bitmaps(q, ext);
         if (q->bitmap_ext_at + sizeof(ext) <= sizeof(head))
             memcpy(head + q->bitmap_ext_at, ext, sizeof(ext));
         else
@@ -254,7 +260,8 @@ static bool put_extension(uint8_t *head, uint32_t *at, uint32_t room, uint32_t t
 
 /* The extensions and the backing name, behind a header of @at bytes. */
 static int put_names(uint8_t *head, uint32_t at, uint32_t room, const char *backing,
-                     const char *format, const char *data_file, uint32_t name_at)
+                     const char *format, const char *data_file, uint32_t name_at,
+                     const uint8_t *bitmaps)
 {
     bool fits = true;
     if (format)
@@ -263,6 +270,8 @@ static int put_names(uint8_t *head, uint32_t at, uint32_t room, const char *back
     if (fits && data_file)
         fits = put_extension(head, &at, room, QCOW2_EXT_DATA_FILE, data_file,
                              (uint32_t)strlen(data_file));
+    if (fits && bitmaps)
+        fits = put_extension(head, &at, room, QCOW2_EXT_BITMAPS, bitmaps, 24);
     if (!fits || at + 8 > room)
         return -ENAMETOOLONG;
     memset(head + at, 0, 8);
@@ -281,6 +290,103 @@ static int put_names(uint8_t *head, uint32_t at, uint32_t room, const char *back
         mull_put_be32(head + 16, 0);
     }
     return 0;
+}
+
+/* Where an extension's data is, 0: there is none. */
+static uint32_t find_extension(const uint8_t *head, uint32_t at, uint32_t type)
+{
+    while (at + 8 <= 512 && mull_be32(head + at) != QCOW2_EXT_END) {
+        if (mull_be32(head + at) == type)
+            return at + 8;
+        uint32_t length = mull_be32(head + at + 4);
+        if (length > 512)
+            break;
+        at += 8 + ((length + 7) & ~7u);
+    }
+    return 0;
+}
+
+/* All extensions of @old but the bitmaps', and then that one, into the first sector. */
+static int copy_extensions(const struct qcow2 *q, const uint8_t *old, uint32_t room, bool features,
+                           uint8_t *head, uint32_t *end)
+{
+    uint64_t backing_at = mull_be64(old + 8), from = q->header_length;
+    uint64_t limit = backing_at && backing_at < room ? backing_at : room;
+    uint32_t at = q->header_length;
+    uint8_t bitmaps[24];
+
+    if (at > 512 - 8)
+        return -ENAMETOOLONG;
+    while (from + 8 <= limit) {
+        uint32_t type = mull_be32(old + from), length = mull_be32(old + from + 4);
+        if (type == QCOW2_EXT_END || length > limit - from - 8)
+            break;
+        if (type != QCOW2_EXT_BITMAPS && (features || type != QCOW2_EXT_FEATURES) &&
+            !put_extension(head, &at, 512, type, old + from + 8, length))
+            return -ENAMETOOLONG;
+        from += 8 + (((uint64_t)length + 7) & ~UINT64_C(7));
+    }
+    put_bitmaps(q, bitmaps);
+    if (q->nbitmaps && !put_extension(head, &at, 512, QCOW2_EXT_BITMAPS, bitmaps, 24))
+        return -ENAMETOOLONG;
+    memset(head + at, 0, 8);
+    *end = at + 8;
+    return 0;
+}
+
+int qcow2_header_name_bitmaps(struct mull_image *image, uint32_t count, uint64_t offset,
+                              uint64_t length)
+{
+    struct qcow2 *q = image->state;
+    uint32_t room = q->cluster_size < 65536 ? (uint32_t)q->cluster_size : 65536, end = 0;
+    uint8_t *old = calloc(1, room), head[512];
+    int ret = old ? mull_file_read(image->file, old, room, 0) : -ENOMEM;
+
+    q->nbitmaps = count;
+    q->bitmap_dir_offset = offset;
+    q->bitmap_dir_length = length;
+    q->autoclear &= ~QCOW2_AUTOCLEAR_BITMAPS;
+    q->autoclear |= count ? QCOW2_AUTOCLEAR_BITMAPS : 0;
+    /* The table of feature names is for messages only: it gives way. */
+    for (int features = 1; features >= 0 && !ret; features--) {
+        memset(head, 0, sizeof(head));
+        memcpy(head, old, q->header_length < 512 ? q->header_length : 512);
+        ret = copy_extensions(q, old, room, features, head, &end);
+        if (!ret)
+            break;
+        if (features)
+            ret = 0;
+    }
+    uint64_t name_at = ret ? 0 : mull_be64(old + 8);
+    uint32_t name = ret ? 0 : mull_be32(old + 16);
+    if (name_at && (name > 1023 || name_at > room - name))
+        ret = -EINVAL;
+    if (name_at && !ret && (name_at < end || (name_at < 512 && name_at + name > 512))) {
+        /* The name goes behind all there is: into the first sector, or to where nothing was. */
+        uint64_t behind = (name_at + name + 511) & ~UINT64_C(511);
+        if (end + name <= 512) {
+            memcpy(head + end, old + name_at, name);
+            behind = end;
+        } else if (behind + name <= room) {
+            ret = mull_file_write(image->file, old + name_at, name, behind);
+            if (!ret)
+                ret = mull_file_flush(image->file);
+        } else {
+            ret = -ENAMETOOLONG;
+        }
+        mull_put_be64(head + 8, behind);
+    } else if (name_at && name_at < 512 && !ret) {
+        memcpy(head + name_at, old + name_at, name);
+    }
+    put_header(image, head);
+    if (!ret)
+        ret = mull_file_write(image->file, head, sizeof(head), 0);
+    if (!ret)
+        ret = mull_file_flush(image->file);
+    if (!ret)
+        q->bitmap_ext_at = find_extension(head, q->header_length, QCOW2_EXT_BITMAPS);
+    free(old);
+    return ret;
 }
 
 struct layout {
@@ -412,7 +518,7 @@ int qcow2_create(const struct mull_create_options *o, struct mull_error *err)
         head[104] = zstd;
     }
     ret = put_names(head, length, room, o->backing, o->backing ? o->backing_format : NULL,
-                    o->data_file, 0);
+                    o->data_file, 0, NULL);
     if (ret) {
         free(head);
         return mull_fail(err, -ret, "%s: the names do not fit into a header of %u bytes", o->path,
@@ -444,23 +550,23 @@ int qcow2_rebase(struct mull_image *image, const char *path, const char *format,
 {
     struct qcow2 *q = image->state;
     uint32_t room = q->cluster_size < 4096 ? (uint32_t)q->cluster_size : 4096;
-    uint8_t head[4096] = {0}, old[4096];
+    uint8_t head[4096] = {0}, old[4096], bitmaps[24];
     int ret = mull_file_read(image->file, old, room, 0);
 
     if (ret)
         return mull_fail(err, -ret, "%s: cannot read the header", image->path);
-    if (q->nbitmaps)
-        return mull_fail(err, ENOTSUP,
-                         "%s: has bitmaps, which would not describe the new disk; "
-                         "remove them first",
-                         image->path);
     /* The new name goes where the old one is not, so that the old header stays whole until its
      * first sector, with all extensions, is replaced at once. */
     uint64_t old_at = mull_be64(old + 8);
     uint32_t place = room >= 4096 ? (old_at < 2048 ? 2048 : 1024) : 0;
     memcpy(head, old, q->header_length < 512 ? q->header_length : 512);
     put_header(image, head);
-    ret = put_names(head, q->header_length, room, path, format, q->data_file_name, place);
+    put_bitmaps(q, bitmaps);
+    ret = put_names(head, q->header_length, room < 512 || place ? 512 : room, NULL, format,
+                    q->data_file_name, 0, q->nbitmaps ? bitmaps : NULL);
+    if (!ret)
+        ret = put_names(head, q->header_length, room, path, format, q->data_file_name, place,
+                        q->nbitmaps ? bitmaps : NULL);
     if (ret)
         return mull_fail(err, -ret, "%s: the name does not fit into the header", image->path);
     if (path && place) {
@@ -475,6 +581,7 @@ int qcow2_rebase(struct mull_image *image, const char *path, const char *format,
         ret = mull_file_flush(image->file);
     if (ret)
         return mull_fail(err, -ret, "%s: cannot write the header: %s", image->path, strerror(-ret));
+    q->bitmap_ext_at = find_extension(head, q->header_length, QCOW2_EXT_BITMAPS);
     free(image->backing_path);
     free(image->backing_format);
     image->backing_path = path ? strdup(path) : NULL;
@@ -523,9 +630,6 @@ int qcow2_resize(struct mull_image *image, uint64_t size, bool preallocate, stru
     uint64_t need = (size + (UINT64_C(1) << shift) - 1) >> shift;
     int ret = 0;
 
-    if (q->nbitmaps)
-        return mull_fail(err, ENOTSUP, "%s: has bitmaps, which do not fit another size",
-                         image->path);
     if (need > QCOW2_L1_MAX / 8)
         return mull_fail(err, EFBIG, "%s: too large for clusters of %llu bytes", image->path,
                          (unsigned long long)q->cluster_size);

@@ -6,6 +6,8 @@
  */
 #include "image/qcow2.h"
 
+#include "image/bitmap.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -420,8 +422,12 @@ int qcow2_snapshot_apply(struct mull_image *image, const char *name, struct mull
         return ret;
     if (!s)
         return mull_fail(err, ENOENT, "%s: has no snapshot '%s'", image->path, name);
-    if (image->track)
-        image->track(image, 0, image->size);
+    /* The disk may change its size. */
+    uint64_t largest = image->size > s->disk_size ? image->size : s->disk_size;
+    ret = mull_bitmaps_fit(image, largest);
+    if (ret)
+        return mull_fail(err, -ret, "%s: cannot fit its bitmaps: %s", image->path, strerror(-ret));
+    mull_image_track(image, 0, largest);
     ret = begin(image);
     if (!ret)
         ret = qcow2_read_l1(image, s->l1_offset, s->l1_size, &l1);
@@ -447,5 +453,7 @@ int qcow2_snapshot_apply(struct mull_image *image, const char *name, struct mull
     } else {
         free(l1);
     }
+    if (!ret)
+        ret = mull_bitmaps_fit(image, image->size);
     return finish(image, ret, "apply", err);
 }

@@ -60,7 +60,7 @@ static bool read_header(struct mull_image *image, uint32_t at, struct vhdx_heade
         return false;
     uint32_t sum = mull_le32(buf + 4);
     memset(buf + 4, 0, 4);
-    if (vhdx_crc32c(buf, sizeof(buf)) != sum)
+    if (mull_crc32c(buf, sizeof(buf)) != sum)
         return false;
     h->sequence = mull_le64(buf + 8);
     memcpy(h->file_guid, buf + 16, 16);
@@ -86,7 +86,7 @@ int vhdx_write_header(struct mull_image *image)
     mull_put_le16(buf + 66, 1);
     mull_put_le32(buf + 68, h->log_length);
     mull_put_le64(buf + 72, h->log_offset);
-    mull_put_le32(buf + 4, vhdx_crc32c(buf, sizeof(buf)));
+    mull_put_le32(buf + 4, mull_crc32c(buf, sizeof(buf)));
     int ret =
         mull_file_write(image->file, buf, sizeof(buf), v->current ? VHDX_HEADER1 : VHDX_HEADER2);
     if (!ret)
@@ -109,7 +109,7 @@ static int read_regions(struct mull_image *image, struct mull_error *err)
             continue;
         uint32_t sum = mull_le32(t + 4), count = mull_le32(t + 8);
         memset(t + 4, 0, 4);
-        if (vhdx_crc32c(t, 65536) != sum || count > ENTRIES_MAX)
+        if (mull_crc32c(t, 65536) != sum || count > ENTRIES_MAX)
             continue;
         for (uint32_t i = 0; i < count && !ret; i++) {
             const uint8_t *e = t + 16 + i * 32;
@@ -705,6 +705,11 @@ static int vhdx_check(struct mull_image *image, struct mull_check *check, struct
     return ret ? mull_fail(err, -ret, "%s: check failed: %s", image->path, strerror(-ret)) : 0;
 }
 
+static uint64_t vhdx_generation(struct mull_image *image)
+{
+    return mull_le64(((struct vhdx *)image->state)->header.data_guid);
+}
+
 static void vhdx_info(struct mull_image *image, struct mull_image_info *info)
 {
     struct vhdx *v = image->state;
@@ -732,4 +737,5 @@ const struct mull_format mull_format_vhdx = {
     .check = vhdx_check,
     .check_parent = vhdx_check_parent,
     .info = vhdx_info,
+    .generation = vhdx_generation,
 };

@@ -5,6 +5,7 @@
 #ifndef MULL_IMAGE_VHDX_H
 #define MULL_IMAGE_VHDX_H
 
+#include "image/crc32c.h"
 #include "image/formats.h"
 
 #define VHDX_MB (UINT64_C(1) << 20)
@@ -55,7 +56,6 @@ extern const uint8_t vhdx_guid_bat[16], vhdx_guid_metadata[16], vhdx_guid_file_p
     vhdx_guid_disk_size[16], vhdx_guid_disk_id[16], vhdx_guid_logical[16], vhdx_guid_physical[16],
     vhdx_guid_parent_locator[16], vhdx_guid_locator_type[16];
 
-uint32_t vhdx_crc32c(const void *data, uint64_t length);
 void vhdx_new_guid(uint8_t *guid);
 void vhdx_guid_text(const uint8_t *guid, char *out, size_t room);
 

@@ -93,7 +93,7 @@ static int write_regions(struct mull_file *file, const struct plan *p)
     mull_put_le32(t + 8, 2);
     put_region(t + 16, vhdx_guid_bat, BAT_AT, p->bat_length);
     put_region(t + 48, vhdx_guid_metadata, METADATA_AT, VHDX_MB);
-    mull_put_le32(t + 4, vhdx_crc32c(t, 65536));
+    mull_put_le32(t + 4, mull_crc32c(t, 65536));
     int ret = mull_file_write(file, t, 65536, VHDX_REGION1);
     if (!ret)
         ret = mull_file_write(file, t, 65536, VHDX_REGION2);
@@ -199,7 +199,7 @@ static int write_headers(struct mull_file *file)
     for (uint64_t i = 0; i < 2 && !ret; i++) {
         mull_put_le64(head + 8, i + 1);
         mull_put_le32(head + 4, 0);
-        mull_put_le32(head + 4, vhdx_crc32c(head, sizeof(head)));
+        mull_put_le32(head + 4, mull_crc32c(head, sizeof(head)));
         ret = mull_file_write(file, head, sizeof(head), i ? VHDX_HEADER2 : VHDX_HEADER1);
     }
     return ret ? ret : mull_file_write(file, id, sizeof(id), 0);

@@ -12,26 +12,12 @@
 #define LOG_MAX (UINT64_C(256) << 20)
 #define ZERO_MAX (UINT64_C(64) << 20) /* of zeroes kept in memory for a read-only image */
 
-__attribute__((target("sse4.2"))) uint32_t vhdx_crc32c(const void *data, uint64_t length)
-{
-    const uint8_t *p = data;
-    uint64_t crc = UINT32_MAX;
-    for (; length >= 8; length -= 8, p += 8) {
-        uint64_t v;
-        memcpy(&v, p, 8);
-        crc = __builtin_ia32_crc32di(crc, v);
-    }
-    for (; length; length--, p++)
-        crc = __builtin_ia32_crc32qi((uint32_t)crc, *p);
-    return ~(uint32_t)crc;
-}
-
 static uint32_t checksum_without(uint8_t *data, uint64_t length, uint32_t at)
 {
     uint8_t old[4];
     memcpy(old, data + at, 4);
     memset(data + at, 0, 4);
-    uint32_t crc = vhdx_crc32c(data, length);
+    uint32_t crc = mull_crc32c(data, length);
     memcpy(data + at, old, 4);
     return crc;
 }
@@ -264,7 +250,7 @@ int vhdx_log_write(void *opaque, const struct mull_meta_page *pages, uint32_t co
         memcpy(s + 8, pages[i].data + 8, 4084);
         mull_put_le32(s + 4092, (uint32_t)v->log_sequence);
     }
-    mull_put_le32(e + 4, vhdx_crc32c(e, length));
+    mull_put_le32(e + 4, mull_crc32c(e, length));
     int ret = mull_file_write(image->file, e, length, v->header.log_offset + v->log_at);
     free(e);
     if (!ret)

@@ -791,6 +791,20 @@ static int vmdk_check_parent(struct mull_image *image, struct mull_image *parent
     return 0;
 }
 
+static struct mull_file *vmdk_part(struct mull_image *image, uint32_t index)
+{
+    struct vmdk *v = image->state;
+    for (uint32_t i = 0; i < v->nextents; i++)
+        if (v->extents[i].own_file && !index--)
+            return v->extents[i].file;
+    return NULL;
+}
+
+static uint64_t vmdk_generation(struct mull_image *image)
+{
+    return ((struct vmdk *)image->state)->cid;
+}
+
 static void vmdk_info(struct mull_image *image, struct mull_image_info *info)
 {
     struct vmdk *v = image->state;
@@ -822,4 +836,6 @@ const struct mull_format mull_format_vmdk = {
     .check_parent = vmdk_check_parent,
     .info = vmdk_info,
     .rebase = vmdk_rebase,
+    .part = vmdk_part,
+    .generation = vmdk_generation,
 };
