@@ -20,6 +20,7 @@ struct boot_linux {
     uint64_t initrd_max;
     uint8_t header[0x100]; /* struct setup_header as it is in the file, zero filled */
     uint32_t header_size;
+    bool wide; /* has the 64-bit entry */
 };
 
 #define BOOT_PVH_SEGMENTS 32

@@ -1,7 +1,7 @@
 /*
- * The Linux x86 boot protocol for bzImage, 64-bit entry: Documentation/arch/x86/boot.rst ("the boot
- * protocol" below). Builds struct boot_params, the GDT and the identity map that the kernel
- * expects.
+ * The Linux x86 boot protocol for bzImage, 64-bit entry for kernels that have one, else 32-bit
+ * entry: Documentation/arch/x86/boot.rst ("the boot protocol" below). Builds struct boot_params,
+ * the GDT and the identity map that the kernel expects.
  */
 #include <asm/bootparam.h>
 #include <errno.h>
@@ -18,9 +18,11 @@
 #define BOOT_DS 0x18
 #define IDENTITY_GIB 4
 
-/* GDT descriptors: flat 64-bit code, flat data, a busy 64-bit TSS (SDM volume 3, 3.4.5, 7.2.3). */
+/* GDT descriptors: flat code, flat data, a busy TSS of two entries (SDM volume 3, 3.4.5, 7.2.3). */
+#define GDT_CODE64 0x00af9b000000ffffull
+#define GDT_CODE32 0x00cf9b000000ffffull
 static const uint64_t boot_gdt[] = {
-    0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00008b0000000067, 0,
+    0, 0, GDT_CODE64, 0x00cf93000000ffff, 0x00008b0000000067, 0,
 };
 
 static void read_version(struct mull_boot *boot, const struct setup_header *h)
@@ -61,8 +63,7 @@ int boot_linux_check(struct mull_boot *boot, struct mull_error *err)
         return mull_fail(err, ENOTSUP,
                          "%s: boot protocol %u.%02u; 2.12 (Linux 3.8) or newer is needed", k->name,
                          h.version >> 8, h.version & 0xff);
-    if (!(h.xloadflags & XLF_KERNEL_64))
-        return mull_fail(err, ENOTSUP, "%s: a 32-bit kernel; give --kernel an x86-64 one", k->name);
+    img->wide = h.xloadflags & XLF_KERNEL_64;
     if (!(h.loadflags & LOADED_HIGH))
         return mull_fail(err, ENOTSUP, "%s: a zImage; give --kernel a bzImage", k->name);
 
@@ -143,9 +144,9 @@ static struct mull_segment flat(uint16_t selector, uint32_t attr)
                                  .selector = selector};
 }
 
-static void set_entry_state(struct mull_cpu_state *s, uint64_t entry)
+static void set_entry_state(struct mull_cpu_state *s, uint64_t entry, bool wide)
 {
-    s->seg[MULL_CS] = flat(BOOT_CS, 0xb | MULL_SEG_S | MULL_SEG_L);
+    s->seg[MULL_CS] = flat(BOOT_CS, 0xb | MULL_SEG_S | (wide ? MULL_SEG_L : MULL_SEG_DB));
     static const uint8_t data[] = {MULL_DS, MULL_ES, MULL_SS, MULL_FS, MULL_GS};
     for (unsigned i = 0; i < sizeof(data); i++)
         s->seg[data[i]] = flat(BOOT_DS, 0x3 | MULL_SEG_S | MULL_SEG_DB);
@@ -154,11 +155,15 @@ static void set_entry_state(struct mull_cpu_state *s, uint64_t entry)
     s->seg[MULL_LDTR] = (struct mull_segment){.attr = MULL_SEG_UNUSABLE};
     s->gdt = (struct mull_table){.base = MULL_BOOT_GDT, .limit = sizeof(boot_gdt) - 1};
     s->idt = (struct mull_table){.base = 0, .limit = 0};
-    s->cr0 = 0x80000031; /* PG, NE, ET, PE */
-    s->cr3 = MULL_BOOT_PAGE_TABLES;
-    s->cr4 = 0x20;   /* PAE */
-    s->efer = 0x500; /* LME, LMA */
+    s->cr0 = 0x31;   /* NE, ET, PE */
     s->rflags = 0x2; /* interrupts off */
+    if (wide) {
+        s->cr0 |= 0x80000000; /* PG */
+        s->cr3 = MULL_BOOT_PAGE_TABLES;
+        s->cr4 = 0x20;   /* PAE */
+        s->efer = 0x500; /* LME, LMA */
+    }
+
     s->gpr[MULL_RSI] = MULL_BOOT_PARAMS;
     s->gpr[MULL_RDX] = 0;
     s->rip = entry;
@@ -201,11 +206,15 @@ int boot_linux_load(struct mull_boot *boot, const struct boot_target *t, struct 
     p.hdr.setup_data = 0;
     p.acpi_rsdp_addr = t->rsdp;
     fill_memory_map(t->map, &p);
+    uint64_t gdt[sizeof(boot_gdt) / sizeof(boot_gdt[0])];
+    memcpy(gdt, boot_gdt, sizeof(gdt));
+    if (!img->wide)
+        gdt[BOOT_CS / 8] = GDT_CODE32;
     if (add_random_seed(t, &p) || build_page_tables(t) ||
-        mull_mem_load(t->mem, MULL_BOOT_GDT, boot_gdt, sizeof(boot_gdt)) ||
+        mull_mem_load(t->mem, MULL_BOOT_GDT, gdt, sizeof(gdt)) ||
         mull_mem_load(t->mem, MULL_BOOT_PARAMS, &p, sizeof(p)))
         return mull_fail(err, EFAULT, "boot parameters: no RAM below 0x%x", MULL_BOOT_LOW_END);
-    /* The 64-bit entry is 0x200 behind the start of the protected-mode kernel. */
-    set_entry_state(t->bsp, img->load_address + 0x200);
+    /* The 64-bit entry is 0x200 behind the start of the protected-mode kernel, the 32-bit entry. */
+    set_entry_state(t->bsp, img->load_address + (img->wide ? 0x200 : 0), img->wide);
     return 0;
 }

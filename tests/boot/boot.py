@@ -47,6 +47,10 @@ class Context:
         if not self.user_net():
             raise Skipped("no passt, or no user namespaces, which it needs")
 
+    def need_i386(self, version):
+        if not os.path.exists(self.kernel(version)):
+            raise Skipped("the archive had no i386 kernel: see scripts/guest-assets")
+
     def kernel(self, version="6.12"):
         return os.path.join(self.guest, version, "vmlinuz")
 

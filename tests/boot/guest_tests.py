@@ -34,7 +34,7 @@ def boot(ctx, version, cpus, words=""):
         m.wait_for("check: done", 60 * ctx.patience)
         m.expect_status(0, 30 * ctx.patience)
         got = m.checks()
-        expect(got["kernel"].startswith(version), f"kernel {got['kernel']}")
+        expect(got["kernel"].startswith(version.partition("-")[0]), f"kernel {got['kernel']}")
         expect(got["cpus"] == str(cpus), f"{got['cpus']} CPUs in the guest")
         expect(180 << 10 < int(got["memory"]) < 256 << 10, f"{got['memory']} KiB in the guest")
         expect(got["disk"] == f"{8 << 20} {digest}", f"disk: {got['disk']}")
@@ -53,6 +53,41 @@ for _version in ("6.12", "6.1"):
     for _cpus in (1, 2):
         TESTS[f"boot-{_version}-{_cpus}cpu"] = \
             lambda ctx, v=_version, c=_cpus: boot(ctx, v, c)
+
+
+# ---- 32-bit guests ----
+
+def boot_i386(ctx, version, cpus):
+    ctx.need_i386(version)
+    boot(ctx, version, cpus)
+
+
+for _version, _cpus in (("6.1-686-pae", 1), ("6.1-686-pae", 2), ("6.1-686", 1), ("6.1-686", 2)):
+    TESTS[f"boot-{_version}-{_cpus}cpu"] = \
+        lambda ctx, v=_version, c=_cpus: boot_i386(ctx, v, c)
+
+
+@test
+def i386_programs(ctx):
+    """Programs of an i386 system under a 64-bit kernel."""
+    ctx.need_i386("6.1-686-pae")
+    initrd = ctx.path("initrd")
+    scripts = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts")
+    guest = os.path.join(scripts, "guest")
+    subprocess.run([os.path.join(scripts, "mkinitrd"), "--busybox",
+                    os.path.join(ctx.guest, "6.1-686-pae", "busybox"), "--init",
+                    os.path.join(guest, "init"), "--add",
+                    f"etc/mullion/check={os.path.join(guest, 'check')}", "--output", initrd],
+                   check=True)
+    options = ["--engine", ctx.engine, "--kernel", ctx.kernel("6.1"), "--initrd", initrd,
+               "--memory", "256M", "--cpus", "2", "--append",
+               "console=ttyS0 quiet panic=-1 mullion.do=check"]
+    with Mullion(ctx.program, options) as m:
+        m.wait_for("check: done", 60 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+        got = m.checks()
+        expect(got["kernel"].startswith("6.1"), f"kernel {got['kernel']}")
+        expect(got["cpus"] == "2", f"{got['cpus']} CPUs in the guest")
 
 
 @test

@@ -96,6 +96,29 @@ static int load(struct fixture *f, const void *initrd, size_t initrd_size, const
     return ret;
 }
 
+/* A kernel without a 64-bit entry: the 32-bit entry state of the boot protocol. */
+static void test_linux_load_32(void **state)
+{
+    struct fixture *f = *state;
+    static struct mull_cpu_state s;
+    uint64_t code;
+
+    header(f)->xloadflags = 0;
+    mull_cpu_state_reset(&s, 0, true);
+    assert_int_equal(load(f, NULL, 0, "quiet", &s), 0);
+    assert_int_equal(s.rip, 16 * MIB);
+    assert_int_equal(s.gpr[MULL_RSI], MULL_BOOT_PARAMS);
+    assert_int_equal(s.gpr[MULL_RBP] | s.gpr[MULL_RDI] | s.gpr[MULL_RBX], 0);
+    assert_int_equal(s.efer, 0);
+    assert_int_equal(s.cr0 & 0x80000001, 1);
+    assert_int_equal(s.seg[MULL_CS].selector, 0x10);
+    assert_int_equal(s.seg[MULL_CS].attr & (MULL_SEG_L | MULL_SEG_DB), MULL_SEG_DB);
+    assert_int_equal(s.seg[MULL_DS].selector, 0x18);
+    assert_false(s.rflags & 0x200);
+    assert_int_equal(mull_mem_read(f->mem, s.gdt.base + 0x10, &code, sizeof(code)), 0);
+    assert_int_equal(code, 0x00cf9b000000ffff);
+}
+
 static void test_linux_load(void **state)
 {
     struct fixture *f = *state;
@@ -189,9 +212,6 @@ static void test_linux_refused(void **state)
     *f = *keep;
     header(f)->version = 0x20b;
     expect(f, load(f, NULL, 0, NULL, &s), -ENOTSUP, "2.11");
-    *f = *keep;
-    header(f)->xloadflags = 0;
-    expect(f, load(f, NULL, 0, NULL, &s), -ENOTSUP, "32-bit kernel");
     *f = *keep;
     header(f)->pref_address = 0x12345678901;
     expect(f, load(f, NULL, 0, NULL, &s), -EINVAL, "load address");
@@ -352,6 +372,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_linux_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_linux_load_32, setup, teardown),
         cmocka_unit_test_setup_teardown(test_identity_map, setup, teardown),
         cmocka_unit_test_setup_teardown(test_linux_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_file_errors, setup, teardown),
