@@ -33,7 +33,8 @@ static const char usage[] =
     "  --memory SIZE      RAM, with K, M, G or T; a bare number is MiB (512M)\n"
     "  --cpus N           virtual CPUs (1)\n"
     "  --engine ENGINE    auto, soft or kvm (auto): see mullion engines\n"
-    "  --disk FILE[,readonly=on][,format=NAME][,serial=TEXT][,direct=on]\n"
+    "  --disk FILE[,readonly=on][,format=NAME][,serial=TEXT][,direct=on][,cbt=on]\n"
+    "         [,on-error=report|pause|stop]\n"
     "                     a disk; may be repeated\n"
     "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,mac=MAC]\n"
     "  --net tap=INTERFACE[,mac=MAC]\n"
@@ -116,13 +117,21 @@ static bool set_string(json_t *object, const char *key, const char *value)
 
 static int parse_disk_part(json_t *disk, const char *part)
 {
+    static const char *const flags[] = {"readonly", "direct", "cbt", NULL};
     const char *value;
-    if ((value = value_of(part, "readonly")) || (value = value_of(part, "direct"))) {
+    for (unsigned i = 0; flags[i]; i++) {
+        if (!(value = value_of(part, flags[i])))
+            continue;
         json_t *flag = on_off(value);
         if (!flag)
             return wrong("--disk", part, "must be on or off");
-        json_object_set_new(disk, *part == 'r' ? "readonly" : "direct", flag);
+        json_object_set_new(disk, flags[i], flag);
         return -1;
+    }
+    if ((value = value_of(part, "on-error"))) {
+        if (strcmp(value, "report") && strcmp(value, "pause") && strcmp(value, "stop"))
+            return wrong("--disk", part, "must be report, pause or stop");
+        return set_string(disk, "on_error", value) ? -1 : wrong("--disk", part, "not UTF-8");
     }
     if ((value = value_of(part, "format")))
         return set_string(disk, "format", value) ? -1 : wrong("--disk", part, "not UTF-8");

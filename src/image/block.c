@@ -32,8 +32,9 @@ struct task {
     struct mull_block_request *request;
     struct mull_range range;
     bool held;
-    bool alone; /* must have the range for itself, and run on a worker */
-    bool again; /* a part was cut short: do it over on a worker */
+    bool alone;    /* must have the range for itself, and run on a worker */
+    bool again;    /* a part was cut short: do it over on a worker */
+    bool sensible; /* in range, and allowed */
     int pending, result, nparts;
     struct part parts[PARTS];
     struct task *next;
@@ -48,7 +49,22 @@ struct mull_block {
     unsigned in_flight;
     struct task *spare;                   /* loop's thread only, as are these: */
     struct task *blocked, **blocked_tail; /* wait for a range that others hold, in order */
+    enum mull_block_on_error on_error;
+    void (*on_hold)(void *opaque, const struct mull_block_request *request, int error);
+    void *opaque;
+    struct mull_block_request *held, **held_tail; /* failed, and wait to be tried again */
 };
+
+/* Changes are tracked from now on, unless a bitmap does so already. */
+static int start_tracking(struct mull_image *image, struct mull_error *err)
+{
+    if (image->marking)
+        return 0;
+    int ret = mull_bitmaps_get(image, err);
+    if (!ret && mull_bitmap_find(image, "cbt"))
+        ret = mull_bitmap_remove(image, "cbt", err); /* one that was stopped */
+    return ret ? ret : mull_bitmap_add(image, "cbt", 0, err);
+}
 
 int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
                     struct mull_error *err)
@@ -59,6 +75,7 @@ int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
                                     .direct = o->direct,
                                     .no_lock = o->no_lock,
                                     .guest_disk = true,
+                                    .observer = o->observer,
                                     .log = o->log};
     struct mull_block *block = calloc(1, sizeof(*block));
     if (!block)
@@ -67,7 +84,13 @@ int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
         free(block);
         return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
     }
+    block->on_error = o->on_error;
+    block->on_hold = o->held;
+    block->opaque = o->opaque;
+    block->held_tail = &block->held;
     int ret = mull_image_open(&io, &block->image, err);
+    if (!ret && o->cbt && !o->readonly && (ret = start_tracking(block->image, err)))
+        mull_image_abandon(block->image);
     if (ret) {
         free(block->aio);
         free(block);
@@ -85,8 +108,10 @@ void mull_block_close(struct mull_block *block)
 {
     if (!block)
         return;
-    if (block->io)
+    if (block->io) {
         mull_block_drain(block);
+        mull_block_cancel(block);
+    }
     mull_io_destroy(block->io);
     while (block->spare) {
         struct task *task = block->spare;
@@ -150,6 +175,12 @@ static struct task *task_get(struct mull_block *block)
 static void release(struct task *task);
 static void go_on(struct mull_block *block);
 
+/* Whether trying again later may help: the host's disk failed, not the request. */
+static bool is_host_error(int result)
+{
+    return result < 0 && result != -EINVAL && result != -EPERM && result != -EOPNOTSUPP;
+}
+
 static void task_finish(struct task *task, int result)
 {
     struct mull_block *block = task->block;
@@ -161,8 +192,41 @@ static void task_finish(struct task *task, int result)
     task->next = block->spare;
     block->spare = task;
     block->in_flight--;
+    bool hold = block->on_error == MULL_BLOCK_HOLD && task->sensible && is_host_error(result);
+    if (hold) {
+        request->next = NULL;
+        *block->held_tail = request;
+        block->held_tail = &request->next;
+    }
     go_on(block);
-    request->done(request, result);
+    if (!hold)
+        request->done(request, result);
+    else if (block->on_hold)
+        block->on_hold(block->opaque, request, result);
+}
+
+static struct mull_block_request *take_held(struct mull_block *block)
+{
+    struct mull_block_request *list = block->held;
+    block->held = NULL;
+    block->held_tail = &block->held;
+    return list;
+}
+
+void mull_block_retry(struct mull_block *block)
+{
+    for (struct mull_block_request *r = take_held(block), *next; r; r = next) {
+        next = r->next;
+        mull_block_submit(block, r);
+    }
+}
+
+void mull_block_cancel(struct mull_block *block)
+{
+    for (struct mull_block_request *r = take_held(block), *next; r; r = next) {
+        next = r->next;
+        r->done(r, -ECANCELED);
+    }
 }
 
 /* The blocking way, on a worker. */
@@ -455,6 +519,7 @@ void mull_block_submit(struct mull_block *block, struct mull_block_request *requ
     block->in_flight++;
 
     int ret = validate(block, request);
+    task->sensible = !ret;
     if (ret || (!request->length && request->op != MULL_BLOCK_FLUSH) ||
         (request->op == MULL_BLOCK_FLUSH && block->image->readonly)) {
         task->job.kind = MULL_IO_DONE;

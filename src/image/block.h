@@ -14,6 +14,7 @@
 #include "base/loop.h"
 
 struct mull_block;
+struct mull_file_observer;
 
 enum mull_block_op {
     MULL_BLOCK_READ,
@@ -36,6 +37,13 @@ struct mull_block_request {
     /* Called once, in the thread of the loop given to mull_block_start(). @result: 0 or -errno. */
     void (*done)(struct mull_block_request *request, int result);
     void *opaque;
+    struct mull_block_request *next; /* the block's own, until done() */
+};
+
+/** What becomes of a request that the host's disk failed (not one that made no sense). */
+enum mull_block_on_error {
+    MULL_BLOCK_REPORT, /* it completes with the error */
+    MULL_BLOCK_HOLD,   /* it waits for mull_block_retry(); the owner is told */
 };
 
 struct mull_block_options {
@@ -46,6 +54,12 @@ struct mull_block_options {
     bool no_lock; /* do not lock the file against other writers */
     const struct mull_log *log;
     const char *aio; /* NULL: the best there is; "io_uring" or "threads" to insist on one */
+    bool cbt;        /* begin to track changes, in a bitmap "cbt", unless one records already */
+    enum mull_block_on_error on_error;
+    /* HOLD: told in the loop's thread of each request that is held; must not submit or retry. */
+    void (*held)(void *opaque, const struct mull_block_request *request, int error);
+    void *opaque;
+    const struct mull_file_observer *observer; /* for tests; see file.h */
 };
 
 /** Open an image (with all it is chained to). A writable image is locked against other writers, a
@@ -70,8 +84,15 @@ int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mu
  *  loop's thread. Never calls done() before it returns. */
 void mull_block_submit(struct mull_block *block, struct mull_block_request *request);
 
-/** Wait until no request is in flight (requests complete meanwhile). From the loop's thread. */
+/** Wait until no request is in flight (requests complete meanwhile). Those that are held after an
+ *  error are not waited for. From the loop's thread. */
 void mull_block_drain(struct mull_block *block);
+
+/** Start all held requests again. From the loop's thread. */
+void mull_block_retry(struct mull_block *block);
+
+/** Complete all held requests with -ECANCELED, before this returns. From the loop's thread. */
+void mull_block_cancel(struct mull_block *block);
 
 /** Blocking forms, for tools; not to be mixed with a started block. @return 0 or -errno. */
 int mull_block_read(struct mull_block *block, uint64_t offset, void *buf, uint64_t len);

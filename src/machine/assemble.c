@@ -75,6 +75,11 @@ static int make_disk(struct mull_machine *m, const struct mull_device_env *env, 
         .format = disk->format,
         .readonly = disk->readonly,
         .direct = disk->direct,
+        .cbt = disk->cbt,
+        .on_error = disk->on_error == MULL_ON_ERROR_REPORT ? MULL_BLOCK_REPORT : MULL_BLOCK_HOLD,
+        .held = disk->on_error == MULL_ON_ERROR_STOP ? machine_event_disk_stop
+                                                     : machine_event_disk_pause,
+        .opaque = m,
         .log = m->log,
     };
     int ret = mull_block_open(&options, &m->block[i], err);

@@ -19,6 +19,7 @@ const char *const mull_bus_names[MULL_BUSES + 1] = {"virtio", "scsi",   "nvme", 
                                                     "ide",    "pvscsi", "usb",  NULL};
 const char *const mull_nic_names[MULL_NICS + 1] = {"virtio", "e1000e",  "vmxnet3", "e1000",
                                                    "pcnet",  "rtl8139", NULL};
+const char *const mull_on_error_names[4] = {"report", "pause", "stop", NULL};
 const char *const mull_boot_names[5] = {"disk", "cdrom", "network", "floppy", NULL};
 
 int mull_name_index(const char *const *names, const char *text)

@@ -37,11 +37,20 @@ enum mull_bus {
 };
 #define MULL_BUSES 7
 
+/** What an I/O error of the host does; names in mull_on_error_names. */
+enum mull_disk_on_error {
+    MULL_ON_ERROR_REPORT, /* the guest gets it */
+    MULL_ON_ERROR_PAUSE,  /* the machine is paused; resumed, it tries again */
+    MULL_ON_ERROR_STOP,   /* the machine ends */
+};
+
 struct mull_disk_config {
     char *path;
     char *format; /* NULL: detect */
     bool readonly;
     bool direct; /* bypass the host's page cache */
+    bool cbt;    /* note changed blocks, if no bitmap does already */
+    enum mull_disk_on_error on_error;
     char serial[21];
     enum mull_bus bus;
     char *adapter;        /* SCSI: "lsilogic", "lsisas1068", ...; NULL: virtio-scsi */
@@ -151,6 +160,7 @@ struct mull_machine_config {
 
 extern const char *const mull_bus_names[MULL_BUSES + 1];
 extern const char *const mull_nic_names[MULL_NICS + 1];
+extern const char *const mull_on_error_names[4];
 extern const char *const mull_boot_names[5];
 
 /**

@@ -134,9 +134,11 @@ static int read_place(struct reader *r, json_t *object, enum mull_bus *bus, char
 
 static int read_disk(struct reader *r, json_t *object, struct mull_disk_config *disk)
 {
-    static const char *const known[] = {"path", "format",  "readonly",   "direct", "serial",
-                                        "bus",  "adapter", "controller", "unit",   NULL};
+    static const char *const known[] = {"path",    "format",     "readonly", "direct",
+                                        "serial",  "cbt",        "on_error", "bus",
+                                        "adapter", "controller", "unit",     NULL};
     char *serial = NULL;
+    int on_error = MULL_ON_ERROR_REPORT;
     int ret = check_members(r, object, known);
     if (!ret)
         ret = read_string(r, object, "path", &disk->path);
@@ -146,6 +148,11 @@ static int read_disk(struct reader *r, json_t *object, struct mull_disk_config *
         ret = read_bool(r, object, "readonly", &disk->readonly);
     if (!ret)
         ret = read_bool(r, object, "direct", &disk->direct);
+    if (!ret)
+        ret = read_bool(r, object, "cbt", &disk->cbt);
+    if (!ret)
+        ret = read_choice(r, object, "on_error", mull_on_error_names, &on_error);
+    disk->on_error = (enum mull_disk_on_error)on_error;
     if (!ret)
         ret = read_place(r, object, &disk->bus, &disk->adapter, &disk->controller, &disk->unit);
     if (!ret)

@@ -60,6 +60,9 @@ static json_t *write_disk(const struct mull_disk_config *disk)
     put_text(o, "format", disk->format);
     put_true(o, "readonly", disk->readonly);
     put_true(o, "direct", disk->direct);
+    put_true(o, "cbt", disk->cbt);
+    if (disk->on_error != MULL_ON_ERROR_REPORT)
+        put_text(o, "on_error", mull_on_error_names[disk->on_error]);
     put_text(o, "serial", *disk->serial ? disk->serial : NULL);
     put_place(o, disk->bus, disk->adapter, disk->controller, disk->unit);
     return o;

@@ -58,6 +58,7 @@ struct mull_machine {
     unsigned active; /* vCPU threads that may be in the engine */
     unsigned resets;
     atomic_bool reset_wanted;
+    atomic_bool pause_wanted; /* by a disk that failed */
 };
 
 /* assemble.c */
@@ -81,5 +82,8 @@ void machine_disassemble(struct mull_machine *m);
 void machine_event_poweroff(void *opaque);
 void machine_event_reset(void *opaque);
 void machine_event_panic(void *opaque, bool crash_kernel);
+/* And a disk that failed, as it was configured; see struct mull_block_options. */
+void machine_event_disk_pause(void *opaque, const struct mull_block_request *request, int error);
+void machine_event_disk_stop(void *opaque, const struct mull_block_request *request, int error);
 
 #endif

@@ -339,6 +339,35 @@ static int pause_now(struct mull_machine *m, struct mull_error *err)
     return 0;
 }
 
+static void pause_posted(void *opaque)
+{
+    struct mull_machine *m = opaque;
+    atomic_store(&m->pause_wanted, false);
+    if (m->state == MULL_MACHINE_RUNNING)
+        pause_now(m, NULL);
+}
+
+void machine_event_disk_pause(void *opaque, const struct mull_block_request *request, int error)
+{
+    struct mull_machine *m = opaque;
+    if (atomic_exchange(&m->pause_wanted, true))
+        return;
+    mull_log(m->log, MULL_LOG_ERROR,
+             "a disk failed at byte %llu: %s; the machine is paused: make room or repair it, then "
+             "resume",
+             (unsigned long long)request->offset, strerror(-error));
+    if (mull_loop_post(m->loop, pause_posted, m))
+        mull_log(m->log, MULL_LOG_ERROR, "machine %s: no memory to pause it", m->name);
+}
+
+void machine_event_disk_stop(void *opaque, const struct mull_block_request *request, int error)
+{
+    struct mull_error err = {0};
+    mull_fail(&err, -error, "a disk failed at byte %llu: %s; the machine stops, as configured",
+              (unsigned long long)request->offset, strerror(-error));
+    note_end(opaque, MULL_END_FAILED, &err);
+}
+
 static int resume_now(struct mull_machine *m, struct mull_error *err)
 {
     if (m->state == MULL_MACHINE_RUNNING)
@@ -347,6 +376,9 @@ static int resume_now(struct mull_machine *m, struct mull_error *err)
         return mull_fail(err, EINVAL, "machine %s: not paused", m->name);
     mull_clock_resume(m->clock);
     machine_devices(m, MACHINE_RESUME);
+    for (unsigned i = 0; i < MULL_CONFIG_DISKS; i++)
+        if (m->block[i])
+            mull_block_retry(m->block[i]);
     pthread_mutex_lock(&m->lock);
     m->state = MULL_MACHINE_RUNNING;
     pthread_mutex_unlock(&m->lock);

@@ -215,6 +215,7 @@ int main(int argc, char **argv)
     sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit of file sizes is an error like others */
 
     struct mull_log log = {.level = o.verbose ? MULL_LOG_INFO : MULL_LOG_WARN, .sink = print_line};
     struct mull_error err = {0};

@@ -1,12 +1,14 @@
 /* The virtio block device over a real raw image, driven as a guest's driver would. */
 #include "virtio_driver.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_blk.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "image/block.h"
+#include "image/file.h"
 
 #define DISK_SIZE (4u << 20)
 #define SECTORS (DISK_SIZE / 512)
@@ -19,13 +21,35 @@ struct fixture {
     struct drv drv; /* must be first */
     char path[32];
     struct mull_block *block;
+    int fault;     /* what writes and flushes fail with, 0: nothing */
+    bool hold;     /* requests that fail are held */
+    unsigned held; /* times the owner was told */
+    struct mull_file_observer observer;
 };
+
+static int inject(void *opaque, const struct mull_file *file, enum mull_file_event event,
+                  uint64_t offset, uint64_t length, const struct iovec *iov, int niov)
+{
+    return event == MULL_FILE_READ ? 0 : ((struct fixture *)opaque)->fault;
+}
+
+static void tell_held(void *opaque, const struct mull_block_request *request, int error)
+{
+    ((struct fixture *)opaque)->held++;
+}
 
 static void create(struct fixture *f, bool readonly)
 {
     struct mull_error err = {0};
-    const struct mull_block_options options = {
-        .path = f->path, .format = "raw", .readonly = readonly};
+    f->observer = (struct mull_file_observer){inject, f};
+    const struct mull_block_options options = {.path = f->path,
+                                               .format = "raw",
+                                               .readonly = readonly,
+                                               .on_error =
+                                                   f->hold ? MULL_BLOCK_HOLD : MULL_BLOCK_REPORT,
+                                               .held = tell_held,
+                                               .opaque = f,
+                                               .observer = f->hold ? &f->observer : NULL};
     assert_int_equal(mull_block_open(&options, &f->block, &err), 0);
     assert_int_equal(mull_block_start(f->block, f->drv.loop, &err), 0);
     const struct mull_virtio_blk_config cfg = {
@@ -35,9 +59,10 @@ static void create(struct fixture *f, bool readonly)
     drv_find(&f->drv);
 }
 
-static int setup_disk(void **state, bool readonly)
+static int setup_disk(void **state, bool readonly, bool hold)
 {
     struct fixture *f = calloc(1, sizeof(*f));
+    f->hold = hold;
     drv_init(&f->drv);
     strcpy(f->path, "/tmp/mull-blk-XXXXXX");
     int fd = mkstemp(f->path);
@@ -55,12 +80,17 @@ static int setup_disk(void **state, bool readonly)
 
 static int setup(void **state)
 {
-    return setup_disk(state, false);
+    return setup_disk(state, false, false);
 }
 
 static int setup_readonly(void **state)
 {
-    return setup_disk(state, true);
+    return setup_disk(state, true, false);
+}
+
+static int setup_hold(void **state)
+{
+    return setup_disk(state, false, true);
 }
 
 static int teardown(void **state)
@@ -341,6 +371,56 @@ static void test_readonly(void **state)
     assert_int_equal(request(d, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), 0);
 }
 
+/* A request that fails is held until somebody tries again; the guest sees nothing of it. */
+static void test_held_after_an_error(void **state)
+{
+    struct fixture *f = *state;
+    struct drv *d = &f->drv;
+    const struct drv_seg segs[3] = {{HEADER, 16, false}, {BUFFER, 4096, false}, {STATUS, 1, true}};
+    uint32_t id, len;
+
+    drv_start(d, ALL, 1, 16);
+    mull_mem_set(d->memory, BUFFER, 'h', 4096);
+    put_header(d, HEADER, VIRTIO_BLK_T_OUT, 8);
+    mull_mem_set(d->memory, STATUS, 0xcc, 1);
+    f->fault = -ENOSPC;
+    drv_add(d, 0, segs, 3);
+    drv_kick(d, 0);
+    mull_block_drain(f->block);
+    assert_int_equal(f->held, 1);
+    assert_false(drv_used(d, 0, &id, &len));
+    /* The machine is paused and resumed, too early; a request that makes no sense is not held. */
+    d->device->ops->quiesce(d->device);
+    d->device->ops->resume(d->device);
+    mull_block_retry(f->block);
+    mull_block_drain(f->block);
+    assert_int_equal(f->held, 2);
+    assert_false(drv_used(d, 0, &id, &len));
+    f->fault = 0;
+    mull_block_retry(f->block);
+    drv_wait_used(d, 0, &id, &len);
+    assert_int_equal(drv_peek8(d, STATUS), 0);
+    assert_int_equal(request(d, VIRTIO_BLK_T_IN, 8, BUFFER + 8192, 4096, NULL), 0);
+    assert_int_equal(drv_peek8(d, BUFFER + 8192 + 4095), 'h');
+    assert_int_equal(request(d, VIRTIO_BLK_T_OUT, SECTORS, BUFFER, 512, NULL), 1);
+    assert_int_equal(f->held, 2);
+
+    /* The driver's reset waits for a held request; the machine's lets go of it. */
+    f->fault = -EIO;
+    put_header(d, HEADER, VIRTIO_BLK_T_OUT, 8);
+    drv_add(d, 0, segs, 3);
+    drv_kick(d, 0);
+    mull_block_drain(f->block);
+    assert_int_equal(f->held, 3);
+    drv_common_write(d, device_status, 0);
+    assert_int_not_equal(drv_common_read(d, device_status), 0);
+    d->device->ops->reset(d->device);
+    mull_block_retry(f->block);
+    mull_block_drain(f->block);
+    assert_int_equal(f->held, 3);
+    f->fault = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +434,7 @@ int main(void)
         T(test_refused_requests),
         T(test_malformed_requests),
         T(test_cache_mode),
+        cmocka_unit_test_setup_teardown(test_held_after_an_error, setup_hold, teardown),
         cmocka_unit_test_setup_teardown(test_readonly, setup_readonly, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,6 +88,8 @@ static uint8_t status_of(struct blk *b, const struct request *r, int result)
         return VIRTIO_BLK_S_OK;
     if (result == -EOPNOTSUPP)
         return VIRTIO_BLK_S_UNSUPP;
+    if (result == -ECANCELED) /* the machine is reset or gone */
+        return VIRTIO_BLK_S_IOERR;
     mull_log_limited(
         b->v.env.log, b->complaints, MAX_COMPLAINTS, MULL_LOG_WARN,
         "%s: request type %u at byte %llu, %llu bytes: %s; the guest gets an I/O error",
@@ -350,9 +352,20 @@ static void blk_config_written(struct mull_virtio *v, unsigned offset, unsigned 
 static const struct mull_virtio_ops blk_virtio_ops = {
     .kick = blk_kick, .reset = blk_reset, .config_written = blk_config_written, .drain = blk_drain};
 
+/* Of the machine: what waits after an error would write into memory that is used anew. */
+static void blk_device_reset(struct mull_device *device)
+{
+    struct blk *b = (struct blk *)device;
+    mull_block_drain(b->block);
+    mull_block_cancel(b->block);
+    mull_virtio_device_reset(device);
+}
+
 static void blk_destroy(struct mull_device *device)
 {
     struct blk *b = (struct blk *)device;
+    if (b->v.transport)
+        mull_block_cancel(b->block);
     mull_virtio_fini(&b->v);
     while (b->idle) {
         struct request *next = b->idle->next;
@@ -380,7 +393,7 @@ static const struct mull_state_desc blk_desc = {
 
 static const struct mull_device_ops blk_ops = {
     .state = &blk_desc,
-    .reset = mull_virtio_device_reset,
+    .reset = blk_device_reset,
     .quiesce = mull_virtio_device_quiesce,
     .resume = mull_virtio_device_resume,
     .destroy = blk_destroy,
