@@ -115,6 +115,9 @@ class Setup:
                 subprocess.run(["gcc", "-static", "-O2", "-o", target, inputs[0], "-lm"],
                                check=True)
             add += ["--add", f"bench/{name}={target}"]
+        busybox = os.path.join(self.build, "guest", "6.1-686-pae", "busybox")
+        if os.path.exists(busybox):
+            add += ["--add", f"bench/busybox32={busybox}"]
         initrd = os.path.join(folder, "initrd-" + os.path.basename(os.path.dirname(self.kernel)))
         guest = os.path.join(ROOT, "scripts", "guest")
         subprocess.run([os.path.join(ROOT, "scripts", "mkinitrd"), "--modules",
