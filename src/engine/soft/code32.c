@@ -108,8 +108,7 @@ static void emit_lea_32(struct emit *e, unsigned dst, int base, int index, unsig
     emit_op_mem(e, 0, false, 0x8d, dst, base, index, scale, disp);
 }
 
-/* movzx r32, r16 */
-static void emit_cut_16(struct emit *e, unsigned reg)
+void tr_emit_cut_16(struct emit *e, unsigned reg)
 {
     emit8(e, (uint8_t)(0x40 | (reg & 8) >> 1 | (reg & 8) >> 3));
     emit8(e, 0x0f), emit8(e, 0xb7);
@@ -138,7 +137,7 @@ void tr_emit_offset(struct translation *t, const struct tr_insn *in, const Zydis
     }
     emit_lea_32(&t->e, H_R10, base, index, m->scale ? m->scale : 1, (int32_t)m->disp.value);
     if (narrow)
-        emit_cut_16(&t->e, H_R10);
+        tr_emit_cut_16(&t->e, H_R10);
 }
 
 unsigned tr_segment(const ZydisDecodedOperand *op)
@@ -208,7 +207,7 @@ void tr_emit_load_zero(struct translation *t, unsigned dst, int32_t at, unsigned
 {
     tr_emit_load(t, dst, at, size);
     if (size == 2)
-        emit_cut_16(&t->e, dst);
+        tr_emit_cut_16(&t->e, dst);
 }
 
 void tr_emit_store(struct translation *t, unsigned src, int32_t at, unsigned size)
@@ -226,7 +225,7 @@ void tr_emit_stack_offset(struct translation *t, unsigned base, int32_t disp)
 {
     emit_op_mem(&t->e, 0, tr_code64(t), 0x8d, H_R10, (int)base, H_NONE, 1, disp);
     if (!(t->mode & (SOFT_MODE_CODE64 | SOFT_MODE_STACK32)))
-        emit_cut_16(&t->e, H_R10);
+        tr_emit_cut_16(&t->e, H_R10);
 }
 
 /* ---- Control flow ---- */
@@ -238,14 +237,14 @@ void tr_emit_target_check(struct translation *t, const struct tr_insn *in)
     if (tr_code64(t))
         return;
     if (in->z.operand_width == 16) {
-        emit_cut_16(e, H_R10);
+        tr_emit_cut_16(e, H_R10);
     } else {
         emit_op_reg(e, false, 0x89, H_R10, H_R10); /* mov r10d, r10d */
         if (t->mode & SOFT_MODE_CODE_64K) {
             /* rorx ecx, r10d, 16; movzx ecx, cx: what must be zero */
             emit8(e, 0xc4), emit8(e, 0xc3), emit8(e, 0x7b), emit8(e, 0xf0), emit8(e, 0xca);
             emit8(e, 16);
-            emit_cut_16(e, H_RCX);
+            tr_emit_cut_16(e, H_RCX);
             uint8_t *inside = emit_jrcxz(e);
             tr_emit_exec(t, in); /* #GP */
             emit_patch8(e, inside);
@@ -269,7 +268,7 @@ void tr_emit_loop(struct translation *t, const struct tr_insn *in)
                     -1);
     emit_op_reg(e, width == 64, 0x89, counter, H_RCX);
     if (width == 16)
-        emit_cut_16(e, H_RCX);
+        tr_emit_cut_16(e, H_RCX);
     uint8_t *zero = emit_jrcxz(e);
     if (jcxz) {
         tr_emit_goto(t, tr_next_rip(t, in));

@@ -179,7 +179,9 @@ static uint64_t run_at(struct soft_cpu *cpu, const struct string *s, unsigned se
         bytes = limit;
     if (s->mask - offset < bytes - 1)
         bytes = s->mask - offset + 1;
-    if (cpu->s.seg[seg].limit - offset < bytes - 1 && !(cpu->mode & SOFT_MODE_CODE64))
+    const struct mull_segment *at = &cpu->s.seg[seg];
+    bool down = (at->attr & (8u | 4u)) == 4u; /* expand-down: the limit is below */
+    if (!(cpu->mode & SOFT_MODE_CODE64) && (down || at->limit - offset < bytes - 1))
         bytes = s->size;
     bytes -= bytes % s->size;
     if (!bytes)

@@ -55,6 +55,20 @@ static bool is_cmpxchg_wide(const struct tr_insn *in)
            in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
 }
 
+/* PCMPESTRI, PCMPISTRI: the index goes to ECX. */
+static bool is_index_of_string(const struct tr_insn *in)
+{
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPISTRI:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* A register bit offset reaches beyond the operand: the address depends on it. */
 static bool is_bit_string(const struct tr_insn *in)
 {
@@ -109,6 +123,7 @@ static bool category_copies(const struct tr_insn *in)
     case ZYDIS_CATEGORY_SHA:
     case ZYDIS_CATEGORY_SHIFT:
     case ZYDIS_CATEGORY_SSE:
+    case ZYDIS_CATEGORY_STTNI:
     case ZYDIS_CATEGORY_UFMA:
     case ZYDIS_CATEGORY_VAES:
     case ZYDIS_CATEGORY_VBMI2:
@@ -213,7 +228,8 @@ static bool operands_copy(struct tr_insn *in)
         int gpr = tr_gpr(op->reg.value, NULL);
         if (gpr >= 0 && op->encoding == ZYDIS_OPERAND_ENCODING_NONE) {
             /* Fixed in the opcode: must live in the register of that name. */
-            if (gpr == MULL_RCX && !is_shift_by_cl(in) && !is_cmpxchg_wide(in))
+            if (gpr == MULL_RCX && !is_shift_by_cl(in) && !is_cmpxchg_wide(in) &&
+                !is_index_of_string(in))
                 return false;
             if (gpr == MULL_RSP || gpr >= MULL_R8)
                 return false;
@@ -672,11 +688,12 @@ unsigned tr_access_size(const struct tr_insn *in)
 bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
 {
     struct fields f;
-    bool rcx_taken = is_shift_by_cl(in) || is_cmpxchg_wide(in);
+    bool rcx_read = is_shift_by_cl(in) || is_cmpxchg_wide(in);
+    bool rcx_written = is_index_of_string(in);
     int base = -1;
     int32_t disp = 0;
 
-    if (!assign(in, &f, rcx_taken, t->window >= 0))
+    if (!assign(in, &f, rcx_read || rcx_written, t->window >= 0))
         return false;
     if (in->memory) {
         disp = tr_emit_window(t, in);
@@ -690,7 +707,7 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
             base = H_RCX;
         }
     }
-    if (rcx_taken)
+    if (rcx_read)
         emit_mov_reg(&t->e, H_RCX, (unsigned)tr_host_of[MULL_RCX]);
     for (unsigned i = 0; i < f.moves; i++) {
         if (f.move[i].load)
@@ -707,6 +724,8 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
         reencode_legacy(t, in, &f, base, disp);
         break;
     }
+    if (rcx_written)
+        emit_mov_reg(&t->e, (unsigned)tr_host_of[MULL_RCX], H_RCX);
     for (unsigned i = 0; i < f.moves; i++) {
         if (f.move[i].store)
             tr_emit_put(t, f.move[i].guest, f.move[i].host);

@@ -1,121 +1,302 @@
 /*
- * REP MOVS and REP STOS in translated code, where kernels clear and copy small things all the time:
- * one check that the whole string lies in one page, then the host's own string instruction.
- * Whatever is not as simple (a page crossing, MMIO, DF set) leaves to C before anything has
- * happened.
+ * String instructions in translated code. REP MOVS and REP STOS, where kernels clear and copy small
+ * things all the time: one check that the whole string lies in one page, then the host's own string
+ * instruction. MOVS, STOS and LODS without REP: as the moves that they are. Whatever is not as
+ * simple (a page crossing, MMIO, DF set) leaves to C before anything has happened.
  */
 #include "engine/soft/translate.h"
 
 #define WINDOW_OFF(member) ((uint32_t)offsetof(struct soft_window, member))
 
-#define MAX_BYTES 4096 /* what one page can hold: the sum below cannot wrap */
+#define LOG2_MAX_BYTES 12 /* what one page can hold: the sum below cannot wrap */
+
+enum operation { STRING_MOVS, STRING_STOS, STRING_LODS };
 
 struct string {
-    unsigned size;
-    bool move;
+    struct translation *t;
+    const struct tr_insn *in;
+    enum operation op;
+    unsigned log2_size;
+    bool wide; /* 64-bit addresses */
+    bool live; /* flags must survive */
+    unsigned slow_count;
+    uint8_t *slow[8]; /* jumps to the call into C */
 };
 
-static bool is_simple(const struct tr_insn *in, struct string *s)
+static bool describe(struct string *s)
 {
-    switch (in->z.mnemonic) {
+    switch (s->in->z.mnemonic) {
     case ZYDIS_MNEMONIC_MOVSB:
-    case ZYDIS_MNEMONIC_STOSB:
-        s->size = 1;
-        break;
     case ZYDIS_MNEMONIC_MOVSW:
-    case ZYDIS_MNEMONIC_STOSW:
-        s->size = 2;
-        break;
     case ZYDIS_MNEMONIC_MOVSD:
-    case ZYDIS_MNEMONIC_STOSD:
-        s->size = 4;
-        break;
     case ZYDIS_MNEMONIC_MOVSQ:
+        s->op = STRING_MOVS;
+        break;
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
     case ZYDIS_MNEMONIC_STOSQ:
-        s->size = 8;
+        s->op = STRING_STOS;
+        break;
+    case ZYDIS_MNEMONIC_LODSB:
+    case ZYDIS_MNEMONIC_LODSW:
+    case ZYDIS_MNEMONIC_LODSD:
+    case ZYDIS_MNEMONIC_LODSQ:
+        s->op = STRING_LODS;
         break;
     default:
         return false;
     }
-    s->move = in->z.mnemonic == ZYDIS_MNEMONIC_MOVSB || in->z.mnemonic == ZYDIS_MNEMONIC_MOVSW ||
-              in->z.mnemonic == ZYDIS_MNEMONIC_MOVSD || in->z.mnemonic == ZYDIS_MNEMONIC_MOVSQ;
-    return in->z.meta.category == ZYDIS_CATEGORY_STRINGOP && in->z.address_width == 64 &&
-           (in->z.attributes & ZYDIS_ATTRIB_HAS_REP) &&
-           !(in->z.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS));
+    if (s->in->z.meta.category != ZYDIS_CATEGORY_STRINGOP)
+        return false;
+    s->log2_size = (s->in->z.opcode & 1) == 0     ? 0
+                   : s->in->z.operand_width == 16 ? 1
+                   : s->in->z.operand_width == 32 ? 2
+                                                  : 3;
+    s->wide = s->in->z.address_width == 64;
+    return true;
 }
 
-/* R10 = host address of the string at @base, R9 elements long. @return where the jump to the slow
- * path is to be patched. */
-static uint8_t *emit_string_check(struct emit *e, const struct string *s, unsigned base, bool write)
+/* ---- Ways to C ---- */
+
+/* Jump to C unless RCX is zero. Leaves the flags alone. */
+static void leave_unless_zero(struct string *s)
 {
-    emit_lea(e, H_RCX, (int)base, H_R9, s->size, -1);
-    emit8(e, 0x48), emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, 12); /* shr rcx, 12 */
-    emit_pext_gs(e, H_R11, base, TR_OFF(tlb_index_mask));
-    emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_R11, 8,
-                (int32_t)(write ? WINDOW_OFF(write_tag) : WINDOW_OFF(read_tag)));
-    emit_jcc(e, 5, emit_here(e));
-    uint8_t *from = e->p - 4;
-    emit_op_mem(e, 0x65, true, 0x8b, H_R10, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
-    emit_lea(e, H_R10, H_R10, (int)base, 1, 0);
-    return from;
+    struct emit *e = &s->t->e;
+    uint8_t *zero = emit_jrcxz(e);
+
+    emit_jmp(e, emit_here(e));
+    s->slow[s->slow_count++] = e->p - 4;
+    emit_patch8(e, zero);
+}
+
+static void leave_if(struct string *s, unsigned condition)
+{
+    emit_jcc(&s->t->e, condition, emit_here(&s->t->e));
+    s->slow[s->slow_count++] = s->t->e.p - 4;
+}
+
+/* shlx (pp 1) or shrx (pp 3) rcx, reg, amount */
+static void emit_shift(struct emit *e, unsigned pp, unsigned reg, unsigned amount)
+{
+    emit_mov_imm(e, H_R11, amount);
+    emit8(e, 0xc4);
+    emit8(e, (uint8_t)(0xc2 | (reg & 8 ? 0 : 0x20)));
+    emit8(e, (uint8_t)(0x80 | (~H_R11 & 15) << 3 | pp));
+    emit8(e, 0xf7);
+    emit8(e, (uint8_t)(0xc8 | (reg & 7)));
+}
+
+static void leave_if_backward(struct string *s)
+{
+    struct emit *e = &s->t->e;
+
+    if (s->live) { /* RCX = DF */
+        emit_load_gs(e, H_RCX, TR_OFF(s.rflags));
+        emit_shift(e, 1, H_RCX, 63 - 10);
+        emit_shift(e, 3, H_RCX, 63);
+        leave_unless_zero(s);
+    } else {
+        /* test dword gs:[rflags], DF */
+        emit_op_mem(e, 0x65, false, 0xf7, 0, H_NONE, H_NONE, 1, (int32_t)TR_OFF(s.rflags));
+        emit32(e, SOFT_DF);
+        leave_if(s, 5);
+    }
+}
+
+/* The end of the instruction: what left for C arrives here. */
+static void emit_ways_out(struct string *s)
+{
+    struct emit *e = &s->t->e;
+
+    emit8(e, 0xeb); /* jmp over the call into C */
+    uint8_t *done = e->p;
+    emit8(e, 0);
+    while (s->slow_count)
+        emit_patch32(e, s->slow[--s->slow_count]);
+    tr_emit_exec(s->t, s->in);
+    emit_patch8(e, done);
+}
+
+/* ---- With REP ---- */
+
+/* dst = src, as wide as an address. */
+static void emit_move(const struct string *s, unsigned dst, unsigned src)
+{
+    emit_op_reg(&s->t->e, s->wide, 0x89, src, dst);
+}
+
+/* R10 = host address of the string at @base, R9 elements long. */
+static void emit_string_check(struct string *s, unsigned base, bool write)
+{
+    struct emit *e = &s->t->e;
+    int32_t tag = (int32_t)(write ? WINDOW_OFF(write_tag) : WINDOW_OFF(read_tag));
+
+    emit_move(s, H_RCX, H_R9);
+    emit_move(s, H_R10, base);
+    emit_lea(e, H_RCX, H_R10, H_RCX, 1u << s->log2_size, -1);
+    if (s->live) {
+        emit_pext_gs(e, H_RCX, H_RCX, TR_OFF(page_mask));
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+        emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, tag);
+        emit_lea(e, H_RCX, H_RCX, H_R11, 1, 0);
+        leave_unless_zero(s);
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+    } else {
+        emit8(e, 0x48), emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, 12); /* shr rcx, 12 */
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+        emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_R11, 8, tag);
+        leave_if(s, 5);
+    }
+    emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
+    emit_lea(e, H_R10, H_R10, H_R11, 1, 0);
+}
+
+static void leave_if_long(struct string *s)
+{
+    struct emit *e = &s->t->e;
+
+    if (s->live) {
+        emit_move(s, H_RCX, H_R9);
+        /* (count - 1) >> bits: nothing left of 1 to a page; -1 >> bits of 0, which C does */
+        emit_op_mem(e, 0, s->wide, 0x8d, H_RCX, H_RCX, H_NONE, 1, -1);
+        emit_shift(e, 3, H_RCX, LOG2_MAX_BYTES - s->log2_size);
+        leave_unless_zero(s);
+    } else {
+        /* cmp r9, limit */
+        emit8(e, s->wide ? 0x49 : 0x41), emit8(e, 0x81), emit8(e, 0xf9);
+        emit32(e, 1u << (LOG2_MAX_BYTES - s->log2_size));
+        leave_if(s, 7);
+    }
 }
 
 /* The element: guest RAX is the host's, so is the instruction's width. */
-static void emit_string_insn(struct emit *e, const struct string *s)
+static void emit_string_insn(const struct string *s)
 {
-    if (s->size == 2)
+    struct emit *e = &s->t->e;
+
+    if (s->log2_size == 1)
         emit8(e, 0x66);
     emit8(e, 0xf3);
-    if (s->size == 8)
+    if (s->log2_size == 3)
         emit8(e, 0x48);
-    emit8(e, (uint8_t)((s->move ? 0xa4 : 0xaa) | (s->size > 1)));
+    emit8(e, (uint8_t)((s->op == STRING_MOVS ? 0xa4 : 0xaa) | (s->log2_size > 0)));
+}
+
+static void emit_repeated(struct string *s)
+{
+    struct emit *e = &s->t->e;
+    const bool moves = s->op == STRING_MOVS;
+    const unsigned size = 1u << s->log2_size;
+
+    leave_if_long(s);
+    leave_if_backward(s);
+    if (moves) {
+        emit_string_check(s, H_RSI, false);
+        emit_store_gs(e, TR_OFF(spill[5]), H_R10);
+    }
+    emit_string_check(s, H_RDI, true);
+    emit_move(s, H_RCX, H_R9);
+    emit_mov_reg(e, H_R11, H_RDI);
+    emit_mov_reg(e, H_RDI, H_R10);
+    if (moves) {
+        emit_mov_reg(e, H_R10, H_RSI);
+        emit_load_gs(e, H_RSI, TR_OFF(spill[5]));
+    }
+    emit_string_insn(s);
+    emit_op_mem(e, 0, s->wide, 0x8d, H_RDI, H_R11, H_R9, size, 0);
+    if (moves)
+        emit_op_mem(e, 0, s->wide, 0x8d, H_RSI, H_R10, H_R9, size, 0);
+    emit_mov_imm(e, H_R9, 0);
+    emit_ways_out(s);
+}
+
+/* ---- Without REP ---- */
+
+/* R10 = host address of the element at @base, checked. */
+static void emit_element(struct string *s, unsigned base, unsigned seg, bool write)
+{
+    struct emit *e = &s->t->e;
+    const unsigned size = 1u << s->log2_size;
+
+    emit_move(s, H_R10, base);
+    if (s->in->z.address_width == 16)
+        tr_emit_cut_16(e, H_R10);
+    tr_emit_segment(s->t, seg, size, write, s->live);
+    tr_emit_check(s->t, size, write, s->live);
+}
+
+static void emit_advance(const struct string *s, unsigned reg)
+{
+    emit_op_mem(&s->t->e, s->in->z.address_width == 16 ? 0x66 : 0, s->wide, 0x8d, reg, (int)reg,
+                H_NONE, 1, 1 << s->log2_size);
+}
+
+/* MOV between [R10] and a register: 8A, 8B, 88, 89 */
+static void emit_transfer(const struct string *s, bool store, unsigned reg)
+{
+    emit_op_mem(&s->t->e, s->log2_size == 1 ? 0x66 : 0, s->log2_size == 3,
+                (uint8_t)((store ? 0x88 : 0x8a) | (s->log2_size > 0)), reg, H_R10, H_NONE, 1, 0);
+}
+
+static void emit_single(struct string *s, unsigned source_seg)
+{
+    struct emit *e = &s->t->e;
+
+    leave_if_backward(s);
+    if (s->op != STRING_STOS) {
+        emit_element(s, H_RSI, source_seg, false);
+        emit_transfer(s, false, s->op == STRING_LODS ? H_RAX : H_RCX);
+        if (s->op == STRING_MOVS)
+            emit_store_gs(e, TR_OFF(spill[5]), H_RCX);
+    }
+    if (s->op != STRING_LODS) {
+        emit_element(s, H_RDI, MULL_ES, true);
+        if (s->op == STRING_MOVS)
+            emit_load_gs(e, H_RCX, TR_OFF(spill[5]));
+        emit_transfer(s, true, s->op == STRING_STOS ? H_RAX : H_RCX);
+        emit_advance(s, H_RDI);
+    }
+    if (s->op != STRING_STOS)
+        emit_advance(s, H_RSI);
+    emit_ways_out(s);
+}
+
+/* ---- Which ---- */
+
+/* The segment of the source: what an override says, DS without one. */
+static unsigned source_segment(const struct tr_insn *in)
+{
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &in->op[i];
+        int base = op->type == ZYDIS_OPERAND_TYPE_MEMORY ? tr_gpr(op->mem.base, NULL) : -1;
+        if (base == MULL_RSI)
+            return tr_segment(op);
+    }
+    return MULL_DS;
 }
 
 bool tr_emit_string(struct translation *t, const struct tr_insn *in)
 {
-    struct emit *e = &t->e;
-    struct string s;
-    uint8_t *slow[4];
-    unsigned n = 0;
+    struct string s = {.t = t, .in = in, .live = in->flags_live_behind};
+    const unsigned seg = source_segment(in);
+    const bool repeats = in->z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPNE);
 
-    if (in->flags_live_behind || !is_simple(in, &s))
+    if (!describe(&s))
+        return false;
+    if (tr_code64(t)) {
+        if (!s.wide || seg == MULL_FS || seg == MULL_GS)
+            return false;
+    } else if (repeats &&
+               (in->z.address_width != 32 || !tr_is_flat(t, seg) || !tr_is_flat(t, MULL_ES))) {
+        return false;
+    }
+    if (repeats && (s.op == STRING_LODS || !(in->z.attributes & ZYDIS_ATTRIB_HAS_REP)))
         return false;
     t->window = -1;
-
-    /* cmp r9, limit; ja slow */
-    emit8(e, 0x49), emit8(e, 0x81), emit8(e, 0xf9);
-    emit32(e, MAX_BYTES / s.size);
-    emit_jcc(e, 7, emit_here(e));
-    slow[n++] = e->p - 4;
-    /* test dword gs:[rflags], DF; jne slow */
-    emit_op_mem(e, 0x65, false, 0xf7, 0, H_NONE, H_NONE, 1, (int32_t)TR_OFF(s.rflags));
-    emit32(e, SOFT_DF);
-    emit_jcc(e, 5, emit_here(e));
-    slow[n++] = e->p - 4;
-
-    if (s.move) {
-        slow[n++] = emit_string_check(e, &s, H_RSI, false);
-        emit_store_gs(e, TR_OFF(spill[5]), H_R10);
-    }
-    slow[n++] = emit_string_check(e, &s, H_RDI, true);
-    emit_mov_reg(e, H_RCX, H_R9);
-    emit_mov_reg(e, H_R11, H_RDI);
-    emit_mov_reg(e, H_RDI, H_R10);
-    if (s.move) {
-        emit_mov_reg(e, H_R10, H_RSI);
-        emit_load_gs(e, H_RSI, TR_OFF(spill[5]));
-    }
-    emit_string_insn(e, &s);
-    emit_lea(e, H_RDI, H_R11, H_R9, s.size, 0);
-    if (s.move)
-        emit_lea(e, H_RSI, H_R10, H_R9, s.size, 0);
-    emit_mov_imm(e, H_R9, 0);
-    emit8(e, 0xeb); /* jmp over the call into C */
-    uint8_t *done = e->p;
-    emit8(e, 0);
-    while (n--)
-        emit_patch32(e, slow[n]);
-    tr_emit_exec(t, in);
-    emit_patch8(e, done);
+    if (repeats)
+        emit_repeated(&s);
+    else
+        emit_single(&s, seg);
     return true;
 }

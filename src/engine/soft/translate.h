@@ -160,7 +160,7 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in);
  *  @last: it is the last of its block. */
 bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last);
 
-/** Emit REP MOVS or REP STOS without C. @return false: nothing was emitted. */
+/** Emit a string instruction without C. @return false: nothing was emitted. */
 bool tr_emit_string(struct translation *t, const struct tr_insn *in);
 
 /** Emit the other kinds. */
@@ -197,6 +197,9 @@ void tr_restrict(const struct translation *t, struct tr_insn *in);
 
 /** The operand-size prefix that the copy needs, outside 64-bit mode. */
 bool tr_needs_66(const struct translation *t, const struct tr_insn *in);
+
+/** Zero-extend the low 16 bits of a host register. */
+void tr_emit_cut_16(struct emit *e, unsigned reg);
 
 /** R10 = offset of a memory operand, cut to the address size. */
 void tr_emit_offset(struct translation *t, const struct tr_insn *in, const ZydisDecodedOperand *op);
