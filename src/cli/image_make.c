@@ -275,6 +275,59 @@ int image_convert(int argc, char **argv)
     return status;
 }
 
+/* What lies behind a new end and is not zeroes: bytes in blocks of 64 KiB, and where it begins. */
+static int would_lose(struct mull_image *image, uint64_t size, uint64_t *lost, uint64_t *first)
+{
+    const uint64_t step = 65536;
+    uint8_t *buf = malloc(step);
+    int ret = buf ? 0 : -ENOMEM;
+
+    *lost = 0;
+    for (uint64_t at = size; at < image->size && !ret;) {
+        struct mull_extent e;
+        ret = mull_image_locate(image, at, image->size - at, false, &e, NULL, NULL);
+        if (ret)
+            break;
+        uint64_t n = e.length, start, end;
+        if (e.kind == MULL_EXTENT_DATA && !e.file->block_device) {
+            int r = mull_file_next_data(e.file, e.offset, &start, &end);
+            if (r == -ENXIO || start >= e.offset + e.length)
+                e.kind = MULL_EXTENT_ZERO; /* a hole */
+            else if (start > e.offset) {
+                e.kind = MULL_EXTENT_ZERO;
+                n = start - e.offset;
+            }
+        }
+        if (e.kind != MULL_EXTENT_ZERO) {
+            n = n < step ? n : step;
+            ret = mull_image_read(image, buf, n, at);
+            if (!ret && !mull_is_zero(buf, n)) {
+                *first = *lost ? *first : at;
+                *lost += n;
+            }
+        }
+        at += n;
+    }
+    free(buf);
+    return ret;
+}
+
+/* Whether a smaller disk is what the user wants. @return an exit status */
+static int may_shrink(struct mull_image *image, uint64_t size, bool shrink)
+{
+    uint64_t lost, first = 0;
+    int ret = shrink ? 0 : would_lose(image, size, &lost, &first);
+
+    if (ret)
+        return image_fail(1, "resize: cannot read what would be cut off: %s", strerror(-ret));
+    if (!shrink && lost)
+        return image_fail(1,
+                          "resize: this would cut off about %llu KiB of data, from byte %llu on; "
+                          "say --shrink if you mean it",
+                          (unsigned long long)((lost + 1023) / 1024), (unsigned long long)first);
+    return 0;
+}
+
 int image_resize(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -318,9 +371,9 @@ int image_resize(int argc, char **argv)
         size = size < image->size ? image->size - size : 0;
     if (size % 512)
         size += 512 - size % 512;
-    if (size < image->size && !shrink) {
+    if (size < image->size && may_shrink(image, size, shrink)) {
         mull_image_close(image);
-        return image_fail(1, "resize: this would cut off data; say --shrink if you mean it");
+        return 1;
     }
     ret = mull_image_resize(image, size, &err);
     int closed = mull_image_close(image);

@@ -216,22 +216,6 @@ static int read_all(struct mull_image *image)
     return 0;
 }
 
-static int sync_folder(const char *path)
-{
-    char *folder = strdup(path);
-    char *slash = folder ? strrchr(folder, '/') : NULL;
-    if (!folder)
-        return -ENOMEM;
-    if (slash)
-        slash[slash == folder] = 0;
-    int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int ret = fd < 0 || fsync(fd) ? -errno : 0;
-    if (fd >= 0)
-        close(fd);
-    free(folder);
-    return ret == -EINVAL ? 0 : ret; /* not every file system syncs folders */
-}
-
 static int beside_begin(struct mull_image *image)
 {
     struct beside *s = image->bitmaps->state;
@@ -266,7 +250,7 @@ static int beside_begin(struct mull_image *image)
     if (!ret)
         ret = write_header(image, STATE_IN_USE, count, directory, length);
     free(directory);
-    return ret || !fresh ? ret : sync_folder(s->path);
+    return ret || !fresh ? ret : mull_file_sync_folder(s->path);
 }
 
 static uint32_t put_entry(const struct mull_bitmap *b, uint8_t *e, uint64_t offset)

@@ -434,6 +434,22 @@ int mull_file_next_data(struct mull_file *file, uint64_t offset, uint64_t *start
     return 0;
 }
 
+int mull_file_sync_folder(const char *path)
+{
+    char *folder = strdup(path);
+    char *slash = folder ? strrchr(folder, '/') : NULL;
+    if (!folder)
+        return -ENOMEM;
+    if (slash)
+        slash[slash == folder] = 0;
+    int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int ret = fd < 0 || fsync(fd) ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    free(folder);
+    return ret == -EINVAL ? 0 : ret; /* not every file system syncs folders */
+}
+
 int mull_iov_slice(const struct iovec *iov, int niov, uint64_t skip, uint64_t length,
                    struct iovec *out, int max)
 {

@@ -101,6 +101,9 @@ void mull_file_written(struct mull_file *file, uint64_t end);
  *  a file system that does not know says everything is data. */
 int mull_file_next_data(struct mull_file *file, uint64_t offset, uint64_t *start, uint64_t *end);
 
+/** Make the names in the folder of @path durable. */
+int mull_file_sync_folder(const char *path);
+
 /** Copy [@skip, @skip + @length) of an iov into @out. @return the number of entries in @out. */
 int mull_iov_slice(const struct iovec *iov, int niov, uint64_t skip, uint64_t length,
                    struct iovec *out, int max);

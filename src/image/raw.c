@@ -67,6 +67,13 @@ static int raw_create(const struct mull_create_options *o, struct mull_error *er
     return ret;
 }
 
+static int raw_may_resize(struct mull_image *image, uint64_t size, struct mull_error *err)
+{
+    return image->file->block_device
+               ? mull_fail(err, ENOTSUP, "%s: a block device keeps its size", image->path)
+               : 0;
+}
+
 static int raw_resize(struct mull_image *image, uint64_t size, bool preallocate,
                       struct mull_error *err)
 {
@@ -88,5 +95,6 @@ const struct mull_format mull_format_raw = {
     .zero = raw_zero,
     .discard = raw_discard,
     .create = raw_create,
+    .may_resize = raw_may_resize,
     .resize = raw_resize,
 };

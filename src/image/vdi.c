@@ -396,6 +396,91 @@ static int vdi_create(const struct mull_create_options *o, struct mull_error *er
     return ret;
 }
 
+static int vdi_may_resize(struct mull_image *image, uint64_t size, struct mull_error *err)
+{
+    struct vdi *v = image->state;
+    uint64_t blocks = (size + v->block - 1) / v->block;
+
+    if (!size || blocks * 4 > MAP_MAX)
+        return mull_fail(err, EFBIG, "%s: VDI disk of %llu bytes", image->path,
+                         (unsigned long long)size);
+    if (blocks > v->blocks && v->map + blocks * 4 > v->data)
+        return mull_fail(
+            err, ENOSPC, "%s: its block map has room for %llu GiB; convert it to make it larger",
+            image->path, (unsigned long long)((v->data - v->map) / 4 * v->block >> 30));
+    return 0;
+}
+
+/* Size and number of blocks: one sector of the header. */
+static int write_size(struct mull_image *image, uint64_t size, uint32_t blocks)
+{
+    uint8_t sector[512];
+    int ret = mull_file_read(image->file, sector, sizeof(sector), 0);
+    mull_put_le64(sector + 368, size);
+    mull_put_le32(sector + 384, blocks);
+    if (!ret)
+        ret = mull_file_write(image->file, sector, sizeof(sector), 0);
+    mull_meta_forget(image->meta, 0, 512);
+    return ret ? ret : mull_file_flush(image->file);
+}
+
+/* New blocks in the map, before the header counts them. */
+static int grow_map(struct mull_image *image, uint32_t blocks)
+{
+    struct vdi *v = image->state;
+    bool fixed = v->type == TYPE_FIXED;
+    uint32_t old = v->blocks;
+    int ret = 0;
+
+    if (fixed)
+        ret = mull_file_truncate(image->file, place_of(v, blocks));
+    for (uint32_t i = old; i < blocks && !ret; i++)
+        ret = write_map(image, i, fixed ? i : UNALLOCATED);
+    if (!ret && fixed) {
+        v->allocated = blocks;
+        ret = write_count(image);
+    }
+    return ret ? ret : mull_meta_commit(image->meta, true);
+}
+
+static int vdi_resize(struct mull_image *image, uint64_t size, bool preallocate,
+                      struct mull_error *err)
+{
+    struct vdi *v = image->state;
+    uint32_t blocks = (uint32_t)((size + v->block - 1) / v->block), old = v->blocks;
+    int ret = vdi_flush(image);
+
+    if (!ret && blocks > old)
+        ret = grow_map(image, blocks);
+    /* A map that is longer than the disk is no mistake. */
+    if (!ret)
+        ret = write_size(image, size, blocks > old ? blocks : old);
+    for (uint32_t i = blocks; i < old && !ret; i++)
+        ret = write_map(image, i, UNALLOCATED);
+    if (!ret && blocks < old) {
+        ret = mull_meta_commit(image->meta, true);
+        if (!ret && v->type == TYPE_DYNAMIC)
+            ret = survey(image, true, NULL, err);
+        if (!ret && v->type == TYPE_FIXED) {
+            v->allocated = blocks;
+            ret = write_count(image);
+            if (!ret)
+                ret = mull_meta_commit(image->meta, true);
+        }
+        if (!ret)
+            ret = write_size(image, size, blocks);
+        if (!ret)
+            ret = mull_file_truncate(image->file, place_of(v, v->allocated) - v->extra);
+    }
+    if (ret) {
+        image->failed = true; /* which size the file says is not known */
+        return mull_fail(err, -ret, "%s: cannot resize: %s", image->path, strerror(-ret));
+    }
+    v->blocks = blocks;
+    image->size = size;
+    return 0;
+}
+
 const struct mull_format mull_format_vdi = {
     .name = "vdi",
     .probe = vdi_probe,
@@ -409,6 +494,8 @@ const struct mull_format mull_format_vdi = {
     .discard = vdi_discard,
     .flush = vdi_flush,
     .create = vdi_create,
+    .may_resize = vdi_may_resize,
+    .resize = vdi_resize,
     .check = vdi_check,
     .info = vdi_info,
 };

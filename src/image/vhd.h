@@ -32,6 +32,12 @@ struct vhd {
 uint32_t vhd_checksum(const uint8_t *data, size_t length, size_t at);
 
 /* vhd_create.c */
+/** Spec, appendix "CHS Calculation": the footer's four bytes of geometry. */
+void vhd_put_geometry(uint8_t *out, uint64_t sectors);
 int vhd_create(const struct mull_create_options *options, struct mull_error *err);
+
+/* vhd_resize.c */
+int vhd_may_resize(struct mull_image *image, uint64_t size, struct mull_error *err);
+int vhd_resize(struct mull_image *image, uint64_t size, bool preallocate, struct mull_error *err);
 
 #endif

@@ -10,7 +10,7 @@
 #define EPOCH 946684800 /* of VHD time stamps: 2000-01-01 */
 
 /* Spec, appendix "CHS Calculation". */
-static void put_geometry(uint8_t *out, uint64_t sectors)
+void vhd_put_geometry(uint8_t *out, uint64_t sectors)
 {
     uint64_t heads, track, cylinder_heads;
 
@@ -56,7 +56,7 @@ static void make_footer(uint8_t *f, uint64_t size, uint32_t type)
     memcpy(f + 36, "Wi2k", 4);
     mull_put_be64(f + 40, size);
     mull_put_be64(f + 48, size);
-    put_geometry(f + 56, size / VHD_SECTOR);
+    vhd_put_geometry(f + 56, size / VHD_SECTOR);
     mull_put_be32(f + 60, type);
     (void)!getrandom(f + 68, 16, 0);
     mull_put_be32(f + 64, vhd_checksum(f, 512, 64));

@@ -622,6 +622,20 @@ static int vhdx_close_clean(struct mull_image *image)
     return ret ? ret : vhdx_write_header(image);
 }
 
+static int vhdx_may_resize(struct mull_image *image, uint64_t size, struct mull_error *err)
+{
+    struct vhdx *v = image->state;
+    uint64_t old = image->size;
+
+    if (v->has_parent)
+        return mull_fail(err, ENOTSUP, "%s: a differencing image keeps its parent's size",
+                         image->path);
+    image->size = size;
+    int ret = check_geometry(image, err);
+    image->size = old;
+    return ret;
+}
+
 static int vhdx_resize(struct mull_image *image, uint64_t size, bool preallocate,
                        struct mull_error *err)
 {
@@ -629,9 +643,6 @@ static int vhdx_resize(struct mull_image *image, uint64_t size, bool preallocate
     uint64_t old = image->size;
     uint8_t buf[8];
 
-    if (v->has_parent)
-        return mull_fail(err, ENOTSUP, "%s: a differencing image keeps its parent's size",
-                         image->path);
     image->size = size;
     int ret = check_geometry(image, err);
     if (ret) {
@@ -733,6 +744,7 @@ const struct mull_format mull_format_vhdx = {
     .discard = vhdx_discard,
     .flush = vhdx_flush,
     .create = vhdx_create,
+    .may_resize = vhdx_may_resize,
     .resize = vhdx_resize,
     .check = vhdx_check,
     .check_parent = vhdx_check_parent,

@@ -10,6 +10,7 @@
 
 #define VMDK_SECTOR UINT64_C(512)
 #define VMDK_EXTENTS_MAX 4096u
+#define VMDK_SPLIT_SECTORS UINT64_C(4192256) /* a little under 2 GiB, as VMware splits */
 #define VMDK_DESCRIPTOR_MAX (1u << 20)
 #define VMDK_GD_AT_END UINT64_MAX
 #define VMDK_NO_PARENT 0xffffffffu
@@ -72,6 +73,10 @@ bool vmdk_value(const char *text, const char *name, char *out, size_t room);
 /** Parse the fields and extent lines; opens the extents' files. */
 int vmdk_parse_descriptor(struct mull_image *image, const struct mull_image_options *options,
                           struct mull_error *err);
+/** Open the extent that a line names; *at: its start, then its end. */
+int vmdk_add_extent(struct mull_image *image, const char *line, uint64_t *at,
+                    const struct mull_image_options *options, struct mull_error *err);
+bool vmdk_is_extent_line(const char *line);
 /** First write: a new content ID, and no more trust in a change-tracking file. */
 int vmdk_change_cid(struct mull_image *image);
 /** The text of a new descriptor. */
@@ -89,6 +94,9 @@ int vmdk_read32(struct vmdk_extent *extent, uint64_t offset, uint64_t ahead, boo
 
 /* vmdk_create.c */
 int vmdk_create(const struct mull_create_options *options, struct mull_error *err);
+/** Make extent @number of options->subformat in a file of its own; its line is added to @lines. */
+int vmdk_make_extent(const struct mull_create_options *options, uint32_t number, uint64_t sectors,
+                     FILE *lines, struct mull_error *err);
 /** Fill in a sparse extent's header. */
 void vmdk_put_header(uint8_t *head, uint32_t version, uint32_t flags, uint64_t capacity,
                      uint64_t grain, uint64_t descriptor_size, uint64_t rgd, uint64_t gd,
@@ -105,5 +113,9 @@ void vmdk_stream_free(struct vmdk_extent *extent);
 int vmdk_check(struct mull_image *image, struct mull_check *check, struct mull_error *err);
 /** Make the redundant grain tables equal to the others. */
 int vmdk_mirror(struct mull_image *image, struct vmdk_extent *extent, struct mull_check *check);
+
+/* vmdk_resize.c */
+int vmdk_may_resize(struct mull_image *image, uint64_t size, struct mull_error *err);
+int vmdk_resize(struct mull_image *image, uint64_t size, bool preallocate, struct mull_error *err);
 
 #endif

@@ -11,7 +11,6 @@
 #define GT_ENTRIES 512u
 #define DESCRIPTOR_SECTORS 20u
 #define STREAM_OVERHEAD 128u
-#define SPLIT_SECTORS UINT64_C(4192256) /* a little under 2 GiB, as VMware splits */
 #define COWD_GT_ENTRIES 4096u
 
 enum layout { MONOLITHIC, SPLIT, STREAM, ESX };
@@ -183,10 +182,20 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* One extent in a file of its own; its line is added to @lines. */
-static int make_extent(const struct mull_create_options *o, int which, uint32_t number,
-                       uint64_t sectors, FILE *lines, struct mull_error *err)
+static int find_subformat(const char *name)
 {
+    for (size_t i = 0; i < sizeof(subformats) / sizeof(subformats[0]); i++)
+        if (!strcmp(subformats[i].name, name))
+            return (int)i;
+    return -1;
+}
+
+int vmdk_make_extent(const struct mull_create_options *o, uint32_t number, uint64_t sectors,
+                     FILE *lines, struct mull_error *err)
+{
+    int which = find_subformat(o->subformat ? o->subformat : "");
+    if (which < 0)
+        return mull_fail(err, EINVAL, "%s: VMDK subformat", o->path);
     enum vmdk_kind kind = subformats[which].kind;
     enum layout layout = subformats[which].layout;
     char suffix[32];
@@ -253,11 +262,8 @@ int vmdk_create(const struct mull_create_options *o, struct mull_error *err)
     uint64_t sectors = o->size / VMDK_SECTOR, left = sectors, length = 0;
     uint32_t cid = 0, parent = VMDK_NO_PARENT, number = 1;
     char *text = NULL, *extents = NULL;
-    int which = -1, ret = 0;
+    int which = find_subformat(name), ret = 0;
 
-    for (size_t i = 0; i < sizeof(subformats) / sizeof(subformats[0]); i++)
-        if (!strcmp(subformats[i].name, name))
-            which = (int)i;
     if (which < 0)
         return mull_fail(err, EINVAL, "%s: VMDK subformat '%s'", o->path, name);
     enum layout layout = subformats[which].layout;
@@ -281,9 +287,9 @@ int vmdk_create(const struct mull_create_options *o, struct mull_error *err)
     if (embedded)
         fprintf(lines, "RW %llu SPARSE \"%s\"\n", (unsigned long long)sectors, base_name(o->path));
     while (!embedded && left && !ret) {
-        length = layout == SPLIT && left > SPLIT_SECTORS ? SPLIT_SECTORS : left;
+        length = layout == SPLIT && left > VMDK_SPLIT_SECTORS ? VMDK_SPLIT_SECTORS : left;
         ret = number > VMDK_EXTENTS_MAX ? mull_fail(err, EFBIG, "%s: too many extents", o->path)
-                                        : make_extent(o, which, number++, length, lines, err);
+                                        : vmdk_make_extent(o, number++, length, lines, err);
         left -= length;
     }
     fclose(lines);

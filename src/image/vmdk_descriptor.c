@@ -89,8 +89,8 @@ static const struct {
 };
 
 /* RW 4192256 SPARSE "disk-s001.vmdk" [offset] */
-static int parse_extent(struct mull_image *image, const char *line, uint64_t *at,
-                        const struct mull_image_options *o, struct mull_error *err)
+int vmdk_add_extent(struct mull_image *image, const char *line, uint64_t *at,
+                    const struct mull_image_options *o, struct mull_error *err)
 {
     struct vmdk *v = image->state;
     char access[9] = "", kind[17] = "", name[1024] = "";
@@ -137,7 +137,7 @@ static int parse_extent(struct mull_image *image, const char *line, uint64_t *at
     return ret || e->kind == VMDK_FLAT ? ret : vmdk_open_sparse(image, e, o, err);
 }
 
-static bool is_extent_line(const char *line)
+bool vmdk_is_extent_line(const char *line)
 {
     return !strncmp(line, "RW ", 3) || !strncmp(line, "RDONLY ", 7) ||
            !strncmp(line, "NOACCESS ", 9);
@@ -170,8 +170,8 @@ int vmdk_parse_descriptor(struct mull_image *image, const struct mull_image_opti
     for (const char *line = v->descriptor; line && !ret; line = strchr(line, '\n')) {
         line += *line == '\n';
         line += strspn(line, " \t");
-        if (is_extent_line(line))
-            ret = parse_extent(image, line, &size, o, err);
+        if (vmdk_is_extent_line(line))
+            ret = vmdk_add_extent(image, line, &size, o, err);
     }
     if (!ret && !v->nextents)
         return mull_fail(err, EINVAL, "%s: descriptor without extents", image->path);

@@ -160,16 +160,43 @@ def backing(raw, fmt, qemu_opts, our_opts, base_fmt="raw"):
             os.unlink(p)
 
 
-def resize(fmt, our_opts):
+def resize(fmt, our_opts, sizes=("+3M", "300M", "4M", "2G", "4M", "5M")):
+    """Grown and shrunk, what qemu-img then sees; what would be lost is not cut off unasked."""
     name = "size." + fmt
     ours("create", name, "5M", "--to", fmt + ("," + our_opts if our_opts else ""))
-    run("qemu-io", "-f", qfmt(fmt), "-c", "write -P 7 0 5M", name)
-    for size in ("+3M", "300M", "4M", "2G"):
+    io(name, fmt, "write 0 5242880 7\n")
+    model = 5 << 20
+    shutil.rmtree("model.raw", ignore_errors=True)
+    with open("model.raw", "wb") as f:
+        f.write(b"\7" * model)
+    out = ours("resize", name, "4M", "--from", fmt, ok=(1,))
+    assert "1024 KiB of data, from byte 4194304" in out, out
+    for size in sizes:
         ours("resize", name, size, "--shrink", "--from", fmt)
+        info = json.loads(ours("info", name, "--from", fmt, "--format", "json"))
+        with open("model.raw", "r+b") as f:
+            f.truncate(info["virtual-size"])
         check_qemu(name, fmt)
-    run("qemu-io", "-f", qfmt(fmt), "-c", "read -P 7 0 4M", "-c", "read -P 0 4M 296M", name)
-    ours("io", name, "--from", fmt, ok=(0,)) if False else None
-    os.unlink(name)
+        if fmt != "raw":
+            ours("check", name, ok=(0, 63))
+        ours("compare", "model.raw", name, "--from", "raw", "--from-b", fmt)
+        if os.path.getsize("model.raw") <= 300 << 20:
+            same("model.raw", "raw", name, fmt)
+        at = info["virtual-size"] - 65536  # the new end is written to, and the next turn cuts it off
+        io(name, fmt, "write %d 65536 9\n" % at)
+        with open("model.raw", "r+b") as f:
+            f.seek(at)
+            f.write(b"\x09" * 65536)
+        ours("compare", "model.raw", name, "--from", "raw", "--from-b", fmt)
+    ours("resize", name, "6M", "--from", fmt)
+    ours("resize", name, "5M", "--from", fmt)  # nothing is lost: not asked
+    for p in os.listdir("."):
+        if p.startswith(("size", "model")):
+            os.unlink(p)
+
+
+def io(path, fmt, script):
+    run(TOOL, "io", path, "--from", fmt, stdin=script)
 
 
 def snapshots(opts):
@@ -286,6 +313,7 @@ def test_qcow2(raw):
 
 def test_raw(raw):
     both_ways(raw, "raw", "", "")
+    resize("raw", "")
     if EXAMPLE:
         run(EXAMPLE, raw, "example.qcow2")
         same(raw, "raw", "example.qcow2", "qcow2")
@@ -317,6 +345,10 @@ def test_vmdk(raw):
                 f.write(random.Random(mb).randbytes(300000))
         both_ways("huge.raw", "vmdk", "subformat=" + s, "subformat=" + s)
         os.unlink("huge.raw")
+    for s in VMDK + ["vmfs", "vmfsSparse"]:
+        print("vmdk resize", s, flush=True)
+        resize("vmdk", "subformat=" + s, ("+3M", "300M", "4M", "5G", "4M", "5M") if "twoGb" in s else
+               ("+3M", "300M", "4M", "2G", "4M", "5M"))
     # qemu-img knows ESX's kinds, but makes none
     for s in ("vmfs", "vmfsSparse"):
         print("vmdk", s, flush=True)
@@ -402,6 +434,7 @@ def test_vhdx(raw):
         print("vhdx", q or "-", flush=True)
         both_ways(raw, "vhdx", q, o)
     resize("vhdx", "block_size=1M")
+    resize("vhdx", "subformat=fixed", ("+3M", "4M", "40M", "5M"))
     print("vhdx chain", flush=True)
     chain(raw, "vhdx", ",block_size=1M")
     chain(raw, "vhdx")
@@ -412,6 +445,9 @@ def test_vhd(raw):
                  ("force_size=on", "block_size=512k"), ("force_size=on,subformat=fixed", "")):
         print("vhd", q or "-", flush=True)
         both_ways(raw, "vhd", q, o)
+    resize("vhd", "")
+    resize("vhd", "block_size=64k")
+    resize("vhd", "subformat=fixed", ("+3M", "4M", "40M", "5M"))
     print("vhd chain", flush=True)
     chain(raw, "vhd", ",block_size=64k")
     chain(raw, "vhd")
@@ -421,6 +457,7 @@ def test_vdi(raw):
     for q, o in (("", ""), ("static=on", "subformat=fixed")):
         print("vdi", q or "-", flush=True)
         both_ways(raw, "vdi", q, o)
+        resize("vdi", o, ("+3M", "4M", "40M", "5M") if o else ("+3M", "300M", "4M", "2G", "4M", "5M"))
 
 
 def test_parallels(raw):
