@@ -208,8 +208,11 @@ static int convert_into(struct convert_args *a, struct mull_image *source)
         free(note);
         return image_fail(1, "%s", err.message);
     }
-    struct mull_image_options o = {
-        .path = a->target, .format = a->to.format->name, .unsafe = !a->sync, .log = &image_log};
+    struct mull_image_options o = {.path = a->target,
+                                   .format = a->to.format->name,
+                                   .unsafe = !a->sync,
+                                   .bulk = true,
+                                   .log = &image_log};
     ret = mull_image_open(&o, &target, &err);
     if (ret) {
         free(note);

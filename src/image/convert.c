@@ -1,359 +1,321 @@
-/* Copying and comparing whole images, a chunk at a time on every core. See convert.h. */
+/*
+ * Copying whole images, a piece at a time on every core. Pieces are read, searched for zeroes and
+ * packed side by side, and written in order by whoever comes by while nobody else writes: a file's
+ * writers exclude each other in the kernel, and one that finds another at work can read meanwhile.
+ * See convert.h.
+ */
 #include "image/convert.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-#define CHUNK (2u << 20)
-#define SPARSE 4096u
+#include "image/convert_scan.h"
+
+/* As much as a core's own cache holds: what is read is still there when it is written. */
+#define PIECE (1u << 20)
+#define PIECES_A_THREAD 4
 #define THREADS_MAX 64
+#define SKIP_MOST 4096
+#define HUGE_PAGE (UINT64_C(2) << 20)
 
-bool mull_is_zero(const void *buf, size_t length)
-{
-    const unsigned char *p = buf;
-    size_t n = length < 16 ? length : 16;
+struct packed {
+    uint32_t length; /* 0: zero; UINT32_MAX: does not shrink */
+    uint32_t at;
+};
 
-    for (size_t i = 0; i < n; i++)
-        if (p[i])
-            return false;
-    /* The rest equals what lies 16 bytes before it: memcmp does it at memory speed. */
-    return length <= 16 || !memcmp(p, p + 16, length - 16);
-}
+/* Part of the disk on its way. */
+struct piece {
+    uint64_t number; /* in the order of writing */
+    uint64_t offset, length;
+    uint8_t *buf, *out;
+    struct packed *units;
+    struct scan scan;
+    struct piece *next;
+};
 
 struct work {
     struct mull_convert *c;
-    struct mull_image *a, *b; /* compare */
-    uint64_t size, chunk, chunks;
+    uint64_t size, chunk;
+    bool skip_zero;
+
+    pthread_mutex_t take_lock;
+    uint64_t at;    /* everything below is taken */
+    uint64_t taken; /* pieces */
+
     pthread_mutex_t lock;
-    pthread_cond_t turn;
-    uint64_t next;     /* chunk to take */
-    uint64_t written;  /* streams: chunk whose turn it is to write */
-    uint64_t done;     /* chunks finished */
-    uint8_t *finished; /* a byte a chunk */
-    uint64_t whole;    /* all chunks below are finished */
+    pthread_cond_t change;
+    struct piece *free; /* used last, taken first: its buffer is in the cache */
+    struct piece **ready;
+    unsigned pieces, waiting;
+    uint64_t written; /* pieces */
+    bool writing, exhausted;
+    unsigned reading;
     int result;
-    uint64_t where;
-    mull_progress progress;
-    void *opaque;
+
+    struct piece *all;
+    uint8_t *arena;
+    size_t arena_length;
 };
 
 uint64_t mull_convert_chunk(const struct mull_image *target)
 {
-    uint64_t unit = target->lock_unit > target->unit ? target->lock_unit : target->unit;
-    if (unit < 1)
-        unit = 1;
-    return unit >= CHUNK ? unit : CHUNK - CHUNK % unit;
+    uint64_t unit = target->unit ? target->unit : 1;
+    return unit >= PIECE ? unit : PIECE - PIECE % unit;
 }
 
-/* What part of [offset, +length) reads as zeroes for sure, from here on; else what part may not. */
-static int next_part(struct mull_image *image, uint64_t offset, uint64_t length, bool top_only,
-                     bool *zero, bool *skip, uint64_t *part)
+/* Go on to the next part that has to be copied; in steps, so that a huge hole can be left, too. */
+static int skip(struct work *w, struct scan_source *source)
 {
-    struct mull_extent e = {0};
-    int ret, depth = 0;
-
-    *skip = false;
-    if (offset >= image->size) {
-        *zero = true;
-        *part = length;
-        return 0;
-    }
-    ret = mull_image_locate(image, offset, length, false, &e, NULL, &depth);
-    if (ret)
-        return ret;
-    *part = e.length;
-    *zero = e.kind == MULL_EXTENT_ZERO;
-    if (top_only) {
-        /* What this image itself does not say is left alone. */
-        pthread_mutex_lock(&image->lock);
-        struct mull_extent own = {0};
-        uint64_t n = *part < image->size - offset ? *part : image->size - offset;
-        ret = image->format->map(image, offset, n, false, &own);
-        pthread_mutex_unlock(&image->lock);
-        *skip = !ret && own.kind == MULL_EXTENT_HOLE;
-        if (own.length < *part)
-            *part = own.length;
-        if (ret || *skip)
-            return ret;
-    }
-    if (e.kind == MULL_EXTENT_DATA && !e.file->block_device) {
-        uint64_t start, end;
-        ret = mull_file_next_data(e.file, e.offset, &start, &end);
-        if (ret == -ENXIO || start >= e.offset + e.length) {
-            *zero = true;
-        } else if (!ret && start > e.offset) {
-            *zero = true;
-            *part = start - e.offset;
-        } else if (!ret && end < e.offset + e.length) {
-            *part = end - e.offset;
-        }
-    }
-    return 0;
-}
-
-/* Fill a buffer with a chunk; *any: something in it is not known to be zero. */
-static int read_chunk(struct mull_image *image, uint64_t offset, uint64_t length, uint8_t *buf,
-                      bool *any)
-{
-    *any = false;
-    for (uint64_t at = 0; at < length;) {
-        bool zero, skip;
-        uint64_t n;
-        int ret = next_part(image, offset + at, length - at, false, &zero, &skip, &n);
-        if (!ret && !zero)
-            ret = mull_image_read(image, buf + at, n, offset + at);
-        if (ret)
-            return ret;
-        if (zero)
-            memset(buf + at, 0, n);
-        else
-            *any = true;
-        at += n;
-    }
-    return 0;
-}
-
-static uint64_t sparse_unit(const struct mull_image *target)
-{
-    return target->unit > SPARSE ? target->unit : SPARSE;
-}
-
-/* Write the parts of a buffer that are not zero. */
-static int write_data(struct mull_convert *c, uint64_t offset, uint64_t length, const uint8_t *buf)
-{
-    uint64_t unit = sparse_unit(c->target);
+    struct scan_part part;
     int ret = 0;
 
-    for (uint64_t at = 0; at < length && !ret;) {
-        uint64_t n = unit - (offset + at) % unit;
-        n = n < length - at ? n : length - at;
-        bool zero = mull_is_zero(buf + at, n);
-        uint64_t run = n;
-        while (at + run < length) {
-            n = unit < length - at - run ? unit : length - at - run;
-            if (mull_is_zero(buf + at + run, n) != zero)
-                break;
-            run += n;
-        }
-        if (!zero)
-            ret = mull_image_write(c->target, buf + at, run, offset + at);
-        else if (!c->target_zero)
-            ret = mull_image_zero(c->target, offset + at, run, true);
-        at += run;
+    for (int i = 0; i < SKIP_MOST && w->at < w->size && !ret; i++) {
+        ret = mull_scan_part(source, w->at, w->size - w->at, &part);
+        if (ret || part.kind == SCAN_DATA || (part.kind == SCAN_ZERO && !w->skip_zero))
+            break;
+        w->at += part.length;
     }
     return ret;
 }
 
-static int copy_chunk(struct mull_convert *c, uint64_t offset, uint64_t length, uint8_t *buf)
+/* Give a piece the next part of the disk. @return 1: there is none left. */
+static int take(struct work *w, struct piece *p, struct scan_source *source)
 {
-    uint64_t align = sparse_unit(c->target);
+    int ret = 0;
 
-    for (uint64_t at = 0; at < length;) {
-        bool zero, skip;
-        uint64_t n;
-        int ret = next_part(c->source, offset + at, length - at, c->top_only, &zero, &skip, &n);
-        if (ret)
-            return ret;
-        if (!zero && !skip && n < length - at && !c->top_only) {
-            /* Whole units of the target at a time: read on to the end of this one. */
-            uint64_t end = (offset + at + n + align - 1) / align * align - offset;
-            n = (end < length ? end : length) - at;
-        }
-        if (skip)
-            ret = 0;
-        else if (!zero && !(ret = mull_image_read(c->source, buf, n, offset + at)))
-            ret = write_data(c, offset + at, n, buf);
-        else if (zero && !c->target_zero)
-            ret = mull_image_zero(c->target, offset + at, n, true);
-        if (ret)
-            return ret;
-        at += n;
-    }
-    return 0;
+    pthread_mutex_lock(&w->take_lock);
+    if (w->skip_zero || source->top_only)
+        ret = skip(w, source);
+    w->at = w->at < w->size ? w->at - w->at % w->chunk : w->size;
+    p->offset = w->at;
+    p->length = w->size - w->at < w->chunk ? w->size - w->at : w->chunk;
+    w->at += p->length;
+    if (!p->length && !ret)
+        ret = 1;
+    if (!ret)
+        p->number = w->taken++;
+    pthread_mutex_unlock(&w->take_lock);
+    return ret;
 }
 
-struct packed {
-    uint32_t length; /* 0: zero; the unit's length: stored as it is */
-    uint32_t at;
-};
-
-/* Pack a chunk's units into @out. */
-static int pack_chunk(struct work *w, uint64_t offset, uint64_t length, uint8_t *buf, uint8_t *out,
-                      struct packed *units)
+/* Pack a piece's units. */
+static int pack(struct work *w, struct piece *p, struct scan_source *source)
 {
-    struct mull_convert *c = w->c;
-    uint32_t unit = c->target->unit, used = 0;
+    struct mull_image *target = w->c->target;
+    uint32_t unit = target->unit, used = 0;
     bool any;
-    int ret = read_chunk(c->source, offset, length, buf, &any);
+    int ret = mull_scan_whole(source, p->offset, p->length, p->buf, &any);
 
-    if (!ret && length % unit)
-        memset(buf + length, 0, unit - length % unit);
-    for (uint64_t at = 0, i = 0; at < length && !ret; at += unit, i++) {
-        units[i] = (struct packed){0, used};
-        if (!any || mull_is_zero(buf + at, unit))
+    if (!ret && p->length % unit)
+        memset(p->buf + p->length, 0, unit - p->length % unit);
+    for (uint64_t at = 0, i = 0; at < p->length && !ret; at += unit, i++) {
+        p->units[i] = (struct packed){0, used};
+        if (!any || mull_is_zero(p->buf + at, unit))
             continue;
-        int64_t n = c->target->format->pack(c->target, offset + at, buf + at, unit, out + used,
-                                            unit + 4096);
+        int64_t n = target->format->pack(target, p->offset + at, p->buf + at, unit, p->out + used,
+                                         unit + 4096);
         if (n < 0)
             ret = (int)n;
-        units[i].length = n > 0 ? (uint32_t)n : UINT32_MAX;
+        p->units[i].length = n > 0 ? (uint32_t)n : UINT32_MAX;
         used += n > 0 ? (uint32_t)n : 0;
     }
     return ret;
 }
 
-static int write_packed_chunk(struct work *w, uint64_t offset, uint64_t length, uint8_t *buf,
-                              uint8_t *out, struct packed *units)
+static int write_packed(struct work *w, const struct piece *p)
 {
-    struct mull_convert *c = w->c;
-    uint32_t unit = c->target->unit;
+    struct mull_image *target = w->c->target;
+    uint32_t unit = target->unit;
     int ret = 0;
 
-    for (uint64_t at = 0, i = 0; at < length && !ret; at += unit, i++) {
-        uint64_t n = unit < length - at ? unit : length - at;
-        if (!units[i].length)
-            continue;
-        if (units[i].length == UINT32_MAX)
-            ret = mull_image_write(c->target, buf + at, n, offset + at);
-        else
-            ret =
-                mull_image_write_packed(c->target, offset + at, out + units[i].at, units[i].length);
+    for (uint64_t at = 0, i = 0; at < p->length && !ret; at += unit, i++) {
+        uint64_t n = unit < p->length - at ? unit : p->length - at;
+        if (p->units[i].length == UINT32_MAX)
+            ret = mull_image_write(target, p->buf + at, n, p->offset + at);
+        else if (p->units[i].length)
+            ret = mull_image_write_packed(target, p->offset + at, p->out + p->units[i].at,
+                                          p->units[i].length);
     }
     return ret;
 }
 
-/* Streams are written in order: wait for our turn. */
-static int wait_turn(struct work *w, uint64_t chunk)
+static int write_piece(struct work *w, const struct piece *p)
 {
-    pthread_mutex_lock(&w->lock);
-    while (w->written != chunk && !w->result)
-        pthread_cond_wait(&w->turn, &w->lock);
-    int ret = w->result;
-    pthread_mutex_unlock(&w->lock);
+    struct mull_image *target = w->c->target;
+    int ret = 0;
+
+    if (w->c->compress)
+        return write_packed(w, p);
+    for (size_t i = 0; i < p->scan.nparts && !ret; i++) {
+        const struct scan_part *part = &p->scan.parts[i];
+        if (part->kind == SCAN_DATA)
+            ret = mull_image_write(target, p->buf + part->offset, part->length,
+                                   p->offset + part->offset);
+        else if (part->kind == SCAN_ZERO && !w->c->target_zero)
+            ret = mull_image_zero(target, p->offset + part->offset, part->length, true);
+    }
     return ret;
 }
 
-static int do_chunk(struct work *w, uint64_t chunk, uint8_t *buf, uint8_t *out,
-                    struct packed *units)
+static void tell(struct work *w)
 {
-    struct mull_convert *c = w->c;
-    uint64_t offset = chunk * w->chunk;
-    uint64_t length = w->size - offset < w->chunk ? w->size - offset : w->chunk;
-
-    if (!c->compress)
-        return copy_chunk(c, offset, length, buf);
-    int ret = pack_chunk(w, offset, length, buf, out, units);
-    /* In order: a stream must be, and any other reads faster so. */
-    if (!ret)
-        ret = wait_turn(w, chunk);
-    if (!ret)
-        ret = write_packed_chunk(w, offset, length, buf, out, units);
-    return ret;
+    if (w->waiting)
+        pthread_cond_broadcast(&w->change);
 }
 
-static int compare_chunk(struct work *w, uint64_t chunk, uint8_t *x, uint8_t *y)
+/* With the lock held, as are the two below: write the piece whose turn it is. */
+static void write_next(struct work *w)
 {
-    uint64_t offset = chunk * w->chunk;
-    uint64_t length = w->size - offset < w->chunk ? w->size - offset : w->chunk;
-    bool any_x, any_y;
-    int ret = read_chunk(w->a, offset, length, x, &any_x);
+    struct piece **slot = &w->ready[w->written % w->pieces], *p = *slot;
 
-    if (!ret)
-        ret = read_chunk(w->b, offset, length, y, &any_y);
-    if (ret || (!any_x && !any_y) || !memcmp(x, y, length))
-        return ret;
-    uint64_t at = 0;
-    while (x[at] == y[at])
-        at++;
-    pthread_mutex_lock(&w->lock);
-    if (offset + at < w->where)
-        w->where = offset + at;
+    *slot = NULL;
+    w->writing = true;
     pthread_mutex_unlock(&w->lock);
-    return 1;
+    int ret = write_piece(w, p);
+    pthread_mutex_lock(&w->lock);
+    w->writing = false;
+    w->written++;
+    if (ret && !w->result)
+        w->result = ret;
+    if (!w->result)
+        w->c->finished = p->offset + p->length;
+    p->next = w->free;
+    w->free = p;
+    if (!w->result && w->c->progress &&
+        w->c->progress(w->c->opaque, p->offset + p->length, w->size))
+        w->result = -ECANCELED;
+    tell(w);
+}
+
+static void read_next(struct work *w, struct scan_source *source)
+{
+    struct piece *p = w->free;
+
+    w->free = p->next;
+    w->reading++;
+    pthread_mutex_unlock(&w->lock);
+    int ret = take(w, p, source);
+    if (!ret)
+        ret = w->c->compress ? pack(w, p, source)
+                             : mull_scan(source, p->offset, p->length, p->buf, &p->scan);
+    pthread_mutex_lock(&w->lock);
+    w->reading--;
+    if (!ret) {
+        w->ready[p->number % w->pieces] = p;
+    } else {
+        p->next = w->free;
+        w->free = p;
+        if (ret > 0)
+            w->exhausted = true;
+        else if (!w->result)
+            w->result = ret;
+    }
+    tell(w);
 }
 
 static void *run(void *opaque)
 {
     struct work *w = opaque;
-    uint32_t unit = w->c ? w->c->target->unit : 1;
-    uint64_t room = w->chunk + unit;
-    uint64_t units = w->c && w->c->compress ? w->chunk / unit + 1 : 1;
-    uint8_t *buf = NULL, *out = NULL;
-    struct packed *packed = calloc(units, sizeof(*packed));
-    int ret = packed ? 0 : -ENOMEM;
+    struct scan_source source = {
+        .image = w->c->source, .top_only = w->c->top_only, .unit = w->c->target->unit};
 
-    if (posix_memalign((void **)&buf, 4096, room))
-        ret = -ENOMEM;
-    if (!w->c || w->c->compress)
-        if (!(out = malloc(room + units * 4096)))
-            ret = -ENOMEM;
     pthread_mutex_lock(&w->lock);
-    while (!ret && !w->result && w->next < w->chunks) {
-        uint64_t chunk = w->next++;
-        pthread_mutex_unlock(&w->lock);
-        ret = w->c ? do_chunk(w, chunk, buf, out, packed) : compare_chunk(w, chunk, buf, out);
-        pthread_mutex_lock(&w->lock);
-        if (ret)
+    while (!w->result) {
+        if (!w->writing && w->ready[w->written % w->pieces]) {
+            write_next(w);
+        } else if (!w->exhausted && w->free) {
+            read_next(w, &source);
+        } else if (w->exhausted && !w->writing && !w->reading) {
             break;
-        w->finished[chunk] = 1;
-        while (w->whole < w->chunks && w->finished[w->whole])
-            w->whole++;
-        if (w->c && w->c->compress) {
-            w->written = chunk + 1;
-            pthread_cond_broadcast(&w->turn);
+        } else {
+            w->waiting++;
+            pthread_cond_wait(&w->change, &w->lock);
+            w->waiting--;
         }
-        w->done++;
-        if (w->progress && !w->result && w->progress(w->opaque, w->done, w->chunks))
-            w->result = -ECANCELED;
     }
-    if (ret && !w->result)
-        w->result = ret;
-    pthread_cond_broadcast(&w->turn);
+    tell(w);
     pthread_mutex_unlock(&w->lock);
-    free(buf);
-    free(out);
-    free(packed);
     return NULL;
 }
 
-static int run_all(struct work *w, int threads)
+/* All buffers lie in one mapping, of huge pages where the host has them. */
+static int make_pieces(struct work *w, unsigned count)
+{
+    uint64_t unit = w->c->target->unit ? w->c->target->unit : 1, units = w->chunk / unit + 1;
+    uint64_t buf = (w->chunk + unit + 4095) & ~UINT64_C(4095);
+    uint64_t out = w->c->compress ? (w->chunk + units * 4096 + 4095) & ~UINT64_C(4095) : 0;
+
+    if (!w->c->compress)
+        buf = (w->chunk + 4095) & ~UINT64_C(4095);
+    w->arena_length = (count * (buf + out) + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    w->arena =
+        mmap(NULL, w->arena_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    w->all = calloc(count, sizeof(*w->all));
+    w->ready = calloc(count, sizeof(struct piece *));
+    if (w->arena == MAP_FAILED || !w->all || !w->ready)
+        return -ENOMEM;
+    madvise(w->arena, w->arena_length, MADV_HUGEPAGE);
+    w->pieces = count;
+    for (unsigned i = count; i-- > 0;) {
+        struct piece *p = &w->all[i];
+        p->buf = w->arena + i * (buf + out);
+        p->out = p->buf + buf;
+        p->units = w->c->compress ? calloc(units, sizeof(*p->units)) : NULL;
+        if (w->c->compress && !p->units)
+            return -ENOMEM;
+        p->next = w->free;
+        w->free = p;
+    }
+    return 0;
+}
+
+static void free_pieces(struct work *w)
+{
+    for (unsigned i = 0; i < w->pieces; i++) {
+        free(w->all[i].units);
+        mull_scan_free(&w->all[i].scan);
+    }
+    if (w->arena && w->arena != MAP_FAILED)
+        munmap(w->arena, w->arena_length);
+    free(w->all);
+    free(w->ready);
+}
+
+static int run_all(struct work *w)
 {
     pthread_t thread[THREADS_MAX];
-    int n = 0;
+    int n = 0, threads = w->c->threads;
 
     if (threads <= 0)
         threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (threads > THREADS_MAX)
         threads = THREADS_MAX;
-    w->chunks = (w->size + w->chunk - 1) / w->chunk;
-    w->finished = calloc(w->chunks + 1, 1);
-    if (!w->finished)
-        return -ENOMEM;
-    memset(w->finished, 1, w->next < w->chunks ? w->next : w->chunks);
-    w->whole = w->written = w->done = w->next;
+    pthread_mutex_init(&w->take_lock, NULL);
     pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->turn, NULL);
-    while (n < threads - 1 && (uint64_t)n + 1 < w->chunks &&
-           !pthread_create(&thread[n], NULL, run, w))
-        n++;
-    run(w);
-    while (n)
-        pthread_join(thread[--n], NULL);
-    pthread_cond_destroy(&w->turn);
+    pthread_cond_init(&w->change, NULL);
+    int ret = make_pieces(w, (unsigned)threads * PIECES_A_THREAD);
+    if (!ret) {
+        while (n < threads - 1 && (uint64_t)(n + 1) * w->chunk < w->size &&
+               !pthread_create(&thread[n], NULL, run, w))
+            n++;
+        run(w);
+        while (n)
+            pthread_join(thread[--n], NULL);
+        ret = w->result;
+    }
+    free_pieces(w);
+    pthread_cond_destroy(&w->change);
     pthread_mutex_destroy(&w->lock);
-    free(w->finished);
-    return w->result;
+    pthread_mutex_destroy(&w->take_lock);
+    return ret;
 }
 
 int mull_convert(struct mull_convert *c, struct mull_error *err)
 {
-    struct work w = {.c = c,
-                     .size = c->source->size,
-                     .chunk = mull_convert_chunk(c->target),
-                     .progress = c->progress,
-                     .opaque = c->opaque};
+    struct work w = {.c = c, .size = c->source->size, .chunk = mull_convert_chunk(c->target)};
     const struct mull_format *f = c->target->format;
 
     if (c->target->size < w.size)
@@ -363,31 +325,17 @@ int mull_convert(struct mull_convert *c, struct mull_error *err)
     if (c->compress && (!f->pack || !f->write_packed))
         return mull_fail(err, ENOTSUP, "%s: format %s has no compression", c->target->path,
                          f->name);
-    w.next = c->start / w.chunk;
-    int ret = run_all(&w, c->threads);
-    c->finished = w.whole * w.chunk < w.size ? w.whole * w.chunk : w.size;
+    w.skip_zero = c->target_zero || c->compress;
+    w.at = c->finished = c->start - c->start % w.chunk;
+    int ret = run_all(&w);
     if (ret == -ECANCELED)
         return mull_fail(err, ECANCELED, "%s: stopped at %llu of %llu bytes", c->target->path,
                          (unsigned long long)c->finished, (unsigned long long)w.size);
     if (ret)
         return mull_fail(err, -ret, "copying %s to %s: %s", c->source->path, c->target->path,
                          strerror(-ret));
+    c->finished = w.size;
+    if (c->progress)
+        c->progress(c->opaque, w.size, w.size); /* what is left of it is zeroes */
     return 0;
-}
-
-int mull_compare(struct mull_image *a, struct mull_image *b, int threads, uint64_t *where,
-                 mull_progress progress, void *opaque, struct mull_error *err)
-{
-    struct work w = {.a = a,
-                     .b = b,
-                     .size = a->size > b->size ? a->size : b->size,
-                     .chunk = CHUNK,
-                     .where = UINT64_MAX,
-                     .progress = progress,
-                     .opaque = opaque};
-    int ret = run_all(&w, threads);
-    *where = w.where;
-    if (ret < 0)
-        return mull_fail(err, -ret, "comparing %s and %s: %s", a->path, b->path, strerror(-ret));
-    return ret;
 }

@@ -15,6 +15,8 @@
 #define DIRECT_ALIGN 4096u
 #define BOUNCE_MAX (1u << 20)
 #define ZEROES_MAX (256u << 10)
+#define RESERVE_STEP (UINT64_C(8) << 20)
+#define RESERVE_LEAST (64u << 10)
 
 /*
  * Byte-range locks, in the layout QEMU's tools use, so that both keep out of each other's way: byte
@@ -139,6 +141,8 @@ int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
     file->ino = st.st_ino;
     file->observer = o->observer;
     atomic_store(&file->size, size);
+    atomic_store(&file->bulk, o->bulk && !file->block_device && !o->observer);
+    pthread_mutex_init(&file->reserve_lock, NULL);
     *out = file;
     return 0;
 
@@ -151,7 +155,11 @@ void mull_file_close(struct mull_file *file)
 {
     if (!file)
         return;
+    /* To the size it has: the space behind it goes. */
+    if (file->reserved > atomic_load(&file->size))
+        (void)!ftruncate(file->fd, (off_t)atomic_load(&file->size));
     close(file->fd);
+    pthread_mutex_destroy(&file->reserve_lock);
     free(file->path);
     free(file);
 }
@@ -249,6 +257,32 @@ static int move_bounced(struct mull_file *file, bool write, const struct iovec *
     return ret;
 }
 
+/* Take the space for a write before it: at the end a large step of it, inside (a sparse file) what
+ * is written. A file system that is asked for each page as it is written does twice the work. */
+static void reserve(struct mull_file *file, uint64_t offset, uint64_t length)
+{
+    uint64_t size = atomic_load(&file->size), end = offset + length;
+
+    if (end <= size) {
+        if (length >= RESERVE_LEAST && offset >= file->reserved &&
+            fallocate(file->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0)
+            atomic_store(&file->bulk, false);
+        return;
+    }
+    pthread_mutex_lock(&file->reserve_lock);
+    if (end > file->reserved) {
+        uint64_t start = file->reserved > size ? file->reserved : size;
+        if (offset > start + RESERVE_STEP)
+            start = offset;
+        if (fallocate(file->fd, FALLOC_FL_KEEP_SIZE, (off_t)start,
+                      (off_t)(end + RESERVE_STEP - start)) < 0)
+            atomic_store(&file->bulk, false); /* it cannot, or is full: the write will tell */
+        else
+            file->reserved = end + RESERVE_STEP;
+    }
+    pthread_mutex_unlock(&file->reserve_lock);
+}
+
 static int check_range(uint64_t offset, uint64_t length)
 {
     return length > INT64_MAX || offset > INT64_MAX - length ? -EFBIG : 0;
@@ -293,6 +327,8 @@ int mull_file_writev(struct mull_file *file, const struct iovec *iov, int niov, 
     if (ret)
         return ret;
     atomic_store(&file->dirty, true);
+    if (atomic_load_explicit(&file->bulk, memory_order_relaxed))
+        reserve(file, offset, length);
     if (aligned(file, iov, niov, offset, length))
         ret = move_all(file, true, iov, niov, offset, length, &got);
     else

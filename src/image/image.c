@@ -124,6 +124,15 @@ int mull_image_locate(struct mull_image *image, uint64_t offset, uint64_t length
     return 0;
 }
 
+/* Where [skip, +length) of an iov is in one piece. */
+static void *contiguous(const struct iovec *iov, int niov, uint64_t skip, uint64_t length)
+{
+    struct iovec part;
+    return mull_iov_slice(iov, niov, skip, length, &part, 1) == 1 && part.iov_len == length
+               ? part.iov_base
+               : NULL;
+}
+
 /* Read part of a compressed unit; the last unit unpacked is kept. */
 static int read_packed(struct mull_image *image, const struct mull_extent *e,
                        const struct iovec *iov, int niov, uint64_t skip, uint64_t offset,
@@ -131,6 +140,12 @@ static int read_packed(struct mull_image *image, const struct mull_extent *e,
 {
     int ret = 0;
 
+    if (offset == e->unit_start && length == e->unit_length) {
+        /* All of it: to where it goes, while others do the same. */
+        void *whole = contiguous(iov, niov, skip, length);
+        if (whole)
+            return image->format->unpack(image, e, whole);
+    }
     pthread_mutex_lock(&image->unpack_lock);
     if (image->unpacked_at != e->unit_start || image->unpacked_from != e->offset) {
         image->unpacked_at = UINT64_MAX;

@@ -66,6 +66,7 @@ struct mull_image_options {
     bool no_lock;
     bool no_backing;      /* open only this image; holes read as zeroes */
     bool unsafe;          /* no flushes: for tools */
+    bool bulk;            /* much will be written (see mull_file_options) */
     bool guest_disk;      /* a writable raw disk must be asked for as format=raw where a guest could
                              have written another format's header */
     bool repair;          /* open also what is marked corrupt or was not closed, to check it */
@@ -151,7 +152,7 @@ struct mull_format {
     int (*discard)(struct mull_image *image, uint64_t offset, uint64_t length);
     /* Bring all metadata to the file in order, and make everything durable. */
     int (*flush)(struct mull_image *image);
-    /* Unpack a PACKED extent's whole unit. Called without the lock. */
+    /* Unpack a PACKED extent's whole unit. Called without the lock, from any thread. */
     int (*unpack)(struct mull_image *image, const struct mull_extent *extent, void *out);
     /* Pack one unit of data: @return its packed length, 0 if it does not shrink, or -errno.
      * Called without the lock, from any thread. */

@@ -128,6 +128,7 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
                                    .direct = o->direct,
                                    .no_lock = o->no_lock,
                                    .unsafe = o->unsafe,
+                                   .bulk = o->bulk,
                                    .observer = o->observer};
     image->path = strdup(o->path);
     int ret = image->path ? mull_file_open(&fo, &image->file, err)
@@ -156,6 +157,7 @@ int mull_image_open_part(const struct mull_image *image, const struct mull_image
                                    .direct = options->direct,
                                    .no_lock = options->no_lock,
                                    .unsafe = options->unsafe,
+                                   .bulk = options->bulk,
                                    .observer = options->observer};
     return mull_file_open(&fo, out, err);
 }

@@ -36,7 +36,7 @@ static int take_options(const struct vmhi_image_options *in, struct vmhi_image_o
     return 0;
 }
 
-static int open_mull(const struct vmhi_image_options *o, struct mull_image **out,
+static int open_mull(const struct vmhi_image_options *o, bool bulk, struct mull_image **out,
                      struct mull_error *err)
 {
     struct mull_image_options io = {.path = o->path,
@@ -45,6 +45,7 @@ static int open_mull(const struct vmhi_image_options *o, struct mull_image **out
                                     .no_lock = o->flags & VMHI_IMAGE_NO_LOCK,
                                     .no_backing = o->flags & VMHI_IMAGE_NO_BACKING,
                                     .unsafe = o->flags & VMHI_IMAGE_NO_FLUSH,
+                                    .bulk = bulk,
                                     .snapshot = o->snapshot};
     return mull_image_open(&io, out, err);
 }
@@ -59,7 +60,7 @@ int vmhi_image_open(const struct vmhi_image_options *options, struct vmhi_image 
     if (ret)
         return give(error, &err, ret);
     struct vmhi_image *image = calloc(1, sizeof(*image));
-    ret = image ? open_mull(&o, &image->image, &err) : -ENOMEM;
+    ret = image ? open_mull(&o, false, &image->image, &err) : -ENOMEM;
     if (ret) {
         free(image);
         return give(error, &err, ret);
@@ -209,7 +210,7 @@ int vmhi_image_convert(struct vmhi_image *source, const struct vmhi_image_option
         ret = create_mull(&o, &err);
     }
     if (!ret)
-        ret = open_mull(&o, &to, &err);
+        ret = open_mull(&o, true, &to, &err);
     if (!ret) {
         struct mull_convert c = {.source = source->image,
                                  .target = to,
