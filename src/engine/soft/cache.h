@@ -16,7 +16,7 @@
     (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT |                    \
      SOFT_MODE_CODE_64K | SOFT_MODE_PROTECTED | SOFT_MODE_VM86 | SOFT_MODE_CPL3 |                  \
      SOFT_MODE_CPL12 | SOFT_MODE_NO_X87 | SOFT_MODE_NO_SSE | SOFT_MODE_NO_AVX |                    \
-     SOFT_MODE_NO_AVX512 | SOFT_MODE_SMAP | SOFT_MODE_TSD)
+     SOFT_MODE_NO_AVX512 | SOFT_MODE_SMAP | SOFT_MODE_TSD | SOFT_MODE_DEBUG)
 
 /** A translation without coalesced checks: see coalesce.c. Not a bit of soft_cpu.mode. */
 #define SOFT_BLOCK_PLAIN 0x80000000u

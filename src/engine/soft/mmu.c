@@ -458,6 +458,8 @@ static bool install(struct soft_cpu *cpu, enum soft_window_id id, uint64_t va,
 
     if (!page->host)
         return false;
+    if ((cpu->s.dr[7] & 0xff) && soft_debug_page_watched(cpu, va))
+        return false;
     if (win->read_tag[slot] == SOFT_TLB_INVALID)
         note_slot(win, slot);
     note_kind(cpu, win, va, page);

@@ -83,6 +83,9 @@ static uint32_t control_mode(const struct mull_cpu_state *s)
         mode |= SOFT_MODE_SMAP;
     if (s->cr4 & SOFT_CR4_TSD)
         mode |= SOFT_MODE_TSD;
+    for (unsigned n = 0; n < 4; n++) /* enabled, R/W 00: on execution */
+        if ((s->dr[7] >> (2 * n) & 3) && !(s->dr[7] >> (16 + 4 * n) & 3))
+            mode |= SOFT_MODE_DEBUG;
     if (!(s->cr4 & SOFT_CR4_FSGSBASE))
         mode |= SOFT_MODE_NO_FSGSBASE;
     return mode;

@@ -120,8 +120,32 @@ static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_in
  * after each. */
 static bool must_step(const struct soft_cpu *cpu)
 {
-    return (cpu->mode & SOFT_MODE_CODE_ODD) || cpu->s.interrupt_shadow ||
-           (cpu->s.rflags & SOFT_TF) || (cpu->s.dr[7] & 0xff);
+    if ((cpu->mode & SOFT_MODE_CODE_ODD) || cpu->s.interrupt_shadow || (cpu->s.rflags & SOFT_TF))
+        return true;
+    return (cpu->mode & SOFT_MODE_DEBUG) &&
+           soft_debug_page_executes(cpu, soft_key_linear(cpu->mode, soft_code_key(cpu)));
+}
+
+/* @bits: what DR6 says of it. */
+static enum soft_result debug_exception(struct soft_cpu *cpu, uint64_t bits)
+{
+    cpu->debug_hits = 0;
+    soft_raise(cpu, SOFT_DB);
+    cpu->fault.address = bits;
+    return soft_deliver_fault(cpu);
+}
+
+/* An instruction in C ended with @r: the traps of its watches come now, unless it faulted (then
+ * they did not happen) or loaded SS (then they come with the next one's). */
+static enum soft_result take_watches(struct soft_cpu *cpu, enum soft_result r)
+{
+    if (!cpu->debug_hits)
+        return r;
+    if (r == SOFT_FAULT)
+        cpu->debug_hits = 0;
+    else if ((r == SOFT_NEXT || r == SOFT_JUMP) && cpu->s.interrupt_shadow != 2)
+        return debug_exception(cpu, cpu->debug_hits);
+    return r;
 }
 
 static bool interrupt_due(const struct soft_cpu *cpu)
@@ -203,7 +227,7 @@ static void *go(struct soft_cpu *cpu, bool probe)
         bool global;
 
         if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || must_step(cpu) ||
-            interrupt_due(cpu))
+            interrupt_due(cpu) || cpu->debug_hits)
             return NULL;
         cpu->s.rflags &= ~(uint64_t)SOFT_RF;
         match_jump_table(cpu);
@@ -235,7 +259,7 @@ static void *go(struct soft_cpu *cpu, bool probe)
         if (r == SOFT_NEXT)
             r = decode_at_rip(cpu, &in);
         if (r == SOFT_NEXT)
-            r = soft_exec(cpu, in);
+            r = take_watches(cpu, soft_exec(cpu, in));
         if (r == SOFT_FAULT)
             r = soft_deliver_fault(cpu);
         if (r == SOFT_HALT || r == SOFT_STOP)
@@ -247,6 +271,7 @@ static void *go(struct soft_cpu *cpu, bool probe)
  * instruction behind it, or NULL). */
 static void *after_exec(struct soft_cpu *cpu, enum soft_result r, uint8_t *next)
 {
+    r = take_watches(cpu, r);
     switch (r) {
     case SOFT_NEXT:
         if (!next || cpu->code_changed || cpu->s.interrupt_shadow)
@@ -477,6 +502,10 @@ static void deliver_events(struct soft_cpu *cpu)
         soft_deliver_fault(cpu);
         return;
     }
+    if (cpu->debug_hits && !s->interrupt_shadow) { /* of a task switch: nobody else leaves any */
+        debug_exception(cpu, cpu->debug_hits);
+        return;
+    }
     if (s->interrupt_injected) {
         s->interrupt_injected = 0;
         cpu->stats.interrupts++;
@@ -523,37 +552,30 @@ enum soft_result soft_exec_pause(struct soft_cpu *cpu, const struct soft_insn *i
 
 /* ---- Single steps ---- */
 
-/* @bits: what DR6 says of it. */
-static void debug_exception(struct soft_cpu *cpu, uint64_t bits)
-{
-    soft_raise(cpu, SOFT_DB);
-    cpu->fault.address = bits;
-    soft_deliver_fault(cpu);
-}
-
 static void step(struct soft_cpu *cpu)
 {
     const struct soft_insn *in;
-    uint64_t traps = cpu->s.rflags & SOFT_TF ? 1u << 14 : 0; /* DR6.BS */
-    bool resume = cpu->s.rflags & SOFT_RF;
+    const bool trap = cpu->s.rflags & SOFT_TF, resume = cpu->s.rflags & SOFT_RF;
+    const bool held = cpu->s.interrupt_shadow == 2; /* MOV SS holds traps back */
     uint64_t hits = cpu->s.dr[7] & 0xff && !resume ? soft_debug_execute(cpu) : 0;
 
-    if (hits) { /* a fault: before the instruction */
+    if (hits && !held) { /* a fault: before the instruction */
         debug_exception(cpu, hits);
         return;
     }
     cpu->s.interrupt_shadow = 0;
-    cpu->debug_hits = 0;
+    if (!held)
+        cpu->debug_hits = 0;
     cpu->s.rflags &= ~(uint64_t)SOFT_RF; /* which is for one instruction */
     enum soft_result r = decode_at_rip(cpu, &in);
     if (r == SOFT_NEXT)
         r = soft_exec(cpu, in);
-    traps |= cpu->debug_hits;
-    if (r == SOFT_FAULT)
+    if (trap && (r == SOFT_NEXT || r == SOFT_JUMP))
+        cpu->debug_hits |= 1u << 14;  /* DR6.BS */
+    if (cpu->s.interrupt_shadow == 2) /* what MOV SS holds back of single steps never comes */
+        cpu->debug_hits &= 0xf;
+    if (take_watches(cpu, r) == SOFT_FAULT)
         soft_deliver_fault(cpu);
-    else if (traps && (r == SOFT_NEXT || r == SOFT_JUMP) &&
-             cpu->s.interrupt_shadow != 2) /* MOV SS holds traps back */
-        debug_exception(cpu, traps);
     cpu->code_changed = false;
 }
 

@@ -127,6 +127,7 @@ static inline unsigned soft_jump_index(uint64_t rip)
 /* The limit of CS, where code is not 64-bit; neither: 4 GiB. */
 #define SOFT_MODE_CODE_64K 0x10000u
 #define SOFT_MODE_CODE_ODD 0x20000u /* something else: there are no translations */
+#define SOFT_MODE_DEBUG 0x40000u    /* DR7 has breakpoints on instructions */
 
 /* ---- Results ---- */
 
@@ -320,7 +321,7 @@ struct soft_cpu {
     struct soft_thunks *thunks; /* thunk.c */
     bool irq_waiting;           /* irq_pending() may say yes: look when interrupts are enabled */
     uint32_t pauses;            /* PAUSEs executed, for giving the core away */
-    uint8_t debug_hits; /* bits of DR6: watches that the instruction being executed has touched */
+    uint16_t debug_hits; /* bits of DR6: watches that the instruction being executed has touched */
     bool code_changed;  /* the instruction just executed wrote to translated code */
     bool step_once;     /* the next instruction has no translation: execute it in C */
 };
@@ -576,6 +577,18 @@ static inline enum soft_result soft_done(struct soft_cpu *cpu, const struct soft
 
 /** Breakpoints on the instruction at RIP: their bits of DR6. */
 uint64_t soft_debug_execute(const struct soft_cpu *cpu);
+
+/** Is there a breakpoint on an instruction in the page of @va? */
+bool soft_debug_page_executes(const struct soft_cpu *cpu, uint64_t va);
+
+/** Is there a watch on data in the page of @va? Such a page stays out of the TLB. */
+bool soft_debug_page_watched(const struct soft_cpu *cpu, uint64_t va);
+
+/** The debug registers changed. */
+void soft_debug_changed(struct soft_cpu *cpu);
+
+/** An I/O port is accessed: as soft_debug_access(). */
+void soft_debug_port(struct soft_cpu *cpu, uint16_t port, unsigned size);
 
 /** Data is accessed: note in cpu->debug_hits which watches that touches. */
 void soft_debug_access(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access);

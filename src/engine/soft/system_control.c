@@ -219,6 +219,7 @@ enum soft_result soft_sys_mov_dr(struct soft_cpu *cpu, const struct soft_insn *i
         value = number == 6 ? (value & DR6_VALID) | DR6_FIXED : (value & DR7_VALID) | DR7_FIXED;
     }
     s->dr[number] = value;
+    soft_debug_changed(cpu);
     return soft_done_jump(cpu, in);
 }
 

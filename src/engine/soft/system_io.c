@@ -38,6 +38,8 @@ static enum soft_result check_port(struct soft_cpu *cpu, uint16_t port, unsigned
 
 static uint32_t port_read(struct soft_cpu *cpu, uint16_t port, unsigned size)
 {
+    if (cpu->s.dr[7] & 0xff)
+        soft_debug_port(cpu, port, size);
     soft_vectors_park(cpu);
     cpu->stats.pio++;
     return (uint32_t)mull_space_read(cpu->vm->memory, MULL_SPACE_PORT, cpu->index, port, size);
@@ -45,6 +47,8 @@ static uint32_t port_read(struct soft_cpu *cpu, uint16_t port, unsigned size)
 
 static void port_write(struct soft_cpu *cpu, uint16_t port, unsigned size, uint32_t value)
 {
+    if (cpu->s.dr[7] & 0xff)
+        soft_debug_port(cpu, port, size);
     soft_vectors_park(cpu);
     cpu->stats.pio++;
     mull_space_write(cpu->vm->memory, MULL_SPACE_PORT, cpu->index, port, size, value);
@@ -166,7 +170,7 @@ static enum soft_result io_string(struct soft_cpu *cpu, const struct soft_insn *
         set_address_reg(cpu, in, MULL_RCX, left);
         if (!left)
             return soft_done(cpu, in);
-        if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED))
+        if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || cpu->debug_hits)
             return SOFT_JUMP;
     }
 }

@@ -21,7 +21,7 @@ _Static_assert(sizeof(struct tss16) == 44, "SDM volume 3, figure 7-10");
 /* The parts of both kinds. */
 struct task {
     uint32_t cr3, eip, eflags, gpr[8];
-    uint16_t seg[6], ldt;
+    uint16_t seg[6], ldt, trap;
 };
 
 static enum soft_result selector_fault(struct soft_cpu *cpu, uint8_t vector, uint16_t selector)
@@ -51,6 +51,7 @@ static enum soft_result load_task(struct soft_cpu *cpu, const struct mull_segmen
         t->eip = m.eip;
         t->eflags = m.eflags;
         t->ldt = (uint16_t)m.ldt;
+        t->trap = m.trap;
         for (unsigned i = 0; i < 8; i++)
             t->gpr[i] = m.gpr[i];
         for (unsigned i = 0; i < 6; i++)
@@ -291,5 +292,7 @@ enum soft_result soft_task_switch(struct soft_cpu *cpu, uint16_t selector,
         if (r != SOFT_NEXT)
             return r;
     }
+    if (t.trap & 1)
+        cpu->debug_hits |= 1u << 15; /* DR6.BT: before the task's first instruction */
     return SOFT_JUMP;
 }
