@@ -12,5 +12,6 @@ int cli_fail(int status, const char *fmt, ...) __attribute__((format(printf, 2, 
 /** Each gets its own name as argv[0]. @return the exit status */
 int cli_run(int argc, char **argv);
 int cli_engines(int argc, char **argv);
+int cli_gdb(int argc, char **argv);
 
 #endif

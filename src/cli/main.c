@@ -17,6 +17,7 @@ static const char usage[] =
     "  run        run a virtual machine\n"
     "  engines    show what can run virtual CPUs here, and how fast\n"
     "  image      make, convert, check and inspect disk images\n"
+    "  gdb        connect GDB to a running machine\n"
     "  help       show this text, or 'help COMMAND' for a command's\n"
     "\n"
     "  --version  show the version\n"
@@ -30,6 +31,7 @@ static const struct {
 } commands[] = {
     {"run", cli_run},
     {"engines", cli_engines},
+    {"gdb", cli_gdb},
     {"image", mull_cli_image},
 };
 

@@ -43,6 +43,8 @@ static const char usage[] =
     "                     a console (stdio, on a serial port); may be repeated\n"
     "  --no-reboot        end instead of resetting the machine\n"
     "  --control PATH     listen for JSON-RPC on a Unix socket\n"
+    "  --gdb [ADDRESS:]PORT[,wait=on] | unix=PATH[,wait=on]\n"
+    "                     listen for GDB; wait=on: the first instruction waits for it\n"
     "  --verbose          say more: the engine chosen and why\n"
     "  --no-sandbox       do not lock the machine's process in (for debuggers)\n"
     "  --help             show this text\n"
@@ -303,6 +305,7 @@ enum {
     CONSOLE,
     NO_REBOOT,
     CONTROL,
+    GDB,
     VERBOSE,
     NO_SANDBOX,
     CONFIG,
@@ -311,15 +314,25 @@ enum {
 };
 
 static const struct option known[] = {
-    {"kernel", required_argument, NULL, KERNEL}, {"initrd", required_argument, NULL, INITRD},
-    {"append", required_argument, NULL, APPEND}, {"name", required_argument, NULL, NAME},
-    {"memory", required_argument, NULL, MEMORY}, {"cpus", required_argument, NULL, CPUS},
-    {"engine", required_argument, NULL, ENGINE}, {"disk", required_argument, NULL, DISK},
-    {"net", required_argument, NULL, NET},       {"console", required_argument, NULL, CONSOLE},
-    {"no-reboot", no_argument, NULL, NO_REBOOT}, {"control", required_argument, NULL, CONTROL},
-    {"verbose", no_argument, NULL, VERBOSE},     {"no-sandbox", no_argument, NULL, NO_SANDBOX},
-    {"config", required_argument, NULL, CONFIG}, {"print-config", no_argument, NULL, PRINT_CONFIG},
-    {"help", no_argument, NULL, HELP},           {0},
+    {"kernel", required_argument, NULL, KERNEL},
+    {"initrd", required_argument, NULL, INITRD},
+    {"append", required_argument, NULL, APPEND},
+    {"name", required_argument, NULL, NAME},
+    {"memory", required_argument, NULL, MEMORY},
+    {"cpus", required_argument, NULL, CPUS},
+    {"engine", required_argument, NULL, ENGINE},
+    {"disk", required_argument, NULL, DISK},
+    {"net", required_argument, NULL, NET},
+    {"console", required_argument, NULL, CONSOLE},
+    {"no-reboot", no_argument, NULL, NO_REBOOT},
+    {"control", required_argument, NULL, CONTROL},
+    {"gdb", required_argument, NULL, GDB},
+    {"verbose", no_argument, NULL, VERBOSE},
+    {"no-sandbox", no_argument, NULL, NO_SANDBOX},
+    {"config", required_argument, NULL, CONFIG},
+    {"print-config", no_argument, NULL, PRINT_CONFIG},
+    {"help", no_argument, NULL, HELP},
+    {0},
 };
 
 static int parse_engine(json_t *config, const char *name)
@@ -358,6 +371,9 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return -1;
     case CONTROL:
         o->control = value;
+        return -1;
+    case GDB:
+        o->gdb = value;
         return -1;
     case VERBOSE:
         o->verbose = true;

@@ -13,6 +13,7 @@ struct run_options {
     bool stdio;              /* there is a console on standard input and output */
     bool print;              /* --print-config */
     const char *control;     /* --control, or NULL */
+    const char *gdb;         /* --gdb, or NULL */
     bool verbose, no_sandbox;
 };
 

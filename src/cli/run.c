@@ -21,6 +21,7 @@
 #include "cli/cli.h"
 #include "cli/monitor.h"
 #include "cli/options.h"
+#include "cli/runtime.h"
 #include "cli/terminal.h"
 
 /* The child's descriptors. */
@@ -98,12 +99,16 @@ static int start_child(struct run *r, const struct run_options *o, int config, i
     find_vmm(path);
     snprintf(config_text, sizeof(config_text), "%d", CHILD_CONFIG);
     snprintf(control_text, sizeof(control_text), "%d", CHILD_CONTROL);
-    const char *argv[12] = {"mullion-vmm", "--config-fd", config_text, "--control-fd",
+    const char *argv[14] = {"mullion-vmm", "--config-fd", config_text, "--control-fd",
                             control_text};
     unsigned n = 5;
     if (o->control) {
         argv[n++] = "--control";
         argv[n++] = o->control;
+    }
+    if (o->gdb) {
+        argv[n++] = "--gdb";
+        argv[n++] = o->gdb;
     }
     if (o->verbose)
         argv[n++] = "--verbose";
@@ -373,7 +378,13 @@ int cli_run(int argc, char **argv)
     if (!r)
         return cli_fail(VMM_STATUS_HOST_ERROR, "no memory");
     r->console = -1;
+    /* Whoever asks for it by name finds the machine there. */
+    const char *name = json_string_value(json_object_get(o.config, "name"));
+    char control[RUNTIME_PATH_MAX] = "";
+    if (!o.control && runtime_make(name ? name : "mullion", control))
+        o.control = control;
     status = run_machine(r, &o);
+    runtime_remove(control);
     free(r);
     run_options_free(&o);
     return status;

@@ -86,9 +86,43 @@ enum mull_exit_reason {
     MULL_EXIT_DEBUG,    /* a debugger's breakpoint or step */
     MULL_EXIT_FAILED,   /* the engine cannot go on: message says why */
 };
+
+/* ---- For a debugger outside of the guest ---- */
+
+#define MULL_DEBUG_POINTS 64
+
+enum mull_debug_kind {
+    MULL_DEBUG_EXEC,   /* before the instruction at the address */
+    MULL_DEBUG_WRITE,  /* after an instruction that wrote there */
+    MULL_DEBUG_READ,   /* ... that read */
+    MULL_DEBUG_ACCESS, /* ... that did either */
+};
+
+/** A place to stop at. The guest does not see it. */
+struct mull_debug_point {
+    enum mull_debug_kind kind;
+    bool hardware;    /* EXEC: with a debug register where the engine distinguishes */
+    uint64_t address; /* linear */
+    uint32_t length;  /* bytes; EXEC: ignored */
+};
+
+/** What a vCPU must stop for. */
+struct mull_debug {
+    bool step; /* after one instruction; no interrupt is taken before it unless it waits for one */
+    unsigned count;
+    struct mull_debug_point point[MULL_DEBUG_POINTS];
+};
+
+/** What a vCPU has stopped for (MULL_EXIT_DEBUG). */
+struct mull_debug_hit {
+    bool step;                     /* one instruction is done; else: */
+    struct mull_debug_point point; /* this point was met */
+};
+
 struct mull_exit {
     enum mull_exit_reason reason;
     struct mull_error error;
+    struct mull_debug_hit debug;
 };
 
 /** Asynchronous events for a vCPU; any thread may send them, at any time. */
@@ -143,6 +177,17 @@ struct mull_engine {
     int (*vcpu_get)(struct mull_vcpu *vcpu, struct mull_cpu_state *state, struct mull_error *err);
     int (*vcpu_set)(struct mull_vcpu *vcpu, const struct mull_cpu_state *state,
                     struct mull_error *err);
+
+    /** Stop at these places from the next vcpu_run() on, instead of those given before (NULL: none).
+     *  All vCPUs of a VM must get the same points, while none of them is in vcpu_run(). A vCPU that
+     *  is at an EXEC point when it is told to run reports it at once.
+     *  @return 0; -ENOSPC: more points than the engine has; or another negative errno */
+    int (*vcpu_debug)(struct mull_vcpu *vcpu, const struct mull_debug *debug,
+                      struct mull_error *err);
+
+    /** The physical address behind a linear one, by the vCPU's page tables, without side effects.
+     *  While it is not in vcpu_run(). @return false: not mapped */
+    bool (*vcpu_translate)(struct mull_vcpu *vcpu, uint64_t va, uint64_t *gpa);
 
     /** Numbers for `mullion stats` and benches: name and value pairs until name is NULL. */
     unsigned (*vcpu_stats)(struct mull_vcpu *vcpu, const char **names, uint64_t *values,

@@ -12,6 +12,7 @@
 #include "device/devices.h"
 #include "engine/engine.h"
 #include "image/block.h"
+#include "machine/debug.h"
 #include "machine/machine.h"
 #include "memory/memory.h"
 #include "platform/platform.h"
@@ -22,6 +23,19 @@ struct machine_vcpu {
     pthread_t thread;
     unsigned index;
     bool started; /* there is a thread to join */
+    /* For a debugger; under the machine's lock. */
+    bool debug_hold; /* must stay out of the engine */
+    bool debug_met;  /* has met this: */
+    struct mull_debug_hit debug_hit;
+};
+
+/* A debugger's (debug.c); loop's thread only. */
+struct machine_debug {
+    bool wait;       /* hold the machine before its first instruction */
+    bool attached;   /* there is a debugger */
+    bool held;       /* the machine is paused for it */
+    bool was_paused; /* it was paused before */
+    struct mull_debugger debugger;
 };
 
 struct mull_machine {
@@ -47,6 +61,8 @@ struct mull_machine {
     struct mull_block *block[MULL_CONFIG_DISKS];
     struct mull_netdev *netdev[MULL_CONFIG_NETWORKS];
     struct mull_chardev *chardev[MULL_CONFIG_CONSOLES];
+
+    struct machine_debug debug;
 
     pthread_mutex_t lock; /* everything below */
     pthread_cond_t changed;
@@ -77,6 +93,18 @@ void machine_devices(struct mull_machine *m, enum machine_device_action action);
 
 /** Free all parts. No vCPU thread is left, the loop does not run. */
 void machine_disassemble(struct mull_machine *m);
+
+/* machine.c: mull_machine_pause() and mull_machine_resume() in the loop's thread. */
+int machine_pause_now(struct mull_machine *m, struct mull_error *err);
+int machine_resume_now(struct mull_machine *m, struct mull_error *err);
+
+/* debug.c */
+
+/** A vCPU came out of the engine with MULL_EXIT_DEBUG. Its own thread. */
+void machine_debug_met(struct machine_vcpu *v, const struct mull_debug_hit *hit);
+
+/** The machine has ended. Loop's thread. */
+void machine_debug_ended(struct mull_machine *m);
 
 /* machine.c: what the platform tells us; see struct mull_platform_events. */
 void machine_event_poweroff(void *opaque);

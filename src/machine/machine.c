@@ -92,6 +92,7 @@ static int end_now(struct mull_machine *m, struct mull_error *err)
     }
     pthread_cond_broadcast(&m->changed);
     pthread_mutex_unlock(&m->lock);
+    machine_debug_ended(m);
     return 0;
 }
 
@@ -121,7 +122,9 @@ static void handle_exit(struct machine_vcpu *v, const struct mull_exit *exit)
     struct mull_machine *m = v->machine;
     switch (exit->reason) {
     case MULL_EXIT_STOPPED:
+        return;
     case MULL_EXIT_DEBUG:
+        machine_debug_met(v, &exit->debug);
         return;
     case MULL_EXIT_SHUTDOWN:
         mull_log(m->log, MULL_LOG_ERROR, "guest: triple fault on vCPU %u%s%s; the machine stops",
@@ -150,7 +153,7 @@ static void *vcpu_main(void *opaque)
     struct mull_exit exit;
     pthread_mutex_lock(&m->lock);
     while (!m->quit) {
-        if (m->hold) {
+        if (m->hold || v->debug_hold) {
             pthread_cond_wait(&m->changed, &m->lock);
             continue;
         }
@@ -316,15 +319,18 @@ static int start_now(struct mull_machine *m, struct mull_error *err)
             return ret;
         m->vcpu[i].started = true;
     }
+    m->debug.held = m->debug.wait || m->debug.attached;
     pthread_mutex_lock(&m->lock);
-    m->state = MULL_MACHINE_RUNNING;
+    m->state = m->debug.held ? MULL_MACHINE_PAUSED : MULL_MACHINE_RUNNING;
     pthread_mutex_unlock(&m->lock);
+    if (m->debug.held)
+        return 0;
     mull_clock_resume(m->clock);
     release_vcpus(m);
     return 0;
 }
 
-static int pause_now(struct mull_machine *m, struct mull_error *err)
+int machine_pause_now(struct mull_machine *m, struct mull_error *err)
 {
     if (m->state == MULL_MACHINE_PAUSED)
         return 0;
@@ -344,7 +350,7 @@ static void pause_posted(void *opaque)
     struct mull_machine *m = opaque;
     atomic_store(&m->pause_wanted, false);
     if (m->state == MULL_MACHINE_RUNNING)
-        pause_now(m, NULL);
+        machine_pause_now(m, NULL);
 }
 
 void machine_event_disk_pause(void *opaque, const struct mull_block_request *request, int error)
@@ -368,12 +374,15 @@ void machine_event_disk_stop(void *opaque, const struct mull_block_request *requ
     note_end(opaque, MULL_END_FAILED, &err);
 }
 
-static int resume_now(struct mull_machine *m, struct mull_error *err)
+int machine_resume_now(struct mull_machine *m, struct mull_error *err)
 {
     if (m->state == MULL_MACHINE_RUNNING)
         return 0;
     if (m->state != MULL_MACHINE_PAUSED)
         return mull_fail(err, EINVAL, "machine %s: not paused", m->name);
+    if (m->debug.held && m->debug.attached)
+        return mull_fail(err, EBUSY, "machine %s: a debugger holds it", m->name);
+    m->debug.held = false;
     mull_clock_resume(m->clock);
     machine_devices(m, MACHINE_RESUME);
     for (unsigned i = 0; i < MULL_CONFIG_DISKS; i++)
@@ -407,12 +416,12 @@ int mull_machine_start(struct mull_machine *m, struct mull_error *err)
 
 int mull_machine_pause(struct mull_machine *m, struct mull_error *err)
 {
-    return call(m, pause_now, err);
+    return call(m, machine_pause_now, err);
 }
 
 int mull_machine_resume(struct mull_machine *m, struct mull_error *err)
 {
-    return call(m, resume_now, err);
+    return call(m, machine_resume_now, err);
 }
 
 int mull_machine_reset(struct mull_machine *m, struct mull_error *err)

@@ -12,9 +12,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
+
+#include "vmm/gdb.h"
+#include "vmm/listen.h"
 
 #define LINE_MAX_BYTES 65536u
 #define PEERS_MAX 8
@@ -42,7 +43,8 @@ struct vmm_control {
     const struct mull_log *log;
     int listener;
     struct mull_source *listener_source;
-    struct sockaddr_un address;
+    const char *path; /* of the listener */
+    struct vmm_gdb *gdb;
     struct peer peer[PEERS_MAX];
 };
 
@@ -112,13 +114,22 @@ static json_t *method_quit(struct mull_machine *m, struct mull_error *err)
     return json_object();
 }
 
+/* become_debugger() has refused already. */
+static json_t *method_gdb(struct mull_machine *m, struct mull_error *err)
+{
+    mull_fail(err, EBUSY,
+              "this connection cannot become a debugger's: there is one already, or it "
+              "is the machine's owner's");
+    return NULL;
+}
+
 static const struct {
     const char *name;
     json_t *(*fn)(struct mull_machine *m, struct mull_error *err);
 } methods[] = {
     {"status", method_status}, {"stats", method_stats}, {"powerdown", method_powerdown},
     {"reset", method_reset},   {"pause", method_pause}, {"resume", method_resume},
-    {"quit", method_quit},
+    {"quit", method_quit},     {"gdb", method_gdb},
 };
 
 static json_t *rpc_error(int code, const char *message)
@@ -146,7 +157,7 @@ static json_t *dispatch(struct mull_machine *m, json_t *request)
         return json_pack("{s:o}", "result", result);
     }
     return rpc_error(RPC_NO_METHOD, "no such method; there are status, stats, powerdown, reset, "
-                                    "pause, resume and quit");
+                                    "pause, resume, gdb and quit");
 }
 
 char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len)
@@ -201,6 +212,43 @@ static bool answer_line(struct peer *p, size_t len)
     return sent;
 }
 
+/* {"method": "gdb"}: from the answer on the peer speaks GDB's protocol. It is no longer ours then.
+ * @return false: the line is something else, or cannot be had */
+static bool become_debugger(struct peer *p, size_t len)
+{
+    struct vmm_control *c = p->control;
+    struct mull_error err = {0};
+    json_t *request = json_loadb(p->line, len, JSON_REJECT_DUPLICATES, NULL);
+    const char *method = json_string_value(json_object_get(request, "method"));
+    json_t *id = json_object_get(request, "id");
+    bool wanted =
+        c->gdb && !p->owner && !vmm_gdb_busy(c->gdb) && method && !strcmp(method, "gdb") && id;
+    json_t *answer = NULL;
+
+    if (wanted)
+        answer = json_pack("{s:s, s:O, s:{}}", "jsonrpc", "2.0", "id", id, "result");
+    char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+    json_decref(answer);
+    json_decref(request);
+    if (!text)
+        return false;
+    size_t n = strlen(text);
+    text[n] = '\n';
+    mull_source_remove(p->source);
+    p->source = NULL;
+    /* The answer comes first: whatever GDB says before is nonsense to it. */
+    bool sent = send(p->fd, text, n + 1, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)n + 1;
+    free(text);
+    if (!sent || vmm_gdb_adopt(c->gdb, p->fd, p->line + len + 1, p->have - len - 1, &err)) {
+        mull_log(c->log, MULL_LOG_WARN, "control: %s", sent ? err.message : "peer does not read");
+        close(p->fd);
+    }
+    free(p->line);
+    memset(p, 0, sizeof(*p));
+    p->fd = -1;
+    return true;
+}
+
 static void peer_readable(void *opaque, uint32_t events)
 {
     struct peer *p = opaque;
@@ -215,6 +263,8 @@ static void peer_readable(void *opaque, uint32_t events)
     char *newline;
     while ((newline = memchr(p->line, '\n', p->have))) {
         size_t len = (size_t)(newline - p->line);
+        if (len && become_debugger(p, len))
+            return;
         if (len && !answer_line(p, len)) {
             drop_peer(p);
             return;
@@ -262,49 +312,14 @@ static void listener_readable(void *opaque, uint32_t events)
         close(fd);
 }
 
-/* A socket file that nobody listens on is left over from a crash. */
-static bool is_stale(const struct sockaddr_un *address)
-{
-    struct stat st;
-    if (lstat(address->sun_path, &st) || !S_ISSOCK(st.st_mode))
-        return false;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-                   errno == ECONNREFUSED;
-    if (fd >= 0)
-        close(fd);
-    return refused;
-}
-
 static int start_listening(struct vmm_control *c, const char *path, struct mull_error *err)
 {
-    c->address.sun_family = AF_UNIX;
-    if (strlen(path) >= sizeof(c->address.sun_path))
-        return mull_fail(err, ENAMETOOLONG,
-                         "--control %s: longer than %zu characters; give a "
-                         "shorter path",
-                         path, sizeof(c->address.sun_path) - 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return mull_fail(err, errno, "--control %s: %s", path, strerror(errno));
-    strcpy(c->address.sun_path, path);
-    if (is_stale(&c->address))
-        unlink(path);
-    mode_t old = umask(0177);
-    int bound = bind(fd, (const struct sockaddr *)&c->address, sizeof(c->address));
-    int saved = errno;
-    umask(old);
-    if (bound) {
-        close(fd);
-        return mull_fail(err, saved, "--control %s: %s", path,
-                         saved == EADDRINUSE ? "in use by somebody else; give another path"
-                                             : strerror(saved));
-    }
-    c->listener = fd;
-    if (listen(fd, PEERS_MAX))
-        return mull_fail(err, errno, "--control %s: %s", path, strerror(errno));
-    return mull_loop_watch(mull_machine_loop(c->machine), fd, EPOLLIN, listener_readable, c,
-                           &c->listener_source, err);
+    int ret = vmm_listen_unix(path, "--control ", PEERS_MAX, &c->listener, err);
+    if (ret)
+        return ret;
+    c->path = path;
+    return mull_loop_watch(mull_machine_loop(c->machine), c->listener, EPOLLIN, listener_readable,
+                           c, &c->listener_source, err);
 }
 
 int vmm_control_create(const struct vmm_control_config *config, struct vmm_control **out,
@@ -315,6 +330,7 @@ int vmm_control_create(const struct vmm_control_config *config, struct vmm_contr
         return mull_fail(err, ENOMEM, "control: no memory");
     c->machine = config->machine;
     c->log = config->log;
+    c->gdb = config->gdb;
     c->listener = -1;
     for (unsigned i = 0; i < PEERS_MAX; i++)
         c->peer[i].fd = -1;
@@ -343,7 +359,7 @@ void vmm_control_destroy(struct vmm_control *c)
     if (c->listener >= 0) {
         mull_source_remove(c->listener_source);
         close(c->listener);
-        unlink(c->address.sun_path);
+        unlink(c->path);
     }
     free(c);
 }

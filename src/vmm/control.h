@@ -8,12 +8,14 @@
 #include "machine/machine.h"
 
 struct vmm_control;
+struct vmm_gdb;
 
 struct vmm_control_config {
     struct mull_machine *machine;
     const struct mull_log *log;
-    int fd;           /* a connected socket, -1: none; the machine stops when its peer goes */
-    const char *path; /* where to listen, NULL: nowhere */
+    int fd;              /* a connected socket, -1: none; the machine stops when its peer goes */
+    const char *path;    /* where to listen, NULL: nowhere; must outlive the control */
+    struct vmm_gdb *gdb; /* for peers that want to debug, NULL: none may */
 };
 
 /** Serve in the machine's loop. Before or after the machine starts. */

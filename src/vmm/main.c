@@ -17,6 +17,7 @@
 
 #include "machine/machine.h"
 #include "vmm/control.h"
+#include "vmm/gdb.h"
 #include "vmm/sandbox.h"
 #include "vmm/status.h"
 
@@ -25,6 +26,7 @@
 struct vmm {
     struct mull_machine *machine;
     struct vmm_control *control;
+    struct vmm_gdb *gdb;
     int signal_fd;
     struct mull_source *signal_source;
     unsigned terminations; /* SIGTERM and SIGINT so far */
@@ -32,7 +34,7 @@ struct vmm {
 
 struct options {
     int config_fd, control_fd;
-    const char *control_path;
+    const char *control_path, *gdb;
     bool sandbox, verbose;
 };
 
@@ -42,14 +44,15 @@ static void print_line(void *opaque, enum mull_log_level level, const char *line
 }
 
 static const char usage[] =
-    "Usage: mullion-vmm --config-fd N [--control-fd N] [--control PATH] [--no-sandbox] "
-    "[--verbose]\n"
+    "Usage: mullion-vmm --config-fd N [--control-fd N] [--control PATH] [--gdb WHERE]\n"
+    "                   [--no-sandbox] [--verbose]\n"
     "\n"
     "Runs one machine. It is started by `mullion run`; see mullion-vmm(8).\n"
     "\n"
     "  --config-fd N    descriptor to read the configuration (JSON) from\n"
     "  --control-fd N   a connected socket for JSON-RPC; the machine ends when its peer goes\n"
     "  --control PATH   listen for JSON-RPC on a Unix socket\n"
+    "  --gdb WHERE      listen for GDB: [ADDRESS:]PORT or unix=PATH, with ,wait=on\n"
     "  --no-sandbox     do not lock the process in (for debuggers)\n"
     "  --verbose        say more on standard error\n"
     "  --version, --help\n";
@@ -57,11 +60,12 @@ static const char usage[] =
 /* @return -1: go on; else the exit status */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-    enum { CONFIG_FD = 256, CONTROL_FD, CONTROL, NO_SANDBOX, VERBOSE, VERSION, HELP };
+    enum { CONFIG_FD = 256, CONTROL_FD, CONTROL, GDB, NO_SANDBOX, VERBOSE, VERSION, HELP };
     static const struct option known[] = {
         {"config-fd", required_argument, NULL, CONFIG_FD},
         {"control-fd", required_argument, NULL, CONTROL_FD},
         {"control", required_argument, NULL, CONTROL},
+        {"gdb", required_argument, NULL, GDB},
         {"no-sandbox", no_argument, NULL, NO_SANDBOX},
         {"verbose", no_argument, NULL, VERBOSE},
         {"version", no_argument, NULL, VERSION},
@@ -82,6 +86,9 @@ static int parse_options(int argc, char **argv, struct options *o)
             break;
         case CONTROL:
             o->control_path = optarg;
+            break;
+        case GDB:
+            o->gdb = optarg;
             break;
         case NO_SANDBOX:
             o->sandbox = false;
@@ -170,11 +177,15 @@ static int run_machine(struct vmm *vmm, const struct options *o,
 {
     struct vmm_control_config control = {
         .machine = vmm->machine, .log = log, .fd = o->control_fd, .path = o->control_path};
-    int ret = vmm_control_create(&control, &vmm->control, err);
+    int ret = vmm_gdb_create(vmm->machine, log, o->gdb, &vmm->gdb, err);
+    control.gdb = vmm->gdb;
+    if (!ret)
+        ret = vmm_control_create(&control, &vmm->control, err);
     if (!ret)
         ret = watch_signals(vmm, signals, err);
+    const char *sockets[] = {o->control_path, vmm_gdb_path(vmm->gdb)};
     if (!ret && o->sandbox)
-        ret = vmm_sandbox_enter(config, o->control_path, log, err);
+        ret = vmm_sandbox_enter(config, sockets, 2, log, err);
     struct mull_machine_info info;
     mull_machine_info(vmm->machine, &info);
     mull_log(log, MULL_LOG_INFO, "%s", info.engine_why);
@@ -233,6 +244,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "mullion: %s\n", *err.message ? err.message : "machine: failed");
     mull_machine_halt(vmm.machine);
     vmm_control_destroy(vmm.control);
+    vmm_gdb_destroy(vmm.gdb);
     mull_machine_destroy(vmm.machine);
     mull_machine_config_free(&config);
     free(json);

@@ -54,8 +54,8 @@ static int allow_removal(int ruleset, const char *path)
     return ret;
 }
 
-static void restrict_files(const struct mull_machine_config *config, const char *control_path,
-                           const struct mull_log *log)
+static void restrict_files(const struct mull_machine_config *config, const char *const sockets[],
+                           unsigned count, const struct mull_log *log)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi < 1) {
@@ -69,7 +69,10 @@ static void restrict_files(const struct mull_machine_config *config, const char 
         mull_log(log, MULL_LOG_WARN, "sandbox: Landlock: %s; going without", strerror(errno));
         return;
     }
-    int ret = control_path ? allow_removal(ruleset, control_path) : 0;
+    int ret = 0;
+    for (unsigned i = 0; i < count && !ret; i++)
+        if (sockets[i])
+            ret = allow_removal(ruleset, sockets[i]);
     for (unsigned i = 0; i < config->console_count && !ret; i++)
         if (config->console[i].kind == MULL_CONSOLE_UNIX)
             ret = allow_removal(ruleset, config->console[i].path);
@@ -235,12 +238,12 @@ static int restrict_system_calls(struct mull_error *err)
     return 0;
 }
 
-int vmm_sandbox_enter(const struct mull_machine_config *config, const char *control_path,
-                      const struct mull_log *log, struct mull_error *err)
+int vmm_sandbox_enter(const struct mull_machine_config *config, const char *const sockets[],
+                      unsigned count, const struct mull_log *log, struct mull_error *err)
 {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return mull_fail(err, errno, "sandbox: no_new_privs: %s", strerror(errno));
-    restrict_files(config, control_path, log);
+    restrict_files(config, sockets, count, log);
     int ret = drop_capabilities(err);
     return ret ? ret : restrict_system_calls(err);
 }

@@ -12,9 +12,9 @@
  * the system calls that a running machine makes (seccomp, all threads). After everything is opened
  * and before the first guest instruction.
  *
- * @param control_path  the control socket's path, or NULL: the process removes it at its end
+ * @param sockets  paths of sockets that the process removes at its end; NULL: none
  */
-int vmm_sandbox_enter(const struct mull_machine_config *config, const char *control_path,
-                      const struct mull_log *log, struct mull_error *err);
+int vmm_sandbox_enter(const struct mull_machine_config *config, const char *const sockets[],
+                      unsigned count, const struct mull_log *log, struct mull_error *err);
 
 #endif

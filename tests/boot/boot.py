@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cli_tests  # noqa: E402
 import debian_tests  # noqa: E402
 import disk_tests  # noqa: E402
+import gdb_tests  # noqa: E402
 import guest_tests  # noqa: E402
 import install_tests  # noqa: E402
 from guest import Failed, Skipped  # noqa: E402
@@ -116,6 +117,7 @@ def main():
     args = parser.parse_args()
     args.guest = args.guest or os.path.join(args.build, "guest")
     tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **disk_tests.TESTS,
+             **gdb_tests.TESTS,
              **debian_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)

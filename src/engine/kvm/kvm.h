@@ -30,7 +30,14 @@ struct mull_kvm_host {
     bool tsc_control;     /* KVM_CAP_TSC_CONTROL: another frequency than the host's */
     bool user_msrs;       /* KVM_CAP_X86_USER_SPACE_MSR */
     bool tsc_deadline;    /* KVM_CAP_TSC_DEADLINE_TIMER */
+    uint32_t debug_controls; /* KVM_CAP_SET_GUEST_DEBUG2 */
     unsigned max_cpus;
+};
+
+/** A byte of the guest's in whose place there is an INT3. */
+struct mull_kvm_patch {
+    uint64_t va, gpa;
+    uint8_t byte;
 };
 
 struct mull_vm {
@@ -42,6 +49,8 @@ struct mull_vm {
     unsigned ram_count;
     size_t xsave_size; /* KVM_CAP_XSAVE2, or 4096 */
     unsigned reserved_gsis;
+    unsigned patches; /* debug.c; changes while no vCPU runs */
+    struct mull_kvm_patch patch[MULL_DEBUG_POINTS];
     pthread_mutex_t lock;
     bool dirty_log;       /* under lock: the slots log dirty pages */
     int64_t clock_offset; /* under lock: mull_clock_tsc_offset() when kvmclock was last set */
@@ -70,6 +79,7 @@ struct mull_vcpu {
     int64_t clock_offset; /* the part of the kernel's TSC offset that is the machine clock's */
     bool has_xsave;       /* the guest's CPUID has XSAVE */
     struct mull_kvm_stats stats;
+    struct mull_debug_point debug_point[4]; /* what each debug register stands for */
 };
 
 /* ---- host.c ---- */
@@ -110,6 +120,15 @@ unsigned mull_kvm_vcpu_stats(struct mull_vcpu *vcpu, const char **names, uint64_
 /** Have the kernel turn into state what is under way in it, such as a timer that has expired but
  * whose interrupt is nowhere yet. As mull_kvm_vcpu_run(), but (almost) without the guest. */
 void mull_kvm_settle(struct mull_vcpu *vcpu);
+
+/* ---- debug.c ---- */
+
+int mull_kvm_vcpu_debug(struct mull_vcpu *vcpu, const struct mull_debug *debug,
+                        struct mull_error *err);
+bool mull_kvm_vcpu_translate(struct mull_vcpu *vcpu, uint64_t va, uint64_t *gpa);
+
+/** KVM_EXIT_DEBUG: what was it? @return false: the guest's own, and it has it now */
+bool mull_kvm_debug_exit(struct mull_vcpu *vcpu, struct mull_debug_hit *hit);
 
 /* ---- state.c ---- */
 

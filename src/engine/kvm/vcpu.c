@@ -213,6 +213,8 @@ static bool handle_exit(struct mull_vcpu *vcpu, struct mull_exit *exit)
         exit->reason = MULL_EXIT_SHUTDOWN;
         return false;
     case KVM_EXIT_DEBUG:
+        if (!mull_kvm_debug_exit(vcpu, &exit->debug))
+            return true;
         exit->reason = MULL_EXIT_DEBUG;
         return false;
     case KVM_EXIT_INTERNAL_ERROR:

@@ -252,5 +252,7 @@ const struct mull_engine mull_engine_kvm = {
     .vcpu_signal = mull_kvm_vcpu_signal,
     .vcpu_get = mull_kvm_vcpu_get,
     .vcpu_set = mull_kvm_vcpu_set,
+    .vcpu_debug = mull_kvm_vcpu_debug,
+    .vcpu_translate = mull_kvm_vcpu_translate,
     .vcpu_stats = mull_kvm_vcpu_stats,
 };

@@ -267,6 +267,19 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
     }
 }
 
+void soft_code_break(struct soft_vm *vm, uint64_t at)
+{
+    struct soft_cache *cache = vm->cache;
+
+    soft_cache_lock(cache);
+    for (uint32_t i = 0; i < cache->blocks; i++) {
+        struct soft_block *b = cache->by_address[i];
+        if (atomic_load(&b->valid) && at - soft_key_linear(b->mode, b->rip) < b->guest_size)
+            drop(cache, b);
+    }
+    soft_cache_unlock(cache);
+}
+
 /* ---- Flush ---- */
 
 static void clear_all(struct soft_cache *cache)

@@ -342,6 +342,77 @@ static int soft_vcpu_set(struct mull_vcpu *vcpu, const struct mull_cpu_state *st
     return 0;
 }
 
+/* ---- What a debugger outside of the guest wants ---- */
+
+static bool same_point(const struct mull_debug_point *a, const struct mull_debug_point *b)
+{
+    return a->kind == b->kind && a->hardware == b->hardware && a->address == b->address &&
+           a->length == b->length;
+}
+
+/* Does the VM have exactly these points, in this order? */
+static bool is_set(const struct soft_debug *have, const struct mull_debug *want)
+{
+    unsigned execs = 0, watches = 0;
+
+    if (have->execs + have->watches != want->count)
+        return false;
+    for (unsigned i = 0; i < want->count; i++) {
+        const struct mull_debug_point *p = &want->point[i];
+        bool exec = p->kind == MULL_DEBUG_EXEC;
+
+        if (exec ? execs == have->execs : watches == have->watches)
+            return false;
+        if (!same_point(p, exec ? &have->exec[execs++] : &have->watch[watches++]))
+            return false;
+    }
+    return true;
+}
+
+static void set_points(struct soft_vm *vm, const struct mull_debug *want)
+{
+    struct soft_debug *debug = &vm->debug;
+
+    debug->execs = debug->watches = 0;
+    for (unsigned i = 0; i < want->count; i++) {
+        const struct mull_debug_point *p = &want->point[i];
+
+        if (p->kind == MULL_DEBUG_EXEC) {
+            debug->exec[debug->execs++] = *p;
+            soft_code_break(vm, p->address);
+        } else {
+            debug->watch[debug->watches++] = *p;
+        }
+    }
+    if (!debug->watches)
+        return;
+    for (unsigned i = 0; i < vm->cpus; i++)
+        if (vm->cpu[i]) /* no entry of a page that is watched now may stay */
+            soft_tlb_flush(vm->cpu[i], SOFT_FLUSH_ALL);
+}
+
+static int soft_vcpu_debug(struct mull_vcpu *vcpu, const struct mull_debug *debug,
+                           struct mull_error *err)
+{
+    struct soft_cpu *cpu = (struct soft_cpu *)vcpu;
+    static const struct mull_debug none;
+    const struct mull_debug *want = debug ? debug : &none;
+
+    if (want->count > MULL_DEBUG_POINTS)
+        return mull_fail(err, ENOSPC, "soft engine: more than %u breakpoints and watches",
+                         MULL_DEBUG_POINTS);
+    if (!is_set(&cpu->vm->debug, want))
+        set_points(cpu->vm, want);
+    cpu->debug_step = want->step;
+    cpu->debug_stop = false;
+    return 0;
+}
+
+static bool soft_vcpu_translate(struct mull_vcpu *vcpu, uint64_t va, uint64_t *gpa)
+{
+    return soft_translate_quiet((struct soft_cpu *)vcpu, va, gpa);
+}
+
 static unsigned soft_vcpu_stats(struct mull_vcpu *vcpu, const char **names, uint64_t *values,
                                 unsigned max)
 {
@@ -390,5 +461,7 @@ const struct mull_engine mull_engine_soft = {
     .vcpu_signal = soft_vcpu_signal,
     .vcpu_get = soft_vcpu_get,
     .vcpu_set = soft_vcpu_set,
+    .vcpu_debug = soft_vcpu_debug,
+    .vcpu_translate = soft_vcpu_translate,
     .vcpu_stats = soft_vcpu_stats,
 };

@@ -332,7 +332,7 @@ static enum soft_result repeat(struct soft_cpu *cpu, const struct soft_insn *in,
         count -= n;
         if (!count || ended_by_flag(cpu, s))
             return soft_done(cpu, in);
-        if (single_step || cpu->debug_hits)
+        if (single_step || cpu->debug_hits || cpu->debug_stop)
             return SOFT_JUMP;
         bytes += n * s->size;
         if (bytes >= BYTES_BETWEEN_POLLS) {

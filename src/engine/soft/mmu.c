@@ -460,6 +460,12 @@ static bool install(struct soft_cpu *cpu, enum soft_window_id id, uint64_t va,
         return false;
     if ((cpu->s.dr[7] & 0xff) && soft_debug_page_watched(cpu, va))
         return false;
+    if (cpu->vm->debug.watches) {
+        unsigned watched = soft_debug_watched(&cpu->vm->debug, va);
+        if (watched == SOFT_READ || (watched == SOFT_WRITE && want_write))
+            return false;
+        can_write &= watched != SOFT_WRITE;
+    }
     if (win->read_tag[slot] == SOFT_TLB_INVALID)
         note_slot(win, slot);
     note_kind(cpu, win, va, page);
@@ -581,6 +587,8 @@ static enum soft_result fetch_page(struct soft_cpu *cpu, uint64_t va, unsigned a
         return soft_raise_page(cpu, va, w.error);
     if ((access & ACCESS_KIND) != SOFT_EXEC)
         install(cpu, window_for(cpu, access), va, page, access & SOFT_WRITE, w.can_write);
+    if (cpu->vm->debug.watches && (access & SOFT_SYSTEM))
+        soft_debug_touch(cpu, va, 1, access); /* soft_linear() does not see it */
     return SOFT_NEXT;
 }
 

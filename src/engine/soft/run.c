@@ -139,11 +139,12 @@ static enum soft_result debug_exception(struct soft_cpu *cpu, uint64_t bits)
  * they did not happen) or loaded SS (then they come with the next one's). */
 static enum soft_result take_watches(struct soft_cpu *cpu, enum soft_result r)
 {
-    if (!cpu->debug_hits)
-        return r;
-    if (r == SOFT_FAULT)
+    if (r == SOFT_FAULT) {
         cpu->debug_hits = 0;
-    else if ((r == SOFT_NEXT || r == SOFT_JUMP) && cpu->s.interrupt_shadow != 2)
+        cpu->debug_stop = false;
+        return r;
+    }
+    if (cpu->debug_hits && (r == SOFT_NEXT || r == SOFT_JUMP) && cpu->s.interrupt_shadow != 2)
         return debug_exception(cpu, cpu->debug_hits);
     return r;
 }
@@ -227,7 +228,7 @@ static void *go(struct soft_cpu *cpu, bool probe)
         bool global;
 
         if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || must_step(cpu) ||
-            interrupt_due(cpu) || cpu->debug_hits)
+            interrupt_due(cpu) || cpu->debug_hits || soft_debug_due(cpu))
             return NULL;
         cpu->s.rflags &= ~(uint64_t)SOFT_RF;
         match_jump_table(cpu);
@@ -379,7 +380,7 @@ void *soft_on_chain(struct soft_cpu *cpu)
 
     cpu->s.rip = soft_key_rip(cpu->mode, edge->rip);
     soft_flags_from_glue(cpu);
-    if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED))
+    if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || soft_debug_due(cpu))
         return NULL;
 
     /* The target is in the same page: its physical address follows from ours. */
@@ -512,6 +513,8 @@ static void deliver_events(struct soft_cpu *cpu)
         soft_deliver_interrupt(cpu, s->interrupt_vector);
         return;
     }
+    if (cpu->debug_step && s->mp_state == MULL_CPU_RUNNABLE)
+        return; /* a step goes to the next instruction, not into a handler */
     if (s->nmi_pending && !s->nmi_blocked && !s->interrupt_shadow) {
         s->nmi_pending = 0;
         s->nmi_blocked = 1;
@@ -579,6 +582,15 @@ static void step(struct soft_cpu *cpu)
     cpu->code_changed = false;
 }
 
+/* For a debugger outside: one instruction, then stop (unless a watch has something to say). */
+static void debug_step(struct soft_cpu *cpu)
+{
+    step(cpu);
+    if (!cpu->debug_stop)
+        cpu->debug_hit = (struct mull_debug_hit){.step = true};
+    cpu->debug_stop = true;
+}
+
 /* ---- The loop ---- */
 
 /* Run translated code until something must be looked at. */
@@ -617,6 +629,12 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
     cpu->tsc_offset = (uint64_t)mull_clock_tsc_offset(cpu->vm->config.clock) + cpu->s.tsc_offset;
 
     for (;;) {
+        if (cpu->debug_stop) {
+            cpu->debug_stop = false;
+            exit->reason = MULL_EXIT_DEBUG;
+            exit->debug = cpu->debug_hit;
+            break;
+        }
         if (!take_signals(cpu)) {
             exit->reason = MULL_EXIT_STOPPED;
             break;
@@ -640,6 +658,14 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
             exit->error = cpu->error;
             break;
         }
+        if (soft_debug_due(cpu)) {
+            cpu->debug_stop = true;
+            continue;
+        }
+        if (cpu->debug_step) {
+            debug_step(cpu);
+            continue;
+        }
         if (interrupt_due(cpu) && !must_step(cpu))
             continue;
         if (must_step(cpu)) {
@@ -647,7 +673,7 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
                 step(cpu);
             } while (__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) && must_step(cpu) &&
                      !interrupt_due(cpu) && cpu->s.mp_state == MULL_CPU_RUNNABLE &&
-                     !cpu->error.code);
+                     !cpu->error.code && !soft_debug_due(cpu));
         } else {
             run_translated(cpu);
         }

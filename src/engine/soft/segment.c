@@ -33,6 +33,15 @@ static bool in_limit(const struct mull_segment *seg, uint64_t offset, unsigned s
     return offset > seg->limit && last <= top && last >= offset;
 }
 
+/* Watches, the guest's and those of a debugger outside. */
+static void note_access(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access)
+{
+    if (cpu->s.dr[7] & 0xff)
+        soft_debug_access(cpu, va, size, access);
+    if (cpu->vm->debug.watches)
+        soft_debug_touch(cpu, va, size, access);
+}
+
 enum soft_result soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
                              unsigned access, uint64_t *va)
 {
@@ -42,8 +51,7 @@ enum soft_result soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t offset
         uint64_t linear = offset + (seg == MULL_FS || seg == MULL_GS ? s->base : 0);
         if (!soft_canonical(linear) || (size > 1 && !soft_canonical(linear + size - 1)))
             return segment_fault(cpu, seg);
-        if (cpu->s.dr[7] & 0xff)
-            soft_debug_access(cpu, linear, size, access);
+        note_access(cpu, linear, size, access);
         *va = linear;
         return SOFT_NEXT;
     }
@@ -52,8 +60,7 @@ enum soft_result soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t offset
     if (!soft_real_segments(cpu) && !type_allows(s->attr, access))
         return segment_fault(cpu, seg);
     *va = (s->base + offset) & 0xffffffffu;
-    if (cpu->s.dr[7] & 0xff)
-        soft_debug_access(cpu, *va, size, access);
+    note_access(cpu, *va, size, access);
     return SOFT_NEXT;
 }
 

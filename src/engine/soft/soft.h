@@ -324,6 +324,11 @@ struct soft_cpu {
     uint16_t debug_hits; /* bits of DR6: watches that the instruction being executed has touched */
     bool code_changed;  /* the instruction just executed wrote to translated code */
     bool step_once;     /* the next instruction has no translation: execute it in C */
+
+    /* For a debugger outside of the guest: debug_host.c. */
+    bool debug_step; /* stop after one instruction */
+    bool debug_stop; /* stop now: debug_hit says why */
+    struct mull_debug_hit debug_hit;
 };
 
 static inline unsigned soft_cpl(const struct soft_cpu *cpu)
@@ -593,6 +598,28 @@ void soft_debug_port(struct soft_cpu *cpu, uint16_t port, unsigned size);
 /** Data is accessed: note in cpu->debug_hits which watches that touches. */
 void soft_debug_access(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access);
 
+/* ---- A debugger outside of the guest (debug_host.c) ---- */
+
+/** What it wants to stop at, of the VM; changes only while no vCPU runs. */
+struct soft_debug {
+    unsigned execs, watches;
+    struct mull_debug_point exec[MULL_DEBUG_POINTS];
+    struct mull_debug_point watch[MULL_DEBUG_POINTS];
+};
+
+/** Is there a breakpoint at this linear address? No translation may contain one. */
+bool soft_debug_breaks(const struct soft_debug *debug, uint64_t va);
+
+/** Must the vCPU stop before its next instruction? Then cpu->debug_hit says why. */
+bool soft_debug_due(struct soft_cpu *cpu);
+
+/** The instruction being executed accesses data: stop after it if a watch wants that. */
+void soft_debug_touch(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access);
+
+/** The accesses (SOFT_READ: both, SOFT_WRITE) to the page of @va that must not go through the TLB,
+ *  because a watch is in it; SOFT_EXEC: none. */
+unsigned soft_debug_watched(const struct soft_debug *debug, uint64_t va);
+
 /* ---- Segments and CPUID (segment.c, cpuid.c) ---- */
 
 /** MOV to / POP / LxS of a data or stack segment register, with all checks. */
@@ -604,6 +631,10 @@ int soft_cpuid_template(struct mull_cpuid *table, struct mull_error *err);
 void soft_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 
 /* ---- Translations (cache.c) ---- */
+
+/** Drop the translations that contain the instruction at the linear address @at, wherever that is
+ *  mapped. No vCPU runs. */
+void soft_code_break(struct soft_vm *vm, uint64_t at);
 
 /** RAM at [gpa, gpa + len), inside one page with MULL_PAGE_CODE, was written: drop translations of
  *  those bytes. Any thread; @cpu: the vCPU that wrote, or NULL. Safe with live vectors. */
@@ -625,6 +656,7 @@ struct soft_cache;
 
 struct soft_vm {
     struct mull_vm_config config;
+    struct soft_debug debug;
     struct mull_memory *memory;
     const struct mull_ram *ram;
     unsigned ram_count;

@@ -35,11 +35,15 @@ static bool ends_block(const struct tr_insn *in, unsigned *exits)
 static bool decode_block(struct translation *t, const uint8_t *code, unsigned available,
                          bool *straddles)
 {
+    const struct soft_debug *debug = &t->cpu->vm->debug;
     ZydisDecoder decoder;
     unsigned at = 0, exits = 0;
 
     soft_decoder_init(&decoder, tr_code_bits(t));
     while (t->count < t->only && at < available) {
+        if (t->count && debug->execs &&
+            soft_debug_breaks(debug, soft_key_linear(t->mode, t->space + t->rip + at)))
+            break;
         struct tr_insn *in = &t->insn[t->count];
         unsigned n = available - at < 15 ? available - at : 15;
 

@@ -1,0 +1,32 @@
+/*
+ * A client of a machine's control socket, found by the machine's name or the socket's path.
+ */
+#ifndef MULL_CLI_CLIENT_H
+#define MULL_CLI_CLIENT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#define CLIENT_LINE_MAX (1u << 20)
+
+struct client {
+    int fd;
+    int id;
+    char *line; /* what has come of an answer */
+    size_t have;
+};
+
+/** @param machine  a name, a PID of `mullion run`, or a path (with a slash). Says itself what is
+ *  wrong. @return -1: connected; else the exit status */
+int client_connect(struct client *c, const char *machine);
+
+/** Connect to one socket, silently. @return false: nobody listens there */
+bool client_open(struct client *c, const char *path);
+
+/** Call a method without parameters and wait for its result, 10 s at most. Says itself what is
+ *  wrong. @return the result, to be released; NULL: none */
+json_t *client_call(struct client *c, const char *method);
+
+void client_close(struct client *c);
+
+#endif

@@ -1,0 +1,19 @@
+/*
+ * Listening on a Unix socket that only its owner may connect to.
+ */
+#ifndef MULL_VMM_LISTEN_H
+#define MULL_VMM_LISTEN_H
+
+#include "base/error.h"
+
+/**
+ * Bind and listen. A socket file that nobody listens on, left over from a crash, is replaced.
+ *
+ * @param path  to be unlinked by the caller when *fd was closed
+ * @param what  the option that named it, for errors
+ * @return 0 and *fd, or a negative errno
+ */
+int vmm_listen_unix(const char *path, const char *what, int backlog, int *fd,
+                    struct mull_error *err);
+
+#endif
