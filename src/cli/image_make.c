@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "image/bitmap.h"
+#include "image/chain.h"
 
 enum {
     OPT_TO = 256,
@@ -467,30 +467,6 @@ int image_snapshot(int argc, char **argv)
     return status ? status : ret ? image_fail(1, "%s", strerror(-ret)) : 0;
 }
 
-/* Copy what an overlay holds into the image below it. @top is open without its chain, so that the
- * one below can be locked for writing. */
-static int commit_into(struct mull_image *top, struct mull_image *below, struct mull_error *err)
-{
-    struct image_bar bar;
-    int ret = top->format->check_parent ? top->format->check_parent(top, below, err) : 0;
-
-    if (!ret && below->size < top->size)
-        ret = mull_image_resize(below, top->size, err);
-    if (ret)
-        return ret;
-    struct mull_convert c = {.source = top,
-                             .target = below,
-                             .top_only = true,
-                             .progress = image_bar_step,
-                             .opaque = &bar};
-    image_bar_begin(&bar, "commit");
-    ret = mull_convert(&c, err);
-    image_bar_end(&bar);
-    if (!ret)
-        ret = mull_image_flush(below);
-    return ret && !err->code ? mull_fail(err, -ret, "%s: %s", below->path, strerror(-ret)) : ret;
-}
-
 int image_commit(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -498,7 +474,7 @@ int image_commit(int argc, char **argv)
         {0},
     };
     struct mull_error err = {0};
-    struct mull_image *top, *below = NULL;
+    struct image_bar bar;
     const char *from = NULL;
     int opt, ret;
 
@@ -509,64 +485,11 @@ int image_commit(int argc, char **argv)
     }
     if (argc - optind != 1)
         return image_fail(1, "commit: give a FILE");
-    struct mull_image_options o = {
-        .path = argv[optind], .format = from, .no_backing = true, .log = &image_log};
-    if (mull_image_open(&o, &top, &err))
-        return image_fail(1, "%s", err.message);
-    char *path = top->backing_path ? mull_image_relative_path(top->path, top->backing_path) : NULL;
-    if (path) {
-        struct mull_image_options bo = {
-            .path = path, .format = top->backing_format, .log = &image_log};
-        ret = mull_image_open(&bo, &below, &err);
-    } else {
-        ret = mull_fail(&err, EINVAL, "%s: has no backing file that we can follow", top->path);
-    }
-    if (!ret)
-        ret = commit_into(top, below, &err);
-    int closed = mull_image_close(below);
-    /* The one below has another content now: a VMDK notes of which parent it is the child. */
-    if (!ret && !closed && top->format->check_parent && top->format->rebase) {
-        char *name = strdup(top->backing_path);
-        pthread_mutex_lock(&top->lock);
-        ret = name ? top->format->rebase(top, name, NULL, &err) : -ENOMEM;
-        pthread_mutex_unlock(&top->lock);
-        free(name);
-    }
-    free(path);
-    closed = mull_image_close(top) || closed;
-    if (ret)
-        return image_fail(1, "%s", err.message);
-    return closed ? image_fail(1, "%s: could not be flushed", argv[optind]) : 0;
-}
-
-/* Before another backing shows: copy up what would read differently. */
-static int copy_differences(struct mull_image *image, struct mull_image *fresh)
-{
-    const uint64_t step = image->lock_unit > 1 << 20 ? image->lock_unit : 1 << 20;
-    uint8_t *a = malloc(step), *b = malloc(step);
-    int ret = a && b ? 0 : -ENOMEM;
-
-    for (uint64_t at = 0; at < image->size && !ret;) {
-        uint64_t n = step < image->size - at ? step : image->size - at;
-        struct mull_extent e = {0};
-        pthread_mutex_lock(&image->lock);
-        ret = image->format->map(image, at, n, false, &e);
-        pthread_mutex_unlock(&image->lock);
-        if (ret)
-            break;
-        n = e.length < n ? e.length : n;
-        if (e.kind == MULL_EXTENT_HOLE) {
-            ret = mull_image_read(image, a, n, at);
-            if (!ret)
-                ret = fresh ? mull_image_read(fresh, b, n, at) : (memset(b, 0, n), 0);
-            if (!ret && memcmp(a, b, n))
-                ret = mull_image_write(image, a, n, at);
-        }
-        at += n;
-    }
-    free(a);
-    free(b);
-    return ret;
+    struct mull_image_options o = {.path = argv[optind], .format = from, .log = &image_log};
+    image_bar_begin(&bar, "commit");
+    ret = mull_image_commit(&o, 0, image_bar_step, &bar, &err);
+    image_bar_end(&bar);
+    return ret ? image_fail(1, "%s", err.message) : 0;
 }
 
 int image_rebase(int argc, char **argv)
@@ -578,10 +501,9 @@ int image_rebase(int argc, char **argv)
         {0},
     };
     const char *backing = NULL, *format = NULL;
-    struct mull_image *image, *fresh = NULL;
     struct mull_error err = {0};
     bool unsafe = false;
-    int opt, ret = 0;
+    int opt;
 
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (opt == OPT_BACKING)
@@ -595,38 +517,7 @@ int image_rebase(int argc, char **argv)
     }
     if (argc - optind != 1)
         return image_fail(1, "rebase: give a FILE");
-    struct mull_image_options o = {.path = argv[optind], .no_backing = unsafe, .log = &image_log};
-    if (mull_image_open(&o, &image, &err))
-        return image_fail(1, "%s", err.message);
-    if (!image->format->rebase)
-        ret = mull_fail(&err, ENOTSUP, "%s: format %s has no backing files", image->path,
-                        image->format->name);
-    if (!ret && backing && *backing) {
-        char *path = mull_image_relative_path(image->path, backing);
-        struct mull_image_options bo = {.path = path, .format = format, .readonly = true};
-        ret = path ? mull_image_open(&bo, &fresh, &err)
-                   : mull_fail(&err, EINVAL, "%s: not a file name", backing);
-        free(path);
-        if (!ret && !format)
-            format = fresh->format->name;
-    }
-    if (!ret && !unsafe) {
-        ret = copy_differences(image, fresh);
-        if (!ret)
-            ret = mull_image_flush(image);
-        if (ret)
-            mull_fail(&err, -ret, "%s: cannot copy: %s", image->path, strerror(-ret));
-    }
-    if (!ret && unsafe)
-        mull_image_track(image, 0, image->size); /* nobody compares what shows from below */
-    if (!ret) {
-        pthread_mutex_lock(&image->lock);
-        ret = image->format->rebase(image, backing && *backing ? backing : NULL, format, &err);
-        pthread_mutex_unlock(&image->lock);
-    }
-    mull_image_close(fresh);
-    int closed = mull_image_close(image);
-    if (ret)
-        return image_fail(1, "%s", err.message);
-    return closed ? image_fail(1, "%s", strerror(-closed)) : 0;
+    struct mull_image_options o = {.path = argv[optind], .log = &image_log};
+    return mull_image_rebase(&o, backing, format, unsafe, &err) ? image_fail(1, "%s", err.message)
+                                                                : 0;
 }

@@ -436,10 +436,15 @@ static int grow_map(struct mull_image *image, uint32_t blocks)
         ret = mull_file_truncate(image->file, place_of(v, blocks));
     for (uint32_t i = old; i < blocks && !ret; i++)
         ret = write_map(image, i, fixed ? i : UNALLOCATED);
-    if (!ret && fixed) {
-        v->allocated = blocks;
-        ret = write_count(image);
-    }
+    return ret ? ret : mull_meta_commit(image->meta, true);
+}
+
+/* The count is never larger than the number of blocks: growing, it comes last. */
+static int set_count(struct mull_image *image, uint32_t count)
+{
+    struct vdi *v = image->state;
+    v->allocated = count;
+    int ret = write_count(image);
     return ret ? ret : mull_meta_commit(image->meta, true);
 }
 
@@ -455,18 +460,16 @@ static int vdi_resize(struct mull_image *image, uint64_t size, bool preallocate,
     /* A map that is longer than the disk is no mistake. */
     if (!ret)
         ret = write_size(image, size, blocks > old ? blocks : old);
+    if (!ret && blocks > old && v->type == TYPE_FIXED)
+        ret = set_count(image, blocks);
     for (uint32_t i = blocks; i < old && !ret; i++)
         ret = write_map(image, i, UNALLOCATED);
     if (!ret && blocks < old) {
         ret = mull_meta_commit(image->meta, true);
         if (!ret && v->type == TYPE_DYNAMIC)
             ret = survey(image, true, NULL, err);
-        if (!ret && v->type == TYPE_FIXED) {
-            v->allocated = blocks;
-            ret = write_count(image);
-            if (!ret)
-                ret = mull_meta_commit(image->meta, true);
-        }
+        if (!ret && v->type == TYPE_FIXED)
+            ret = set_count(image, blocks);
         if (!ret)
             ret = write_size(image, size, blocks);
         if (!ret)

@@ -217,6 +217,8 @@ static int read_metadata(struct mull_image *image, struct mull_error *err)
         const uint8_t *e = t + 32 + i * 32;
         uint64_t offset = mull_le32(e + 16), length = mull_le32(e + 20);
         uint64_t at = v->metadata + offset;
+        if (offset + length <= v->metadata_length && offset + length > v->items_end)
+            v->items_end = (uint32_t)(offset + length);
         if (length > VHDX_MB || offset < 65536 || offset + length > v->metadata_length) {
             ret = length ? -EINVAL : 0;
         } else if (!memcmp(e, vhdx_guid_file_parameters, 16) && length >= 8) {
@@ -232,6 +234,7 @@ static int read_metadata(struct mull_image *image, struct mull_error *err)
             v->sector = mull_le32(item);
         } else if (!memcmp(e, vhdx_guid_parent_locator, 16)) {
             free(locator);
+            v->locator_entry_at = v->metadata + 32 + i * UINT64_C(32);
             locator = malloc(length ? length : 1);
             locator_length = (uint32_t)length;
             ret = locator ? read_item(image, at, locator, locator_length) : -ENOMEM;
@@ -279,7 +282,7 @@ static void vhdx_close(struct mull_image *image)
 }
 
 /* 2.2.2.1, "before the first change": new GUIDs, so that children and crashes are told apart. */
-static void track(struct mull_image *image, uint64_t offset, uint64_t length)
+void vhdx_track(struct mull_image *image, uint64_t offset, uint64_t length)
 {
     struct vhdx *v = image->state;
     if (__atomic_load_n(&v->opened, __ATOMIC_ACQUIRE))
@@ -331,7 +334,7 @@ static int vhdx_open(struct mull_image *image, const struct mull_image_options *
     image->lock_unit = v->block;
     if (!image->readonly) {
         mull_meta_journal(image->meta, vhdx_log_most(v), vhdx_log_write, image);
-        image->track = track;
+        image->track = vhdx_track;
     }
     return 0;
 }
@@ -651,7 +654,7 @@ static int vhdx_resize(struct mull_image *image, uint64_t size, bool preallocate
     }
     mull_put_le64(buf, size);
     pthread_mutex_unlock(&image->lock);
-    track(image, 0, 0);
+    vhdx_track(image, 0, 0);
     pthread_mutex_lock(&image->lock);
     ret = mull_meta_write(image->meta, v->size_at, buf, 8, 0);
     if (!ret)
@@ -749,5 +752,6 @@ const struct mull_format mull_format_vhdx = {
     .check = vhdx_check,
     .check_parent = vhdx_check_parent,
     .info = vhdx_info,
+    .rebase = vhdx_rebase,
     .generation = vhdx_generation,
 };

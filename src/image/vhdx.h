@@ -46,6 +46,8 @@ struct vhdx {
     uint64_t ratio;   /* payload blocks between two bitmap entries */
     bool has_parent;
     char parent_linkage[64];
+    uint64_t locator_entry_at; /* of the parent locator, in the metadata table */
+    uint32_t items_end;        /* behind the last metadata item, in the region */
     uint64_t end;    /* next free byte of the file, MB-aligned */
     uint64_t log_at; /* where the next log entry goes, in the log */
     uint64_t log_sequence;
@@ -72,5 +74,9 @@ uint32_t vhdx_log_most(const struct vhdx *v);
 
 /* vhdx_create.c */
 int vhdx_create(const struct mull_create_options *options, struct mull_error *err);
+int vhdx_rebase(struct mull_image *image, const char *path, const char *format,
+                struct mull_error *err);
+/** Tell all that look at the headers that the image is being written. Takes the image's lock. */
+void vhdx_track(struct mull_image *image, uint64_t offset, uint64_t length);
 
 #endif

@@ -110,13 +110,13 @@ static uint32_t put_utf16(uint8_t *out, const char *text)
 }
 
 /* 2.6.2.6: the linkage and where the parent lies. @return its length. */
-static uint32_t put_locator(uint8_t *out, const struct mull_create_options *o, const struct plan *p)
+static uint32_t put_locator(uint8_t *out, const char *backing, const uint8_t *guid)
 {
     char linkage[64];
-    const char *pairs[2][2] = {{"parent_linkage", linkage}, {"relative_path", o->backing}};
+    const char *pairs[2][2] = {{"parent_linkage", linkage}, {"relative_path", backing}};
     uint32_t at = 20 + 2 * 12;
 
-    vhdx_guid_text(p->parent_guid, linkage, sizeof(linkage));
+    vhdx_guid_text(guid, linkage, sizeof(linkage));
     memcpy(out, vhdx_guid_locator_type, 16);
     mull_put_le16(out + 18, 2);
     for (int i = 0; i < 2; i++) {
@@ -163,7 +163,8 @@ static int write_metadata(struct mull_file *file, const struct mull_create_optio
     put_item(t, 3, vhdx_guid_logical, 65536 + 32, 4, 6);
     put_item(t, 4, vhdx_guid_physical, 65536 + 36, 4, 6);
     if (o->backing)
-        put_item(t, 5, vhdx_guid_parent_locator, 65536 + 4096, put_locator(items + 4096, o, p), 4);
+        put_item(t, 5, vhdx_guid_parent_locator, 65536 + 4096,
+                 put_locator(items + 4096, o->backing, p->parent_guid), 4);
     int ret = mull_file_write(file, t, 131072, METADATA_AT);
     free(t);
     return ret;
@@ -234,4 +235,54 @@ int vhdx_create(const struct mull_create_options *o, struct mull_error *err)
         ret = mull_file_flush(file);
     mull_file_close(file);
     return ret ? mull_fail(err, -ret, "%s: cannot write: %s", o->path, strerror(-ret)) : 0;
+}
+
+int vhdx_rebase(struct mull_image *image, const char *path, const char *format,
+                struct mull_error *err)
+{
+    struct vhdx *v = image->state;
+    struct plan p = {0};
+    uint8_t locator[4096] = {0}, entry[8];
+    uint32_t at = (v->items_end + 7) & ~7u;
+
+    if (!v->has_parent || !path)
+        return mull_fail(err, ENOTSUP, "%s: %s; convert it instead", image->path,
+                         path ? "has no parent to put another one in place of"
+                              : "blocks of a differencing image are not whole without a parent");
+    if (strlen(path) > 1000)
+        return mull_fail(err, ENAMETOOLONG, "%s: parent's name is too long", image->path);
+    struct mull_create_options o = {
+        .path = image->path, .size = image->size, .backing = path, .backing_format = format};
+    int ret = read_parent(&o, &p, err);
+    if (ret)
+        return ret;
+    if (p.sector != v->sector)
+        return mull_fail(err, EINVAL, "%s: %s has another sector size", image->path, path);
+    uint32_t length = put_locator(locator, path, p.parent_guid);
+    if (at + length > v->metadata_length)
+        return mull_fail(err, ENOSPC, "%s: no room for another parent locator", image->path);
+    pthread_mutex_unlock(&image->lock);
+    vhdx_track(image, 0, 0);
+    pthread_mutex_lock(&image->lock);
+    /* One entry of the log: the new locator, and the table that names it. */
+    mull_put_le32(entry, at);
+    mull_put_le32(entry + 4, length);
+    ret = mull_meta_commit(image->meta, true);
+    if (!ret)
+        ret = mull_meta_write(image->meta, v->metadata + at, locator, length, 0);
+    if (!ret)
+        ret = mull_meta_write(image->meta, v->locator_entry_at + 16, entry, sizeof(entry), 0);
+    if (!ret)
+        ret = mull_meta_commit(image->meta, true);
+    if (ret)
+        return mull_fail(err, -ret, "%s: cannot write its parent locator: %s", image->path,
+                         strerror(-ret));
+    v->items_end = at + length;
+    vhdx_guid_text(p.parent_guid, v->parent_linkage, sizeof(v->parent_linkage));
+    char *name = strdup(path);
+    if (name) {
+        free(image->backing_path);
+        image->backing_path = name;
+    }
+    return 0;
 }
