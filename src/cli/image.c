@@ -32,6 +32,12 @@ static const char usage[] =
     "  bitmap add|remove|clear FILE NAME [--granularity N] | merge FILE INTO FROM | list FILE\n"
     "  changes FILE [--since BITMAP] [--format table|json]\n"
     "  rebase FILE [--backing FILE] [--backing-format F] [--unsafe]\n"
+    "  serve FILE [--listen HOST:PORT|unix:PATH] [--name NAME] [--writable] [--once] [--run CMD]\n"
+    "        [--tls-certificates DIR | --tls-psk FILE] [--tls required|optional]\n"
+    "        [--tls-verify-clients] [--bitmap NAME]... [--max-clients N] [--memory SIZE]\n"
+    "\n"
+    "A FILE that is read may be a URL: nbd://HOST:PORT/EXPORT, nbd+unix:///EXPORT?socket=PATH,\n"
+    "nbds://... (TLS). --ca-file FILE, --max-size SIZE and --key-file FILE are for such sources.\n"
     "\n"
     "Sizes take K, M, G, T, P. Formats are detected; raw is written only when you say so.\n"
     "Example: mullion image convert disk.vmdk disk.qcow2 --to qcow2,compress=zstd\n";
@@ -44,8 +50,42 @@ static const struct {
     {"check", image_check},     {"compare", image_compare}, {"map", image_map},
     {"measure", image_measure}, {"resize", image_resize},   {"snapshot", image_snapshot},
     {"commit", image_commit},   {"rebase", image_rebase},   {"bitmap", image_bitmap},
-    {"changes", image_changes},
+    {"changes", image_changes}, {"serve", image_serve},
 };
+
+/* Options that every command takes, because it may open such a source. */
+static struct mull_source_options source_options;
+
+const struct mull_source_options *image_source(void)
+{
+    return &source_options;
+}
+
+static bool take_source_options(int *argc, char **argv)
+{
+    int to = 1;
+
+    for (int i = 1; i < *argc; i++) {
+        char **rest = i + 1 < *argc ? &argv[i + 1] : NULL;
+        if (rest && !strcmp(argv[i], "--ca-file")) {
+            source_options.ca_file = *rest;
+        } else if (rest && !strcmp(argv[i], "--key-file")) {
+            source_options.key_file = *rest;
+        } else if (rest && !strcmp(argv[i], "--max-size")) {
+            if (!image_parse_size(*rest, &source_options.max_size)) {
+                image_fail(1, "--max-size %s: not a size", *rest);
+                return false;
+            }
+        } else {
+            argv[to++] = argv[i];
+            continue;
+        }
+        i++;
+    }
+    argv[to] = NULL;
+    *argc = to;
+    return true;
+}
 
 static void log_line(void *opaque, enum mull_log_level level, const char *line)
 {
@@ -232,7 +272,11 @@ int mull_cli_image(int argc, char **argv)
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         if (!strcmp(argv[1], commands[i].name)) {
             optind = 0;
-            return commands[i].fn(argc - 1, argv + 1);
+            argc--;
+            argv++;
+            if (!take_source_options(&argc, argv))
+                return 1;
+            return commands[i].fn(argc, argv);
         }
     return image_fail(1, "%s: no such command; see mullion image --help", argv[1]);
 }

@@ -8,6 +8,7 @@
 
 #include "image/convert.h"
 #include "image/image.h"
+#include "image/source.h"
 
 /** `mullion image ...`. @return the exit status. */
 int mull_cli_image(int argc, char **argv);
@@ -45,6 +46,9 @@ void image_bar_end(struct image_bar *bar);
 /** The log for images: warnings to standard error. */
 extern const struct mull_log image_log;
 
+/** What --ca-file, --max-size and --key-file said, for whatever is opened. */
+const struct mull_source_options *image_source(void);
+
 int image_create(int argc, char **argv);
 int image_convert(int argc, char **argv);
 int image_resize(int argc, char **argv);
@@ -58,5 +62,6 @@ int image_check(int argc, char **argv);
 int image_compare(int argc, char **argv);
 int image_map(int argc, char **argv);
 int image_measure(int argc, char **argv);
+int image_serve(int argc, char **argv);
 
 #endif

@@ -47,8 +47,11 @@ static int open_image(const char *path, const struct args *a, bool readonly,
                       struct mull_image **out)
 {
     struct mull_error err = {0};
-    struct mull_image_options o = {
-        .path = path, .format = a->from, .readonly = readonly, .log = &image_log};
+    struct mull_image_options o = {.path = path,
+                                   .format = a->from,
+                                   .readonly = readonly,
+                                   .log = &image_log,
+                                   .source = image_source()};
     int ret = mull_image_open(&o, out, &err);
     if (!ret && (ret = mull_bitmaps_get(*out, &err))) {
         mull_image_abandon(*out);

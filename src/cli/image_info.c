@@ -63,7 +63,8 @@ static int open_readonly(const char *path, const char *format, const char *snaps
                                    .snapshot = snapshot,
                                    .no_backing = no_backing,
                                    .repair = true,
-                                   .log = &image_log};
+                                   .log = &image_log,
+                                   .source = image_source()};
     int ret = mull_image_open(&o, out, &err);
     if (ret)
         image_fail(1, "%s", err.message);
@@ -190,7 +191,8 @@ int image_check(int argc, char **argv)
                                    .readonly = !a.repair,
                                    .no_backing = true,
                                    .repair = true,
-                                   .log = &image_log};
+                                   .log = &image_log,
+                                   .source = image_source()};
     if (mull_image_open(&o, &image, &err))
         return image_fail(1, "%s", err.message);
     if (!image->format->check) {

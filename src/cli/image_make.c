@@ -34,8 +34,12 @@ static int open_image(const char *path, const char *format, bool readonly, bool 
                       struct mull_image **out)
 {
     struct mull_error err = {0};
-    struct mull_image_options o = {
-        .path = path, .format = format, .readonly = readonly, .unsafe = unsafe, .log = &image_log};
+    struct mull_image_options o = {.path = path,
+                                   .format = format,
+                                   .readonly = readonly,
+                                   .unsafe = unsafe,
+                                   .log = &image_log,
+                                   .source = image_source()};
     int ret = mull_image_open(&o, out, &err);
     if (ret)
         image_fail(1, "%s", err.message);
@@ -212,7 +216,8 @@ static int convert_into(struct convert_args *a, struct mull_image *source)
                                    .format = a->to.format->name,
                                    .unsafe = !a->sync,
                                    .bulk = true,
-                                   .log = &image_log};
+                                   .log = &image_log,
+                                   .source = image_source()};
     ret = mull_image_open(&o, &target, &err);
     if (ret) {
         free(note);
@@ -221,7 +226,7 @@ static int convert_into(struct convert_args *a, struct mull_image *source)
     struct mull_convert c = {.source = source,
                              .target = target,
                              .compress = a->to.compress,
-                             .target_zero = !target->file->block_device,
+                             .target_zero = !target->file->fixed_size,
                              .threads = a->threads,
                              .start = start,
                              .progress = image_bar_step,
@@ -262,7 +267,8 @@ int image_convert(int argc, char **argv)
                                    .format = a.from,
                                    .readonly = true,
                                    .snapshot = a.snapshot,
-                                   .log = &image_log};
+                                   .log = &image_log,
+                                   .source = image_source()};
     if (mull_image_open(&o, &source, &err))
         return image_fail(1, "%s", err.message);
     if (a.offset || a.length != UINT64_MAX) {
@@ -485,7 +491,8 @@ int image_commit(int argc, char **argv)
     }
     if (argc - optind != 1)
         return image_fail(1, "commit: give a FILE");
-    struct mull_image_options o = {.path = argv[optind], .format = from, .log = &image_log};
+    struct mull_image_options o = {
+        .path = argv[optind], .format = from, .log = &image_log, .source = image_source()};
     image_bar_begin(&bar, "commit");
     ret = mull_image_commit(&o, 0, image_bar_step, &bar, &err);
     image_bar_end(&bar);

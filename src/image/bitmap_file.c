@@ -332,6 +332,8 @@ int mull_bitmap_file_open(struct mull_image *image, struct mull_error *err)
         mull_bitmaps_free(image);
         return mull_fail(err, ENOMEM, "%s: out of memory", image->path);
     }
+    if (image->file->ops) /* nothing lies beside a URL */
+        return 0;
     struct mull_file_options fo = {
         .path = s->path, .readonly = image->readonly, .observer = image->file->observer};
     struct mull_error why = {0};

@@ -76,6 +76,8 @@ int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
                                     .no_lock = o->no_lock,
                                     .guest_disk = true,
                                     .observer = o->observer,
+                                    .snapshot = o->snapshot,
+                                    .source = o->source,
                                     .log = o->log};
     struct mull_block *block = calloc(1, sizeof(*block));
     if (!block)
@@ -137,6 +139,11 @@ uint64_t mull_block_size(const struct mull_block *block)
 bool mull_block_readonly(const struct mull_block *block)
 {
     return block->image->readonly;
+}
+
+struct mull_image *mull_block_image(const struct mull_block *block)
+{
+    return block->image;
 }
 
 const char *mull_block_format(const struct mull_block *block)
@@ -248,10 +255,14 @@ static int run_job(struct mull_io_op *op)
         ret = mull_image_discard(image, r->offset, r->length);
         break;
     case MULL_BLOCK_ZERO:
-        ret = mull_image_zero(image, r->offset, r->length, r->may_unmap);
+        ret = r->fast ? mull_image_zero_fast(image, r->offset, r->length, r->may_unmap)
+                      : mull_image_zero(image, r->offset, r->length, r->may_unmap);
         break;
     case MULL_BLOCK_FLUSH:
         ret = mull_image_flush(image);
+        break;
+    case MULL_BLOCK_CALL:
+        ret = r->call(r, image);
         break;
     }
     return ret;
@@ -317,7 +328,7 @@ static int add_part(struct task *task, const struct mull_extent *e, uint64_t at,
     const struct iovec *iov = r->iov;
     int niov = r->niov;
 
-    if (e->file->observer)
+    if (e->file->observer || e->file->ops)
         return -EAGAIN;
     part->own_iov = NULL;
     if (e->length != r->length) {
@@ -404,6 +415,10 @@ static bool start(struct task *task)
     if (!task->alone) {
         if (!acquire(task))
             return false;
+        if (r->op == MULL_BLOCK_CALL) {
+            submit_job(task);
+            return true;
+        }
         if (!plan(task)) {
             task->pending = task->nparts;
             for (int i = 0, n = task->nparts; i < n; i++)
@@ -482,9 +497,11 @@ static int validate(const struct mull_block *block, const struct mull_block_requ
 
     if (r->op == MULL_BLOCK_FLUSH)
         return 0;
-    if ((unsigned)r->op > MULL_BLOCK_ZERO || r->offset > image->size ||
+    if ((unsigned)r->op > MULL_BLOCK_CALL || r->offset > image->size ||
         r->length > image->size - r->offset)
         return -EINVAL;
+    if (r->op == MULL_BLOCK_CALL)
+        return r->call ? 0 : -EINVAL;
     if (r->op != MULL_BLOCK_READ && image->readonly)
         return -EROFS;
     if (r->op == MULL_BLOCK_READ || r->op == MULL_BLOCK_WRITE) {

@@ -15,6 +15,9 @@
 
 struct mull_block;
 struct mull_file_observer;
+struct mull_block_request;
+struct mull_image;
+struct mull_source_options;
 
 enum mull_block_op {
     MULL_BLOCK_READ,
@@ -22,6 +25,7 @@ enum mull_block_op {
     MULL_BLOCK_FLUSH,   /* all completed writes are durable when it completes */
     MULL_BLOCK_DISCARD, /* the range's content no longer matters */
     MULL_BLOCK_ZERO,    /* the range reads as zeroes */
+    MULL_BLOCK_CALL,    /* call() on a worker, holding the range as a READ does */
 };
 
 #define MULL_BLOCK_MAX_IOV 256
@@ -34,6 +38,8 @@ struct mull_block_request {
     struct iovec iov[MULL_BLOCK_MAX_IOV];
     int niov;
     bool may_unmap; /* ZERO: the range may become a hole */
+    bool fast;      /* ZERO: -EOPNOTSUPP rather than writing zeroes */
+    int (*call)(struct mull_block_request *request, struct mull_image *image); /* CALL */
     /* Called once, in the thread of the loop given to mull_block_start(). @result: 0 or -errno. */
     void (*done)(struct mull_block_request *request, int result);
     void *opaque;
@@ -50,8 +56,10 @@ struct mull_block_options {
     const char *path;
     const char *format; /* NULL or "auto": detect */
     bool readonly;
-    bool direct;  /* O_DIRECT */
-    bool no_lock; /* do not lock the file against other writers */
+    bool direct;                              /* O_DIRECT */
+    bool no_lock;                             /* do not lock the file against other writers */
+    const char *snapshot;                     /* an internal snapshot (readonly only) */
+    const struct mull_source_options *source; /* for URLs; or NULL */
     const struct mull_log *log;
     const char *aio; /* NULL: the best there is; "io_uring" or "threads" to insist on one */
     bool cbt;        /* begin to track changes, in a bitmap "cbt", unless one records already */
@@ -72,6 +80,8 @@ void mull_block_close(struct mull_block *block);
 
 uint64_t mull_block_size(const struct mull_block *block);
 bool mull_block_readonly(const struct mull_block *block);
+/** The image below; for what no request is for. It stays the block's. */
+struct mull_image *mull_block_image(const struct mull_block *block);
 const char *mull_block_format(const struct mull_block *block);
 
 /** How requests are carried out, "io_uring" or "threads"; NULL before mull_block_start(). */

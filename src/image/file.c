@@ -1,11 +1,14 @@
 /* One host file below a disk format: opening, locks, whole transfers, holes. See file.h. */
 #include "image/file.h"
 
+#include "image/source.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -87,6 +90,8 @@ int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
     uint64_t size = 0;
     int ret;
 
+    if (mull_source_is_url(o->path))
+        return mull_source_open(o, out, err);
     int fd = open(o->path, flags, 0666);
     if (fd < 0 && errno == EINVAL && o->direct)
         return mull_fail(err, EINVAL, "%s: the file system does not do O_DIRECT; leave direct off",
@@ -136,7 +141,7 @@ int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
     file->direct = o->direct;
     file->unsafe = o->unsafe;
     file->align = o->direct ? DIRECT_ALIGN : 1;
-    file->block_device = S_ISBLK(st.st_mode);
+    file->block_device = file->fixed_size = S_ISBLK(st.st_mode);
     file->dev = st.st_dev;
     file->ino = st.st_ino;
     file->observer = o->observer;
@@ -151,15 +156,64 @@ fail:
     return ret;
 }
 
+int mull_file_stand_in(const struct mull_file_options *o, const struct mull_file_ops *ops,
+                       void *opaque, uint64_t size, struct mull_file **out, struct mull_error *err)
+{
+    struct mull_file *file = calloc(1, sizeof(*file));
+
+    if (!file || !(file->path = strdup(o->path))) {
+        struct mull_file lost = {.fd = -1, .opaque = opaque};
+        free(file);
+        ops->close(&lost);
+        return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
+    }
+    file->fd = -1;
+    file->ops = ops;
+    file->opaque = opaque;
+    file->readonly = o->readonly || !ops->writev;
+    file->unsafe = o->unsafe;
+    file->align = 1;
+    file->fixed_size = true;
+    /* No inode: nothing else is the same file. */
+    file->dev = (dev_t)-1;
+    file->ino = (ino_t)(uintptr_t)file;
+    file->observer = o->observer;
+    pthread_mutex_init(&file->reserve_lock, NULL);
+    atomic_store(&file->size, size);
+    *out = file;
+    return 0;
+}
+
+int mull_file_identity(struct mull_file *file, char *out, size_t room)
+{
+    struct stat st;
+    int n;
+
+    if (file->ops)
+        return file->ops->identity ? file->ops->identity(file, out, room) : -EOPNOTSUPP;
+    if (fstat(file->fd, &st) < 0)
+        return -errno;
+    if (file->block_device)
+        return -EOPNOTSUPP;
+    n = snprintf(out, room, "%llx:%llx:%llu:%lld.%09ld:%lld.%09ld", (unsigned long long)st.st_dev,
+                 (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+                 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (long long)st.st_ctim.tv_sec,
+                 st.st_ctim.tv_nsec);
+    return n < 0 || (size_t)n >= room ? -ENAMETOOLONG : 0;
+}
+
 void mull_file_close(struct mull_file *file)
 {
     if (!file)
         return;
     /* To the size it has: the space behind it goes. */
-    if (file->reserved > atomic_load(&file->size))
+    if (!file->ops && file->reserved > atomic_load(&file->size))
         (void)!ftruncate(file->fd, (off_t)atomic_load(&file->size));
-    close(file->fd);
     pthread_mutex_destroy(&file->reserve_lock);
+    if (file->ops)
+        file->ops->close(file);
+    else
+        close(file->fd);
     free(file->path);
     free(file);
 }
@@ -302,6 +356,14 @@ int mull_file_readv(struct mull_file *file, const struct iovec *iov, int niov, u
         mull_iov_zero(iov, niov, 0, length);
         return 0;
     }
+    if (file->ops) {
+        uint64_t size = atomic_load(&file->size), n = length;
+        if (n > size - offset) {
+            n = size - offset;
+            mull_iov_zero(iov, niov, n, length - n);
+        }
+        return file->ops->readv(file, iov, niov, offset, n);
+    }
     if (!aligned(file, iov, niov, offset, length))
         return move_bounced(file, false, iov, niov, offset, length);
     ret = move_all(file, false, iov, niov, offset, length, &got);
@@ -327,6 +389,10 @@ int mull_file_writev(struct mull_file *file, const struct iovec *iov, int niov, 
     if (ret)
         return ret;
     atomic_store(&file->dirty, true);
+    if (file->ops)
+        return offset + length > atomic_load(&file->size)
+                   ? -ENOSPC
+                   : file->ops->writev(file, iov, niov, offset, length);
     if (atomic_load_explicit(&file->bulk, memory_order_relaxed))
         reserve(file, offset, length);
     if (aligned(file, iov, niov, offset, length))
@@ -352,6 +418,12 @@ int mull_file_flush(struct mull_file *file)
     if (ret)
         return ret;
     atomic_store(&file->dirty, false);
+    if (file->ops) {
+        ret = file->ops->flush ? file->ops->flush(file) : 0;
+        if (ret)
+            atomic_store(&file->dirty, true);
+        return ret;
+    }
     if (fdatasync(file->fd) < 0) {
         /* What failed to reach the disk may be lost from the cache too: it stays unflushed. */
         atomic_store(&file->dirty, true);
@@ -374,6 +446,8 @@ int mull_file_discard(struct mull_file *file, uint64_t offset, uint64_t length)
     if (ret)
         return ret;
     atomic_store(&file->dirty, true);
+    if (file->ops)
+        return file->ops->discard ? file->ops->discard(file, offset, length) : 0;
     while ((ret = fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
                             (off_t)length)) < 0 &&
            errno == EINTR)
@@ -411,6 +485,11 @@ int mull_file_zero(struct mull_file *file, uint64_t offset, uint64_t length, boo
     if (ret || !length)
         return ret;
 
+    if (file->ops) {
+        atomic_store(&file->dirty, true);
+        ret = file->ops->zero ? file->ops->zero(file, offset, length, may_unmap) : -EOPNOTSUPP;
+        return ret == -EOPNOTSUPP ? write_zeroes(file, offset, length) : ret;
+    }
     for (int i = 0; i < 2; i++) {
         bool punch = may_unmap ? i == 0 : i == 1;
         atomic_bool *unable = punch ? &file->no_punch : &file->no_zero;
@@ -439,7 +518,7 @@ int mull_file_truncate(struct mull_file *file, uint64_t size)
     int ret = file->readonly ? -EROFS : check_range(size, 0);
     if (ret)
         return ret;
-    if (file->block_device)
+    if (file->fixed_size)
         return size <= atomic_load(&file->size) ? 0 : -ENOSPC;
     ret = observe(file, MULL_FILE_TRUNCATE, size, 0, NULL, 0);
     if (ret)
@@ -456,6 +535,11 @@ int mull_file_next_data(struct mull_file *file, uint64_t offset, uint64_t *start
     uint64_t size = atomic_load(&file->size);
     if (offset >= size)
         return -ENXIO;
+    if (file->ops) {
+        *start = offset;
+        *end = size;
+        return file->ops->next_data ? file->ops->next_data(file, offset, start, end) : 0;
+    }
     off_t data = lseek(file->fd, (off_t)offset, SEEK_DATA);
     if (data < 0 && errno == ENXIO)
         return -ENXIO;

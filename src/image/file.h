@@ -16,6 +16,7 @@
 #include "base/error.h"
 
 struct mull_file;
+struct mull_source_options;
 
 /** Entries of one transfer's iov. */
 #define MULL_FILE_IOV 260
@@ -48,16 +49,40 @@ struct mull_file_options {
     bool unsafe; /* flush does nothing: for tools whose result is worthless until they finish */
     bool bulk;   /* much will be written: take the file system's space in large steps */
     const struct mull_file_observer *observer;
+    const struct mull_source_options *source; /* for URLs; may be NULL (source.h) */
+};
+
+/**
+ * What stands in for a host file: a server's export, or bytes unpacked on the way. All calls block,
+ * may come from any thread, and stay inside the file's size.
+ */
+struct mull_file_ops {
+    int (*readv)(struct mull_file *file, const struct iovec *iov, int niov, uint64_t offset,
+                 uint64_t length);
+    /* The rest may be NULL: it cannot be written, nothing is known of holes, ... */
+    int (*writev)(struct mull_file *file, const struct iovec *iov, int niov, uint64_t offset,
+                  uint64_t length);
+    int (*flush)(struct mull_file *file);
+    int (*discard)(struct mull_file *file, uint64_t offset, uint64_t length);
+    /* -EOPNOTSUPP: zeroes must be written. */
+    int (*zero)(struct mull_file *file, uint64_t offset, uint64_t length, bool may_unmap);
+    int (*next_data)(struct mull_file *file, uint64_t offset, uint64_t *start, uint64_t *end);
+    /* Some words that change when the content does. -EOPNOTSUPP: cannot tell. */
+    int (*identity)(struct mull_file *file, char *out, size_t room);
+    void (*close)(struct mull_file *file);
 };
 
 struct mull_file {
-    int fd;
+    int fd; /* -1 where there are ops */
     char *path;
     bool readonly;
     bool direct;
     bool block_device;
+    bool fixed_size; /* neither grows nor starts out as zeroes: a device, an export */
     bool unsafe;
-    uint32_t align; /* transfers must be aligned to this; 1 unless direct */
+    const struct mull_file_ops *ops; /* NULL: a host file */
+    void *opaque;                    /* theirs */
+    uint32_t align;                  /* transfers must be aligned to this; 1 unless direct */
     dev_t dev;
     ino_t ino;
     _Atomic uint64_t size; /* end of file, grown by our own writes */
@@ -73,6 +98,14 @@ struct mull_file {
 /** Open and lock. A regular file or block device, nothing else. -EAGAIN: somebody holds it. */
 int mull_file_open(const struct mull_file_options *options, struct mull_file **out,
                    struct mull_error *err);
+
+/** A file that @ops stands in for; closing it calls ops->close, also where this fails. */
+int mull_file_stand_in(const struct mull_file_options *options, const struct mull_file_ops *ops,
+                       void *opaque, uint64_t size, struct mull_file **out, struct mull_error *err);
+
+/** Words that change when the file's content does (inode, size and times; an ETag). The words hold
+ *  no blank. -EOPNOTSUPP: nothing tells. */
+int mull_file_identity(struct mull_file *file, char *out, size_t room);
 
 /** Close without flushing. NULL is allowed. */
 void mull_file_close(struct mull_file *file);

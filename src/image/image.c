@@ -395,6 +395,20 @@ int mull_image_zero(struct mull_image *image, uint64_t offset, uint64_t length, 
     return ret;
 }
 
+int mull_image_zero_fast(struct mull_image *image, uint64_t offset, uint64_t length, bool may_unmap)
+{
+    uint64_t start, end;
+
+    if (image->readonly)
+        return -EROFS;
+    if (!inner_units(image, offset, length, &start, &end) || start != offset ||
+        end != offset + length || atomic_load(&image->file->no_punch) ||
+        atomic_load(&image->file->no_zero))
+        return -EOPNOTSUPP;
+    mull_image_track(image, offset, length);
+    return with_lock(image, false, offset, length, may_unmap);
+}
+
 int mull_image_discard(struct mull_image *image, uint64_t offset, uint64_t length)
 {
     uint64_t start, end;
@@ -447,7 +461,7 @@ int mull_image_flush(struct mull_image *image)
 bool mull_image_flush_is_plain(struct mull_image *image, struct mull_file **file)
 {
     *file = image->file;
-    if (image->file->observer || image->unsafe)
+    if (image->file->observer || image->file->ops || image->unsafe)
         return false;
     if (!image->format->flush)
         return true;

@@ -74,6 +74,7 @@ struct mull_image_options {
     const char *snapshot; /* QCOW2: read an internal snapshot (readonly only) */
     const struct mull_file_observer *observer;
     const struct mull_log *log;
+    const struct mull_source_options *source; /* for URLs, packed and encrypted files; may be NULL */
 };
 
 /** What mullion image info shows; strings belong to the image. */
@@ -265,6 +266,9 @@ int mull_image_writev(struct mull_image *image, const struct iovec *iov, int nio
 int mull_image_read(struct mull_image *image, void *buf, uint64_t length, uint64_t offset);
 int mull_image_write(struct mull_image *image, const void *buf, uint64_t length, uint64_t offset);
 int mull_image_zero(struct mull_image *image, uint64_t offset, uint64_t length, bool may_unmap);
+/** -EOPNOTSUPP where the format can do no better than to write zeroes. */
+int mull_image_zero_fast(struct mull_image *image, uint64_t offset, uint64_t length,
+                         bool may_unmap);
 int mull_image_discard(struct mull_image *image, uint64_t offset, uint64_t length);
 int mull_image_flush(struct mull_image *image);
 /** Write one unit that format->pack() has packed. */

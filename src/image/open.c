@@ -3,6 +3,7 @@
  * untrusted: they reach regular files and block devices only, loops and endless chains are refused.
  */
 #include "image/formats.h"
+#include "image/source.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -129,11 +130,15 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
                                    .no_lock = o->no_lock,
                                    .unsafe = o->unsafe,
                                    .bulk = o->bulk,
-                                   .observer = o->observer};
+                                   .observer = o->observer,
+                                   .source = o->source};
     image->path = strdup(o->path);
     int ret = image->path ? mull_file_open(&fo, &image->file, err)
                           : mull_fail(err, ENOMEM, "%s: out of memory", o->path);
     if (!ret) {
+        /* An export is a disk's content, in which a guest may have written any header. */
+        if (!format && mull_source_is_disk(o->path))
+            format = &mull_format_raw;
         image->format = format ? format : mull_format_probe(image->file, o->path);
         image->raw_guessed =
             !explicit_format && image->format == &mull_format_raw && !o->readonly && o->guest_disk;
@@ -158,7 +163,8 @@ int mull_image_open_part(const struct mull_image *image, const struct mull_image
                                    .no_lock = options->no_lock,
                                    .unsafe = options->unsafe,
                                    .bulk = options->bulk,
-                                   .observer = options->observer};
+                                   .observer = options->observer,
+                                   .source = options->source};
     return mull_file_open(&fo, out, err);
 }
 
@@ -187,7 +193,8 @@ static int open_backing(struct mull_image *top, struct mull_image *image,
                                     .direct = o->direct,
                                     .no_lock = o->no_lock,
                                     .no_parent_check = o->no_parent_check,
-                                    .log = o->log};
+                                    .log = o->log,
+                                    .source = o->source};
     int ret = open_one(&bo, &image->backing, err);
     free(path);
     if (ret) {

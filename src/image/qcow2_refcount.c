@@ -296,11 +296,11 @@ int qcow2_alloc(struct mull_image *image, uint64_t *count, bool exact, uint64_t 
     *first = start;
     *count = run;
     *fresh = start >= q->fresh;
-    if (!image->file->block_device && start < q->fresh && start + run > q->fresh) {
+    if (!image->file->fixed_size && start < q->fresh && start + run > q->fresh) {
         /* Half never written, half used before: take it as used. */
         *fresh = false;
     }
-    if (image->file->block_device && (start + run) << q->cluster_bits > image->file->size)
+    if (image->file->fixed_size && (start + run) << q->cluster_bits > image->file->size)
         return -ENOSPC;
     if (missing_blocks(q, start, run)) {
         ret = extend(image, start, run);

@@ -69,8 +69,8 @@ static int raw_create(const struct mull_create_options *o, struct mull_error *er
 
 static int raw_may_resize(struct mull_image *image, uint64_t size, struct mull_error *err)
 {
-    return image->file->block_device
-               ? mull_fail(err, ENOTSUP, "%s: a block device keeps its size", image->path)
+    return image->file->fixed_size
+               ? mull_fail(err, ENOTSUP, "%s: a device keeps its size", image->path)
                : 0;
 }
 

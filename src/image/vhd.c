@@ -290,7 +290,7 @@ static int new_block(struct mull_image *image, uint64_t *at)
 
     if (v->end + room + 512 > (uint64_t)UINT32_MAX * VHD_SECTOR)
         return -EFBIG;
-    if (image->file->block_device && v->end + room + 512 > atomic_load(&image->file->size))
+    if (image->file->fixed_size && v->end + room + 512 > atomic_load(&image->file->size))
         return -ENOSPC;
     *at = v->end;
     v->end += room;
@@ -316,7 +316,7 @@ static int vhd_place(struct mull_image *image, uint64_t offset, uint64_t length,
         ret = new_block(image, &at);
         if (ret)
             return ret;
-        p->fresh = !image->file->block_device;
+        p->fresh = !image->file->fixed_size;
         p->cookie[0] = v->type == VHD_DIFFERENCING ? PLACE_SECTORS_NEW : PLACE_BLOCK;
     }
     p->cookie[1] = at;

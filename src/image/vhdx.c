@@ -473,7 +473,7 @@ static int vhdx_map(struct mull_image *image, uint64_t offset, uint64_t length, 
 static int extend(struct mull_image *image, uint64_t length, uint64_t *at)
 {
     struct vhdx *v = image->state;
-    if (image->file->block_device && v->end + length > atomic_load(&image->file->size))
+    if (image->file->fixed_size && v->end + length > atomic_load(&image->file->size))
         return -ENOSPC;
     int ret = mull_file_truncate(image->file, v->end + length);
     if (ret)
@@ -503,7 +503,7 @@ static int vhdx_place(struct mull_image *image, uint64_t offset, uint64_t length
         ret = extend(image, v->block, &at);
         if (ret)
             return ret;
-        p->fresh = !image->file->block_device;
+        p->fresh = !image->file->fixed_size;
         p->cookie[0] = state == VHDX_NOT_PRESENT && v->has_parent ? PLACE_SECTORS_NEW : PLACE_BLOCK;
     }
     p->cookie[1] = at;

@@ -561,7 +561,7 @@ static int vmdk_place(struct mull_image *image, uint64_t offset, uint64_t length
     if (p->length > e->start + e->length - p->start)
         p->length = e->start + e->length - p->start;
     p->file = e->file;
-    p->fresh = !e->file->block_device;
+    p->fresh = !e->file->fixed_size;
     p->cookie[0] = (uint64_t)(e - ((struct vmdk *)image->state)->extents);
     p->cookie[1] = grain;
     p->cookie[2] = n;

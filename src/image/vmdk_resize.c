@@ -36,7 +36,7 @@ int vmdk_may_resize(struct mull_image *image, uint64_t size, struct mull_error *
     if (v->nextents > 1 && !is_split(v))
         return mull_fail(err, ENOTSUP, "%s: has %u extents, and is not split in 2 GiB parts",
                          image->path, v->nextents);
-    if (last->file->block_device)
+    if (last->file->fixed_size)
         return mull_fail(err, ENOTSUP, "%s: lies on a block device", image->path);
     uint64_t sectors = size / VMDK_SECTOR;
     if (last->kind != VMDK_FLAT && !is_split(v) &&

@@ -215,7 +215,7 @@ int vmhi_image_convert(struct vmhi_image *source, const struct vmhi_image_option
         struct mull_convert c = {.source = source->image,
                                  .target = to,
                                  .compress = compress,
-                                 .target_zero = !to->file->block_device,
+                                 .target_zero = !to->file->fixed_size,
                                  .progress = progress,
                                  .opaque = opaque};
         ret = mull_convert(&c, &err);
