@@ -115,12 +115,12 @@ struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, 
     return b;
 }
 
-static struct soft_page_link **page_list(struct soft_cache *cache, uint64_t gpa)
+static struct soft_code_page *code_page(struct soft_cache *cache, uint64_t gpa)
 {
     const struct soft_vm *vm = cache->vm;
     for (unsigned i = 0; i < vm->ram_count; i++) {
         if (gpa - vm->ram[i].gpa < vm->ram[i].size)
-            return &cache->page_blocks[i][(gpa - vm->ram[i].gpa) >> MULL_PAGE_SHIFT];
+            return &cache->pages[i][(gpa - vm->ram[i].gpa) >> MULL_PAGE_SHIFT];
     }
     return NULL;
 }
@@ -128,11 +128,12 @@ static struct soft_page_link **page_list(struct soft_cache *cache, uint64_t gpa)
 static void link_page(struct soft_cache *cache, struct soft_page_link *link,
                       struct soft_block *block, uint64_t gpa)
 {
-    struct soft_page_link **list = page_list(cache, gpa);
+    struct soft_code_page *page = code_page(cache, gpa);
 
     link->block = block;
-    link->next = *list;
-    *list = link;
+    link->next = page->blocks;
+    page->blocks = link;
+    page->idle = 0;
 }
 
 bool soft_block_publish(struct soft_cache *cache, struct soft_block *block)
@@ -216,30 +217,27 @@ void soft_block_drop(struct soft_cache *cache, struct soft_block *block)
     soft_cache_unlock(cache);
 }
 
-/* Has the block bytes in [gpa, gpa + len)? */
+/* Was the block made of bytes in [gpa, gpa + len)? */
 static bool overlaps(const struct soft_block *b, uint64_t gpa, uint64_t len)
 {
-    uint64_t first = b->guest_size;
+    uint64_t page = b->gpa & MULL_PAGE_MASK;
 
-    if (b->gpa_next) {
-        first = MULL_PAGE_SIZE - (b->gpa & ~MULL_PAGE_MASK);
-        if (b->gpa_next < gpa + len && gpa < b->gpa_next + b->guest_size - first)
-            return true;
-    }
-    return b->gpa < gpa + len && gpa < b->gpa + first;
+    if (page + b->low < gpa + len && gpa < page + (b->gpa_next ? MULL_PAGE_SIZE : b->high))
+        return true;
+    return b->gpa_next && b->gpa_next < gpa + len && gpa < b->gpa_next + (b->high - MULL_PAGE_SIZE);
 }
 
 void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
 {
     struct soft_cache *cache = vm->cache;
     const struct mull_ram *ram = soft_find_ram(vm, gpa);
-    struct soft_page_link **list = page_list(cache, gpa);
+    struct soft_code_page *page = code_page(cache, gpa);
 
-    if (!list || !ram)
+    if (!page || !ram)
         return;
     soft_cache_lock(cache);
     bool dropped = false;
-    for (struct soft_page_link **link = list; *link;) {
+    for (struct soft_page_link **link = &page->blocks; *link;) {
         struct soft_block *b = (*link)->block;
         bool valid = atomic_load(&b->valid); /* else dropped through its other page */
         if (valid && !overlaps(b, gpa, len)) {
@@ -251,7 +249,7 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
             drop(cache, b);
         dropped |= valid;
     }
-    if (!*list)
+    if (!page->blocks && ++page->idle >= SOFT_PAGE_PATIENCE)
         atomic_fetch_and(&ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT],
                          (uint8_t)~MULL_PAGE_CODE);
     soft_cache_unlock(cache);
@@ -274,7 +272,8 @@ void soft_code_break(struct soft_vm *vm, uint64_t at)
     soft_cache_lock(cache);
     for (uint32_t i = 0; i < cache->blocks; i++) {
         struct soft_block *b = cache->by_address[i];
-        if (atomic_load(&b->valid) && at - soft_key_linear(b->mode, b->rip) < b->guest_size)
+        uint64_t page = soft_key_linear(b->mode, b->rip) - (b->gpa & ~MULL_PAGE_MASK);
+        if (atomic_load(&b->valid) && at - page >= b->low && at - page < b->high)
             drop(cache, b);
     }
     soft_cache_unlock(cache);
@@ -289,8 +288,8 @@ static void clear_all(struct soft_cache *cache)
     for (unsigned i = 0; i < vm->ram_count; i++) {
         uint64_t pages = vm->ram[i].size >> MULL_PAGE_SHIFT;
         for (uint64_t p = 0; p < pages; p++) {
-            if (cache->page_blocks[i][p]) {
-                cache->page_blocks[i][p] = NULL;
+            if (cache->pages[i][p].blocks) {
+                cache->pages[i][p].blocks = NULL;
                 atomic_fetch_and(&vm->ram[i].flags[p], (uint8_t)~MULL_PAGE_CODE);
             }
         }
@@ -317,7 +316,7 @@ void soft_cache_flush_wait(struct soft_cpu *cpu)
         for (unsigned i = 0; i < cpu->vm->cpus; i++) {
             struct soft_cpu *other = cpu->vm->cpu[i];
             if (other && other != cpu)
-                __atomic_store_n(&other->run_ok, 0, __ATOMIC_SEQ_CST);
+                soft_leave_code(other);
         }
         struct timespec ms = {.tv_nsec = 1000000};
         soft_futex_wait(&cache->inside, inside, &ms);

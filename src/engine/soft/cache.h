@@ -18,6 +18,10 @@
      SOFT_MODE_CPL12 | SOFT_MODE_NO_X87 | SOFT_MODE_NO_SSE | SOFT_MODE_NO_AVX |                    \
      SOFT_MODE_NO_AVX512 | SOFT_MODE_SMAP | SOFT_MODE_TSD | SOFT_MODE_DEBUG)
 
+/** Writes to a page without translations until it is not watched any more: code that is written
+ * again and again should not cost a sweep of all TLBs each time. */
+#define SOFT_PAGE_PATIENCE 32
+
 /** A translation without coalesced checks: see coalesce.c. Not a bit of soft_cpu.mode. */
 #define SOFT_BLOCK_PLAIN 0x80000000u
 
@@ -31,7 +35,7 @@ struct soft_block;
 /** A direct jump inside a page: from a block to the block at `rip`, patched once that exists. */
 struct soft_edge {
     uint64_t rip;
-    uint8_t *site; /* the rel32 in the executable mapping; 4-byte aligned */
+    uint8_t *site; /* the rel32 in the executable mapping, in one aligned quadword */
     uint8_t *stub; /* where it leads while unchained */
     bool polled;   /* enters its target through the poll (backward) */
     struct soft_block *from;
@@ -43,6 +47,12 @@ struct soft_edge {
 struct soft_page_link {
     struct soft_block *block;
     struct soft_page_link *next;
+};
+
+/** A page of RAM as code. */
+struct soft_code_page {
+    struct soft_page_link *blocks;
+    uint32_t idle; /* writes since it had any */
 };
 
 /** An instruction executed in C from translated code. */
@@ -57,7 +67,8 @@ struct soft_block {
     uint64_t gpa_next; /* an instruction across two pages: the second one's address, else 0 */
     uint64_t rip;      /* see soft_code_key() */
     uint32_t mode;
-    uint16_t guest_size;
+    uint16_t low, high; /* what it was made of: offsets in its page; of one across two pages, high
+                           is beyond the page's end */
     uint16_t insns;
     _Atomic bool valid;
     uint8_t *start; /* executable mapping: begin and end of its code */
@@ -69,7 +80,7 @@ struct soft_block {
     struct soft_edge *incoming;
     /* For each instruction: offset from rip, and offset of its host code from start. */
     struct {
-        uint16_t guest;
+        int16_t guest;
         uint16_t host;
     } map[];
 };
@@ -105,7 +116,7 @@ struct soft_cache {
     uint32_t hash_mask;
     struct soft_block **by_address; /* in order of start, for host address -> block */
     uint32_t blocks, blocks_max;
-    struct soft_page_link ***page_blocks; /* [ram index][page]: list of blocks */
+    struct soft_code_page **pages; /* [ram index][page] */
 
     uint8_t *arena; /* blocks, edges, sites */
     size_t arena_size, arena_used;

@@ -71,6 +71,8 @@ static void find_access(const struct translation *t, struct tr_insn *in)
 /* May R10 be lost in it, or may control leave the block and come back behind it? */
 static bool loses_window(const struct tr_insn *in)
 {
+    if (in->followed && in->kind != TR_CALL)
+        return false;
     switch (in->kind) {
     case TR_NOP:
     case TR_JCC: /* a side exit does not come back */
@@ -129,6 +131,34 @@ static bool track_base(const struct translation *t, const struct tr_insn *in, in
     return true;
 }
 
+/* Where the flags live at the window's first access, make its check in front of an instruction
+ * before it where they are dead: the one that writes them. */
+static bool hoist(struct translation *t, unsigned first)
+{
+    struct tr_access *a = &t->insn[first].access;
+    int64_t moved = 0, change;
+
+    if (!t->insn[first].flags_live)
+        return false;
+    for (unsigned i = first; i-- > 0;) {
+        struct tr_insn *in = &t->insn[i];
+        if (loses_window(in) || in->access.window >= 0 || in->access.hoisted >= 0 ||
+            in->access.base >= 0 || !track_base(t, in, a->base, &change))
+            return false;
+        moved += change;
+        if (!in->flags_live) {
+            int64_t low = a->low + moved;
+            if (low != (int32_t)low)
+                return false;
+            a->low = (int32_t)low;
+            a->early = true;
+            in->access.hoisted = (int)first;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Try to make a window that begins with the access of instruction @first. */
 static void plan_window(struct translation *t, unsigned first)
 {
@@ -161,26 +191,27 @@ static void plan_window(struct translation *t, unsigned first)
             break;
         moved += change;
     }
-    for (unsigned i = first; i <= last; i++) {
-        struct tr_access *a = &t->insn[i].access;
-        if (a->base != base || members < 2) {
-            if (members < 2)
-                a->window = -1;
-            continue;
-        }
-        a->in_window -= (int32_t)low;
-    }
-    if (members < 2)
+    if (!members)
         return;
     t->insn[first].access.low = (int32_t)low;
     t->insn[first].access.width = (uint8_t)(high - low);
     t->insn[first].access.any_write = write;
+    if (!hoist(t, first) && members < 2) {
+        t->insn[first].access.window = -1;
+        return;
+    }
+    for (unsigned i = first; i <= last; i++) {
+        struct tr_access *a = &t->insn[i].access;
+        if (a->base == base)
+            a->in_window -= (int32_t)low;
+    }
 }
 
 void tr_plan_windows(struct translation *t)
 {
     for (unsigned i = 0; i < t->count; i++) {
-        t->insn[i].access.window = -1;
+        t->insn[i].access.window = t->insn[i].access.hoisted = -1;
+        t->insn[i].access.early = false;
         find_access(t, &t->insn[i]);
     }
     if (t->mode & SOFT_BLOCK_PLAIN)
@@ -191,23 +222,36 @@ void tr_plan_windows(struct translation *t)
     }
 }
 
+/* R10 = host address of a window. */
+static void emit_window_check(struct translation *t, unsigned window, bool flags_live)
+{
+    const struct tr_access *a = &t->insn[window].access;
+    int host = tr_host_of[a->base];
+
+    if (host == H_NONE) {
+        tr_emit_get(t, H_R10, (unsigned)a->base);
+        host = H_R10;
+    }
+    emit_op_mem(&t->e, 0, tr_code64(t), 0x8d, H_R10, host, H_NONE, 1, a->low);
+    tr_emit_check(t, a->width, a->any_write, flags_live);
+    t->slow[t->slow_count - 1].info |= SOFT_MISS_WINDOW;
+    t->window = (int)window;
+}
+
+void tr_emit_hoisted(struct translation *t, const struct tr_insn *in)
+{
+    if (in->access.hoisted >= 0)
+        emit_window_check(t, (unsigned)in->access.hoisted, in->flags_live);
+}
+
 int32_t tr_emit_window(struct translation *t, const struct tr_insn *in)
 {
     const struct tr_access *a = &in->access;
 
     if (a->window < 0)
         return -1;
-    if (in == &t->insn[a->window]) {
-        int host = tr_host_of[a->base];
-        if (host == H_NONE) {
-            tr_emit_get(t, H_R10, (unsigned)a->base);
-            host = H_R10;
-        }
-        emit_op_mem(&t->e, 0, tr_code64(t), 0x8d, H_R10, host, H_NONE, 1, a->low);
-        tr_emit_check(t, a->width, a->any_write, in->flags_live);
-        t->slow[t->slow_count - 1].info |= SOFT_MISS_WINDOW;
-        t->window = a->window;
-    }
+    if (in == &t->insn[a->window] && !a->early)
+        emit_window_check(t, (unsigned)a->window, in->flags_live);
     /* Something between lost R10 after all. */
     if (t->window != a->window)
         return -1;

@@ -145,6 +145,17 @@ void emit_jmp_gs(struct emit *e, int index, uint32_t disp)
 
 void emit_align_rel32(struct emit *e, unsigned before)
 {
-    while (((uintptr_t)e->p + before) & 3)
+    switch (((uintptr_t)e->p + before) & 7) {
+    case 5: /* nop dword [rax] */
+        emit8(e, 0x0f), emit8(e, 0x1f), emit8(e, 0x00);
+        break;
+    case 6:
+        emit8(e, 0x66), emit8(e, 0x90);
+        break;
+    case 7:
         emit8(e, 0x90);
+        break;
+    default:
+        break;
+    }
 }

@@ -95,7 +95,8 @@ void emit_patch8(struct emit *e, uint8_t *at);
 void emit_patch32(struct emit *e, uint8_t *at);
 /** jmp gs:[index * 8 + disp] (index H_NONE: absolute) */
 void emit_jmp_gs(struct emit *e, int index, uint32_t disp);
-/** Pad with a NOP so that a rel32 emitted after @before bytes is 4-byte aligned. */
+/** Pad with a NOP so that a rel32 emitted after @before bytes lies in one aligned quadword: then a
+ * store to it is atomic (AMD APM volume 2, 7.3.2; Intel SDM volume 3, 9.1.1). */
 void emit_align_rel32(struct emit *e, unsigned before);
 
 #endif

@@ -106,13 +106,12 @@ int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
     while (cache->hash_mask < cache->blocks_max / 4)
         cache->hash_mask = cache->hash_mask * 2 + 1;
     cache->hash = map_zero(((size_t)cache->hash_mask + 1) * sizeof(*cache->hash));
-    cache->page_blocks = calloc(vm->ram_count, sizeof(*cache->page_blocks));
-    if (!cache->arena || !cache->by_address || !cache->hash || !cache->page_blocks)
+    cache->pages = calloc(vm->ram_count, sizeof(*cache->pages));
+    if (!cache->arena || !cache->by_address || !cache->hash || !cache->pages)
         return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
     for (unsigned i = 0; i < vm->ram_count; i++) {
-        cache->page_blocks[i] =
-            map_zero((vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_page_link *));
-        if (!cache->page_blocks[i])
+        cache->pages[i] = map_zero((vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(**cache->pages));
+        if (!cache->pages[i])
             return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
     }
 
@@ -137,10 +136,9 @@ void soft_cache_destroy(struct soft_vm *vm)
     unmap(cache->arena, cache->arena_size);
     unmap(cache->by_address, cache->blocks_max * sizeof(*cache->by_address));
     unmap((void *)cache->hash, ((size_t)cache->hash_mask + 1) * sizeof(*cache->hash));
-    for (unsigned i = 0; cache->page_blocks && i < vm->ram_count; i++)
-        unmap(cache->page_blocks[i],
-              (vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(struct soft_page_link *));
-    free(cache->page_blocks);
+    for (unsigned i = 0; cache->pages && i < vm->ram_count; i++)
+        unmap(cache->pages[i], (vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(**cache->pages));
+    free(cache->pages);
     free(cache);
     vm->cache = NULL;
 }

@@ -1,7 +1,8 @@
 /*
  * System instructions that kernels execute all the time, in translated code instead of in C:
- * CLI, STI, PUSHF, SWAPGS, STAC, CLAC at CPL 0, where none of them can fault but for the stack; and
- * CLD, STD, RDTSC. Each does exactly what its C handler does, or leaves to it.
+ * CLI, STI, PUSHF, SWAPGS, STAC, CLAC, MOV from CR0, CR2, CR3 and CR4 at CPL 0, where none of them
+ * can fault but for the stack; and CLD, STD, RDTSC, RDTSCP. Each does exactly what its C handler
+ * does, or leaves to it.
  */
 #include "engine/soft/translate.h"
 
@@ -129,6 +130,36 @@ static void emit_rdtsc(struct translation *t)
     emit_op_reg(e, false, 0x89, H_RAX, H_RAX); /* mov eax, eax */
 }
 
+/* MOV from a control register whose value is just that. */
+static bool emit_read_cr(struct translation *t, const struct tr_insn *in)
+{
+    const ZydisDecodedOperand *to = &in->op[0], *from = &in->op[1];
+    uint32_t offset;
+
+    if (in->z.mnemonic != ZYDIS_MNEMONIC_MOV || from->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        to->type != ZYDIS_OPERAND_TYPE_REGISTER || (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+        return false;
+    switch (from->reg.value) {
+    case ZYDIS_REGISTER_CR0:
+        offset = TR_OFF(s.cr0);
+        break;
+    case ZYDIS_REGISTER_CR2:
+        offset = TR_OFF(s.cr2);
+        break;
+    case ZYDIS_REGISTER_CR3:
+        offset = TR_OFF(s.cr3);
+        break;
+    case ZYDIS_REGISTER_CR4:
+        offset = TR_OFF(s.cr4);
+        break;
+    default:
+        return false;
+    }
+    emit_load_gs(&t->e, H_RCX, offset);
+    tr_emit_put(t, (unsigned)tr_gpr(to->reg.value, NULL), H_RCX);
+    return true;
+}
+
 static bool emit_at_any_level(struct translation *t, const struct tr_insn *in)
 {
     switch (in->z.mnemonic) {
@@ -140,6 +171,14 @@ static bool emit_at_any_level(struct translation *t, const struct tr_insn *in)
         if (t->mode & SOFT_MODE_TSD)
             return false;
         emit_rdtsc(t);
+        return true;
+    case ZYDIS_MNEMONIC_RDTSCP:
+        if (t->mode & SOFT_MODE_TSD)
+            return false;
+        /* What is before it has been executed, what is behind it has not (SDM volume 2). */
+        emit8(&t->e, 0x0f), emit8(&t->e, 0xae), emit8(&t->e, 0xe8); /* lfence */
+        emit_rdtsc(t);
+        emit_op_mem(&t->e, 0x65, false, 0x8b, H_R9, H_NONE, H_NONE, 1, (int32_t)TR_OFF(s.tsc_aux));
         return true;
     default:
         return false;
@@ -175,6 +214,8 @@ bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last)
             return false;
         emit_ac(t, in->z.mnemonic == ZYDIS_MNEMONIC_STAC);
         return true;
+    case ZYDIS_MNEMONIC_MOV:
+        return emit_read_cr(t, in);
     default:
         return false;
     }

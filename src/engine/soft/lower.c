@@ -97,7 +97,10 @@ void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_
         emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
         emit_lea(e, H_R10, H_R10, H_R11, 1, 0);
     } else {
-        emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)size - 1);
+        if (size == 1)
+            emit_mov_reg(e, H_RCX, H_R10);
+        else
+            emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)size - 1);
         emit8(e, 0x48), emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, 12); /* shr rcx, 12 */
         emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
         emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_R11, 8, (int32_t)tag);
@@ -110,6 +113,68 @@ void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_
     slow->from = from;
     slow->retry = retry;
     slow->info = size | (write ? SOFT_MISS_WRITE : 0);
+}
+
+/* The memory operand's address is a constant, and the access inside one page. */
+static bool constant_address(const struct translation *t, const struct tr_insn *in, unsigned size,
+                             uint64_t *address)
+{
+    const ZydisDecodedOperandMem *m = &in->memory->mem;
+
+    if (!tr_code64(t) || in->z.address_width != 64 || segment_with_base(in->memory) >= 0 ||
+        m->index != ZYDIS_REGISTER_NONE ||
+        (m->base != ZYDIS_REGISTER_NONE && m->base != ZYDIS_REGISTER_RIP))
+        return false;
+    *address = (uint64_t)m->disp.value;
+    if (m->base == ZYDIS_REGISTER_RIP)
+        *address += in->rip + in->z.length;
+    return ((*address ^ (*address + size - 1)) & MULL_PAGE_MASK) == 0;
+}
+
+/* The same check where page and index are known. */
+static void emit_constant_check(struct translation *t, uint64_t address, unsigned size, bool write,
+                                bool flags_live)
+{
+    struct emit *e = &t->e;
+    uint32_t slot = 8 * soft_tlb_index(address);
+    uint32_t tag = (write ? WINDOW_OFF(write_tag) : WINDOW_OFF(read_tag)) + slot;
+    struct tr_slow *slow = &t->slow[t->slow_count++];
+
+    t->window = -1;
+    slow->retry = emit_here(e);
+    slow->info = size | (write ? SOFT_MISS_WRITE : 0);
+    emit_mov_imm(e, H_R10, address);
+    emit_mov_imm(e, H_RCX, address >> MULL_PAGE_SHIFT);
+    if (flags_live) {
+        emit_load_gs(e, H_R11, tag);
+        emit_lea(e, H_RCX, H_RCX, H_R11, 1, 0);
+        uint8_t *hit = emit_jrcxz(e);
+        emit_jmp(e, emit_here(e));
+        slow->from = e->p - 4;
+        emit_patch8(e, hit);
+        emit_load_gs(e, H_R11, WINDOW_OFF(addend) + slot);
+        emit_lea(e, H_R10, H_R10, H_R11, 1, 0);
+    } else {
+        emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_NONE, 1, (int32_t)tag);
+        emit_jcc(e, 5, emit_here(e));
+        slow->from = e->p - 4;
+        emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_NONE, 1,
+                    (int32_t)(WINDOW_OFF(addend) + slot));
+    }
+}
+
+void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned size, bool write)
+{
+    uint64_t address;
+
+    if (constant_address(t, in, size, &address)) {
+        emit_constant_check(t, address, size, write, in->flags_live);
+        return;
+    }
+    tr_emit_address(t, in, in->memory);
+    if (!tr_code64(t))
+        tr_emit_segment(t, tr_segment(in->memory), size, write, in->flags_live);
+    tr_emit_check(t, size, write, in->flags_live);
 }
 
 /* ---- In C ---- */
@@ -132,14 +197,6 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in)
 }
 
 /* ---- The stack ---- */
-
-void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned size, bool write)
-{
-    tr_emit_address(t, in, in->memory);
-    if (!tr_code64(t))
-        tr_emit_segment(t, tr_segment(in->memory), size, write, in->flags_live);
-    tr_emit_check(t, size, write, in->flags_live);
-}
 
 int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned base, int32_t disp,
                        unsigned size, bool write)
@@ -282,10 +339,8 @@ void tr_emit_goto(struct translation *t, uint64_t rip)
     new_edge(t, rip);
 }
 
-static void emit_jcc_to(struct translation *t, const struct tr_insn *in, uint64_t rip)
+static void emit_jcc_to(struct translation *t, unsigned cc, uint64_t rip)
 {
-    unsigned cc = in->z.opcode & 15;
-
     if (in_page(t, rip)) {
         emit_align_rel32(&t->e, 2);
         emit_jcc(&t->e, cc, emit_here(&t->e));
@@ -334,7 +389,10 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
         tr_emit_goto(t, target);
         break;
     case TR_JCC:
-        emit_jcc_to(t, in, target);
+        if (in->followed)
+            emit_jcc_to(t, (in->z.opcode & 15) ^ 1, next);
+        else
+            emit_jcc_to(t, in->z.opcode & 15, target);
         if (in->ends_block)
             tr_emit_goto(t, next);
         break;
@@ -344,7 +402,8 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
     case TR_CALL:
         emit_store_imm(t, next, emit_push_address(t, in), tr_stack_size(in));
         tr_emit_set_sp(t, H_RSP, -(int32_t)tr_stack_size(in));
-        tr_emit_goto(t, target);
+        if (!in->followed)
+            tr_emit_goto(t, target);
         break;
     case TR_JMP_INDIRECT:
         emit_target(t, in);

@@ -19,8 +19,19 @@ struct decoded {
 /* Instructions in C that are executed again and again: MMIO, page crossings, 16-bit code. */
 #define DECODED_ENTRIES 1024
 
+/* Where a host address is in translated code: sites that miss do it again and again. */
+struct found {
+    const uint8_t *host; /* NULL: empty */
+    struct soft_block *block;
+    uint64_t flushes; /* of the cache then */
+    unsigned insn;
+};
+
+#define FOUND_ENTRIES 256
+
 struct soft_run_state {
     struct decoded decoded[DECODED_ENTRIES];
+    struct found found[FOUND_ENTRIES];
 };
 
 size_t soft_run_state_size(void)
@@ -227,7 +238,8 @@ static void *go(struct soft_cpu *cpu, bool probe)
         enum soft_result r;
         bool global;
 
-        if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || must_step(cpu) ||
+        if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) ||
+            __atomic_load_n(&cpu->leave, __ATOMIC_RELAXED) || must_step(cpu) ||
             interrupt_due(cpu) || cpu->debug_hits || soft_debug_due(cpu))
             return NULL;
         cpu->s.rflags &= ~(uint64_t)SOFT_RF;
@@ -294,12 +306,28 @@ static void *after_exec(struct soft_cpu *cpu, enum soft_result r, uint8_t *next)
     return go(cpu, true);
 }
 
+static struct soft_block *block_at_host(struct soft_cpu *cpu, const uint8_t *host, unsigned *insn)
+{
+    struct soft_run_state *run = cpu->private_run;
+    struct soft_cache *cache = cpu->vm->cache;
+    uintptr_t key = (uintptr_t)host;
+    struct found *f = &run->found[(key ^ key >> 8) & (FOUND_ENTRIES - 1)];
+
+    if (f->host != host || f->flushes != cache->flushes) {
+        f->block = soft_block_at(cache, host, &f->insn);
+        f->host = host;
+        f->flushes = cache->flushes;
+    }
+    *insn = f->insn;
+    return f->block;
+}
+
 /* Execute in C the instruction whose translated code holds @host. */
 static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host)
 {
     const struct soft_insn *in;
     unsigned i;
-    struct soft_block *b = soft_block_at(cpu->vm->cache, host, &i);
+    struct soft_block *b = block_at_host(cpu, host, &i);
 
     cpu->s.rip = soft_block_rip(b, i);
     soft_flags_from_glue(cpu);
@@ -317,7 +345,7 @@ static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
     enum soft_result r;
     unsigned i;
     bool global;
-    struct soft_block *b = soft_block_at(cpu->vm->cache, host, &i);
+    struct soft_block *b = block_at_host(cpu, host, &i);
 
     cpu->s.rip = soft_block_rip(b, i);
     struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, &global, &r);
@@ -416,7 +444,7 @@ void soft_signal(struct soft_cpu *cpu, enum mull_signal signal, unsigned arg)
     if (signal == MULL_SIGNAL_SIPI)
         atomic_store(&cpu->sipi_vector, (uint8_t)arg);
     atomic_fetch_or(&cpu->signals, (uint32_t)signal);
-    __atomic_store_n(&cpu->run_ok, 0, __ATOMIC_SEQ_CST);
+    soft_leave_code(cpu);
     atomic_fetch_add(&cpu->wake, 1);
     if (atomic_load(&cpu->sleeping))
         soft_futex_wake(&cpu->wake, 1);
@@ -480,6 +508,7 @@ void soft_settle(struct soft_cpu *cpu)
 /* Take the signals that came in. @return false: stop. */
 static bool take_signals(struct soft_cpu *cpu)
 {
+    __atomic_store_n(&cpu->leave, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&cpu->run_ok, 1, __ATOMIC_SEQ_CST);
     uint32_t signals = atomic_exchange(&cpu->signals, 0);
 

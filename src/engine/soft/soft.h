@@ -275,6 +275,7 @@ struct soft_features {
 struct soft_cpu {
     /* Reached from translated code, with offsets baked into it. */
     uint64_t run_ok;       /* 0: leave translated code at the next poll */
+    uint64_t leave;        /* not 0: the same, for indirect jumps; see soft_leave_code() */
     struct soft_cpu *self; /* the C mapping */
     uint64_t host_rsp;
     uint64_t resume;  /* host address where translated code goes on */
@@ -330,6 +331,17 @@ struct soft_cpu {
     bool debug_stop; /* stop now: debug_hit says why */
     struct mull_debug_hit debug_hit;
 };
+
+/* What an indirect jump adds to the difference of addresses that must be zero: with it, no two
+ * canonical addresses are the same. */
+#define SOFT_LEAVE (1ull << 62)
+
+/** Have a vCPU leave translated code at its next poll. Any thread. */
+static inline void soft_leave_code(struct soft_cpu *cpu)
+{
+    __atomic_store_n(&cpu->leave, SOFT_LEAVE, __ATOMIC_RELAXED);
+    __atomic_store_n(&cpu->run_ok, 0, __ATOMIC_SEQ_CST);
+}
 
 static inline unsigned soft_cpl(const struct soft_cpu *cpu)
 {

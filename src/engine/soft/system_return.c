@@ -181,7 +181,7 @@ static enum soft_result iret_done(struct soft_cpu *cpu)
     if (cpu->s.nmi_blocked) {
         cpu->s.nmi_blocked = 0;
         if (cpu->s.nmi_pending) /* it waited for this: to the dispatcher */
-            __atomic_store_n(&cpu->run_ok, 0, __ATOMIC_RELAXED);
+            soft_leave_code(cpu);
     }
     cpu->s.interrupt_shadow = 0;
     return SOFT_JUMP;

@@ -30,46 +30,156 @@ static bool ends_block(const struct tr_insn *in, unsigned *exits)
     }
 }
 
+/* Where the block goes on behind an instruction. */
+static uint64_t next_rip(const struct translation *t, const struct tr_insn *in)
+{
+    if (in->kind == TR_JMP || in->kind == TR_CALL || (in->kind == TR_JCC && in->followed))
+        return tr_target(t, in);
+    return tr_next_rip(t, in);
+}
+
+/* Offset of @rip in t->code. @return false: it is not there, or may go on in the next page. */
+static bool in_code(const struct translation *t, uint64_t rip, unsigned *at)
+{
+    uint64_t offset = rip - t->rip + t->code_start;
+
+    *at = (unsigned)offset;
+    return t->only > 1 && offset <= MULL_PAGE_SIZE - 15;
+}
+
+static bool was_there(const struct translation *t, uint64_t rip)
+{
+    uint64_t gpa = t->gpa + (rip - t->rip);
+
+    return soft_block_find(t->cache, gpa, t->space + rip, t->mode & ~SOFT_BLOCK_PLAIN) != NULL;
+}
+
+/* Go on at the target of a jump inside the page? Of a conditional one if the guest has been there,
+ * but not behind it. */
+static bool follow(struct translation *t, struct tr_insn *in, unsigned *exits, unsigned *at)
+{
+    unsigned target;
+
+    if ((in->kind != TR_JMP && in->kind != TR_CALL && in->kind != TR_JCC) ||
+        t->follows == TR_FOLLOWS || t->count >= TR_FOLLOW_BEFORE ||
+        !in_code(t, tr_target(t, in), &target))
+        return false;
+    if (in->kind == TR_JCC) {
+        if (*exits == TR_SIDE_EXITS || !was_there(t, tr_target(t, in)) ||
+            was_there(t, tr_next_rip(t, in)))
+            return false;
+        (*exits)++;
+    }
+    t->follows++;
+    *at = target;
+    return true;
+}
+
+/* The block depends on [from, to) of the code. */
+static void depend(struct translation *t, unsigned from, unsigned to)
+{
+    if (from < t->low)
+        t->low = from;
+    if (to > t->high)
+        t->high = to;
+}
+
 /* Decode to the end of the block. @return false: not even the first instruction; *straddles:
- * because it goes on behind @available. */
-static bool decode_block(struct translation *t, const uint8_t *code, unsigned available,
-                         bool *straddles)
+ * because it goes on behind the code there is. */
+static bool decode_block(struct translation *t, bool *straddles)
 {
     const struct soft_debug *debug = &t->cpu->vm->debug;
     ZydisDecoder decoder;
-    unsigned at = 0, exits = 0;
+    unsigned at = t->code_start, exits = 0;
 
     soft_decoder_init(&decoder, tr_code_bits(t));
-    while (t->count < t->only && at < available) {
+    while (t->count < t->only && at < t->code_size) {
         if (t->count && debug->execs &&
-            soft_debug_breaks(debug, soft_key_linear(t->mode, t->space + t->rip + at)))
+            soft_debug_breaks(debug,
+                              soft_key_linear(t->mode, t->space + t->rip + at - t->code_start)))
             break;
         struct tr_insn *in = &t->insn[t->count];
-        unsigned n = available - at < 15 ? available - at : 15;
+        unsigned n = t->code_size - at < 15 ? t->code_size - at : 15;
 
         /* Another vCPU may be writing these bytes: decode and copy the same ones. */
-        memcpy(in->bytes, code + at, n);
+        memcpy(in->bytes, t->code + at, n);
         ZyanStatus status = soft_zydis_decode(&decoder, in->bytes, n, &in->z, in->op);
         if (!ZYAN_SUCCESS(status)) {
             *straddles = t->count == 0 && n < 15 && status == ZYDIS_STATUS_NO_MORE_DATA;
             break;
         }
-        in->rip = t->rip + at;
+        in->rip = t->rip + at - t->code_start;
         tr_classify(t, in);
+        depend(t, at, at + in->z.length);
         at += in->z.length;
         t->count++;
-        in->ends_block = ends_block(in, &exits);
+        in->followed = follow(t, in, &exits, &at);
+        in->ends_block = !in->followed && ends_block(in, &exits);
         if (in->ends_block)
             break;
     }
     return t->count > 0;
 }
 
+#define LOOK_AHEAD 8
+
+/* Does the code at @rip overwrite all flags before anything reads them? The block then depends on
+ * that code, too. */
+static bool flags_die_at(struct translation *t, uint64_t rip)
+{
+    uint32_t live = (uint32_t)SOFT_ARITH_FLAGS;
+    unsigned low = t->low, high = t->high, at;
+    struct tr_insn in;
+    ZydisDecoder decoder;
+
+    soft_decoder_init(&decoder, tr_code_bits(t));
+    for (unsigned i = 0; i < LOOK_AHEAD && live; i++) {
+        if (!in_code(t, rip, &at))
+            break;
+        memcpy(in.bytes, t->code + at, 15);
+        if (!ZYAN_SUCCESS(soft_zydis_decode(&decoder, in.bytes, 15, &in.z, in.op)))
+            break;
+        in.rip = rip;
+        in.followed = false;
+        tr_classify(t, &in);
+        depend(t, at, at + in.z.length);
+        if (in.flags_read & live)
+            break;
+        live &= ~in.flags_written;
+        if (in.kind == TR_RET || in.kind == TR_JMP_INDIRECT || in.kind == TR_CALL_INDIRECT)
+            break;
+        rip = next_rip(t, &in);
+    }
+    if (live) {
+        t->low = low;
+        t->high = high;
+    }
+    return !live;
+}
+
+/* Is there an access that would like to know whether the flags behind the block are dead? */
+static bool asks_for_flags(const struct translation *t)
+{
+    for (unsigned i = t->count; i-- > 0;) {
+        const struct tr_insn *in = &t->insn[i];
+        if (in->memory || in->kind == TR_PUSH || in->kind == TR_POP_REG || in->kind == TR_CALL ||
+            in->kind == TR_LEAVE)
+            return true;
+        if (in->flags_read || in->flags_written == SOFT_ARITH_FLAGS)
+            return false;
+    }
+    return false;
+}
+
 /* Backward over the block: which flags must survive the check in front of each access? */
 static void find_live_flags(struct translation *t)
 {
+    const struct tr_insn *last = &t->insn[t->count - 1];
+    bool direct = !last->ends_block || last->kind == TR_JMP || last->kind == TR_CALL;
     uint32_t live = (uint32_t)SOFT_ARITH_FLAGS;
 
+    if (direct && asks_for_flags(t) && flags_die_at(t, next_rip(t, last)))
+        live = 0;
     for (unsigned i = t->count; i-- > 0;) {
         struct tr_insn *in = &t->insn[i];
         in->flags_live_behind = live != 0;
@@ -88,23 +198,26 @@ static void emit_entries(struct translation *t)
     emit_mov_imm(e, H_R10, t->space + t->rip);
     emit_jmp(e, t->cache->glue.poll);
 
+    /* The address is ours and nobody wants us to leave, if all this adds up to zero. */
     b->indirect = emit_here(e);
     uint64_t minus = 0 - (t->space + t->rip);
+    emit_load_gs(e, H_RCX, TR_OFF(leave));
     if ((int64_t)minus == (int32_t)minus) {
-        emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)minus);
+        emit_lea(e, H_RCX, H_RCX, H_R10, 1, (int32_t)minus);
     } else {
-        emit_mov_imm(e, H_RCX, minus);
+        emit_mov_imm(e, H_R11, minus);
         emit_lea(e, H_RCX, H_RCX, H_R10, 1, 0);
+        emit_lea(e, H_RCX, H_RCX, H_R11, 1, 0);
     }
     uint8_t *same = emit_jrcxz(e);
     emit_jmp(e, t->cache->glue.jump);
-    emit_patch8(e, same);
 
     b->polled = emit_here(e);
     emit_load_gs(e, H_RCX, TR_OFF(run_ok));
     uint8_t *out = emit_jrcxz(e);
     if (!e->overflow)
         *out = (uint8_t)(leave - (out + 1));
+    emit_patch8(e, same);
     b->body = emit_here(e);
 }
 
@@ -136,6 +249,10 @@ static void emit_insn(struct translation *t, const struct tr_insn *in)
         break;
     case TR_EXEC_END:
         break;
+    case TR_JMP:
+        if (!in->followed)
+            tr_emit_control(t, in);
+        return;
     default:
         tr_emit_control(t, in);
         return;
@@ -150,14 +267,14 @@ static void emit_block(struct translation *t)
     b->start = emit_here(&t->e);
     emit_entries(t);
     for (unsigned i = 0; i < t->count && !t->full; i++) {
-        b->map[i].guest = (uint16_t)(t->insn[i].rip - t->rip);
+        b->map[i].guest = (int16_t)(t->insn[i].rip - t->rip);
         b->map[i].host = (uint16_t)(emit_here(&t->e) - b->start);
+        tr_emit_hoisted(t, &t->insn[i]);
         emit_insn(t, &t->insn[i]);
     }
     const struct tr_insn *last = &t->insn[t->count - 1];
-    b->guest_size = (uint16_t)(last->rip + last->z.length - t->rip);
     if (!last->ends_block && !t->full)
-        tr_emit_goto(t, tr_next_rip(t, last));
+        tr_emit_goto(t, next_rip(t, last));
     if (!t->full)
         tr_emit_cold(t);
     b->end = emit_here(&t->e);
@@ -182,21 +299,26 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
     if (c->size - c->used < BLOCK_MAX_CODE || c->blocks >= c->blocks_max)
         goto full;
     watch_page(t->cpu->vm, page);
-    const uint8_t *code = page->host;
+    t->gpa = page->gpa;
+    t->code_start = (unsigned)(page->gpa & ~MULL_PAGE_MASK);
+    t->code = page->host - t->code_start;
+    t->code_size = MULL_PAGE_SIZE;
     if (next) {
         watch_page(t->cpu->vm, next);
         memcpy(across, page->host, available < 15 ? available : 15);
         if (available < 15)
             memcpy(across + available, next->host, 15 - available);
-        code = across;
-        available = 15;
+        t->code = across;
+        t->code_size = 15;
+        t->code_start = 0;
         t->only = 1;
     }
     /* Behind the limit of CS there is nothing; what lies across it C refuses. */
-    bool cut = (t->mode & SOFT_MODE_CODE_64K) && available > 0x10000 - t->rip;
+    bool cut = (t->mode & SOFT_MODE_CODE_64K) && t->code_size - t->code_start > 0x10000 - t->rip;
     if (cut)
-        available = (unsigned)(0x10000 - t->rip);
-    if (!decode_block(t, code, available, straddles)) {
+        t->code_size = t->code_start + (unsigned)(0x10000 - t->rip);
+    t->low = t->high = t->code_start;
+    if (!decode_block(t, straddles)) {
         *straddles &= !cut;
         return NULL;
     }
@@ -212,6 +334,9 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
     t->block->rip = t->space + t->rip;
     t->block->mode = t->mode;
     t->block->insns = (uint16_t)t->count;
+    unsigned base = next ? MULL_PAGE_SIZE - available : 0;
+    t->block->low = (uint16_t)(base + t->low);
+    t->block->high = (uint16_t)(base + t->high);
 
     t->e = (struct emit){.p = c->rw + c->used,
                          .limit = c->rw + c->used + BLOCK_MAX_CODE,
@@ -244,6 +369,7 @@ struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_
     t.mode = mode;
     t.count = t.slow_count = t.edge_count = t.far_count = 0;
     t.only = SOFT_BLOCK_MAX_INSNS;
+    t.follows = 0;
     t.full = false;
     *straddles = false;
     t.window = -1;

@@ -42,6 +42,8 @@ struct tr_access {
     int32_t low;       /* of the first: the window's start off the base, and its extent */
     uint8_t width;
     bool any_write;
+    bool early;  /* of the first: its check is in front of another instruction */
+    int hoisted; /* of any instruction: the window whose check is in front of it, -1: none */
 };
 
 struct tr_insn {
@@ -54,6 +56,7 @@ struct tr_insn {
     uint32_t flags_read;    /* arithmetic flags the instruction depends on */
     uint32_t flags_written; /* flags it surely overwrites */
     bool ends_block;
+    bool followed;          /* a direct jump or call: the next instruction is its target */
     bool flags_live;        /* some flag must survive until the instruction has executed */
     bool flags_live_behind; /* some flag must survive the instruction itself */
     struct tr_access access;
@@ -68,8 +71,12 @@ struct tr_slow {
 
 #define TR_MAX_SLOW (SOFT_BLOCK_MAX_INSNS * 4)
 
+/* Jumps inside a page that a block goes on behind, in its first instructions. */
+#define TR_FOLLOWS 3
+#define TR_FOLLOW_BEFORE 24
+
 /* Conditional jumps forward that a block goes on behind: its side exits. */
-#define TR_SIDE_EXITS 3
+#define TR_SIDE_EXITS 5
 #define TR_MAX_EDGES (TR_SIDE_EXITS + 2)
 
 struct translation {
@@ -79,8 +86,14 @@ struct translation {
     struct soft_block *block;
     uint64_t rip;   /* of the block; EIP outside 64-bit mode */
     uint64_t space; /* RIP or EIP + this: see soft_code_key() */
+    uint64_t gpa;
     uint32_t mode;
-    unsigned only; /* instructions the block may have */
+    /* The guest's bytes: of the page of rip, or 15 across two pages. */
+    const uint8_t *code;
+    unsigned code_size, code_start; /* offset of rip in them */
+    unsigned low, high;             /* which of them the block depends on */
+    unsigned follows;               /* jumps followed */
+    unsigned only;                  /* instructions the block may have */
     unsigned count;
     struct tr_insn insn[SOFT_BLOCK_MAX_INSNS];
     unsigned slow_count;
@@ -125,6 +138,9 @@ bool tr_lea_is_direct(const struct tr_insn *in);
 
 /** Find the accesses that can share a check. */
 void tr_plan_windows(struct translation *t);
+
+/** Emit the check of a window that begins behind this instruction, where the flags live. */
+void tr_emit_hoisted(struct translation *t, const struct tr_insn *in);
 
 /** R10 = host address of the instruction's window, checked by its first member.
  *  @return the access's displacement from R10, or -1: it must be checked by itself. */
