@@ -11,6 +11,7 @@
     X(cpuid, .cpuid = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
     X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \
     X(debug, .needs = MICRO_NEEDS_HARDWARE)                                                        \
+    X(debug32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(dma, .start = MICRO_LONG)                                                                    \
     X(doublefault, .loose = true)                                                                  \
     X(exceptions, .start = MICRO_LONG)                                                             \
@@ -22,11 +23,13 @@
     X(io, .start = MICRO_LONG)                                                                     \
     X(lapic, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
     X(largepages, .start = MICRO_LONG)                                                             \
+    X(limits32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(locked, .cpus = 2, .loose = true)                                                            \
     X(msr, .start = MICRO_LONG)                                                                    \
     X(nmi, .loose = true)                                                                          \
     X(nowhere, .start = MICRO_LONG)                                                                \
     X(paging, .start = MICRO_LONG)                                                                 \
+    X(paging32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(pcid, .needs = MICRO_NEEDS_PCID)                                                             \
     X(preempt, .loose = true)                                                                      \
     X(protected, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE)                                \
@@ -44,10 +47,13 @@
     X(sse, .start = MICRO_LONG)                                                                    \
     X(strings, .start = MICRO_LONG)                                                                \
     X(syscall, .needs = MICRO_NEEDS_HARDWARE)                                                      \
+    X(task32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(timer, .loose = true)                                                                        \
     X(traps, .needs = MICRO_NEEDS_HARDWARE)                                                        \
     X(triple, .end = MICRO_SHUTDOWN)                                                               \
     X(tsc, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                           \
+    X(unreal, .start = MICRO_REAL, .needs = MICRO_NEEDS_HARDWARE) \
+    X(vm86, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(wide, .cpus = 2, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                               \
     X(x2apic, .cpus = 2, .loose = true)                                                            \
     X(xsave, .needs = MICRO_NEEDS_XSAVE)

@@ -74,11 +74,13 @@ void soft_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t 
 static uint64_t cr4_bits(const struct soft_cpu *cpu)
 {
     const struct mull_cpuid_entry *e1 = find(cpu, 1, 0), *e7 = find(cpu, 7, 0);
-    uint32_t ecx1 = e1 ? e1->ecx : 0;
+    uint32_t ecx1 = e1 ? e1->ecx : 0, edx1 = e1 ? e1->edx : 0;
     uint32_t ebx7 = e7 ? e7->ebx : 0, ecx7 = e7 ? e7->ecx : 0;
     uint64_t bits = SOFT_CR4_DE | SOFT_CR4_PSE | SOFT_CR4_PAE | SOFT_CR4_PGE | SOFT_CR4_TSD |
                     SOFT_CR4_PCE | 0x40 /* MCE */ | SOFT_CR4_OSXMMEXCPT | SOFT_CR4_OSFXSR;
 
+    if (edx1 & 1u << 1)
+        bits |= SOFT_CR4_VME | SOFT_CR4_PVI;
     if (ecx1 & 1u << 26)
         bits |= SOFT_CR4_OSXSAVE;
     if (ecx1 & 1u << 17)

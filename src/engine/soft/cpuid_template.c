@@ -54,11 +54,11 @@ static void leaf_1(struct mull_cpuid_entry *e)
     e->ecx &= BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |
               BIT(25) | BIT(26) | BIT(28) | BIT(29) | BIT(30);
     e->ecx |= BIT(17) | BIT(21) | BIT(24); /* PCID, x2APIC, TSC deadline: emulated */
-    /* FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36, CLFSH,
-     * MMX, FXSR, SSE, SSE2, SS: not VME, PSN, DS, ACPI, HTT, TM, PBE */
+    /* FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36,
+     * CLFSH, MMX, FXSR, SSE, SSE2, SS: not PSN, DS, ACPI, HTT, TM, PBE */
     e->edx &= BIT(0) | BIT(8) | BIT(15) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26) | BIT(27);
-    e->edx |= BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(11) | BIT(12) |
-              BIT(13) | BIT(14) | BIT(16) | BIT(17);
+    e->edx |= BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(11) |
+              BIT(12) | BIT(13) | BIT(14) | BIT(16) | BIT(17);
 }
 
 /* AVX-512 features need their state components. */

@@ -197,6 +197,7 @@ enum {
 #define SOFT_CR0_CD 0x40000000ull
 #define SOFT_CR0_PG 0x80000000ull
 #define SOFT_CR4_VME 0x1ull
+#define SOFT_CR4_PVI 0x2ull
 #define SOFT_CR4_TSD 0x4ull
 #define SOFT_CR4_DE 0x8ull
 #define SOFT_CR4_PSE 0x10ull

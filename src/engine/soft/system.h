@@ -259,6 +259,20 @@ enum soft_result soft_sys_outs(struct soft_cpu *cpu, const struct soft_insn *in)
  *  VIP stay, RF is cleared. */
 void soft_set_flags(struct soft_cpu *cpu, uint64_t flags, unsigned size);
 
+/* ---- Where IF is not to be had (system_vme.c): #GP(0), or VIF moves ---- */
+
+enum soft_result soft_virtual_cli(struct soft_cpu *cpu, const struct soft_insn *in);
+enum soft_result soft_virtual_sti(struct soft_cpu *cpu, const struct soft_insn *in);
+
+/** What PUSHF of @size bytes pushes in virtual-8086 mode below IOPL 3. */
+enum soft_result soft_virtual_flags(struct soft_cpu *cpu, unsigned size, uint64_t *image);
+
+/** The flags part of POPF and IRET there. */
+enum soft_result soft_set_virtual_flags(struct soft_cpu *cpu, unsigned size, uint64_t image);
+
+/** INT n of virtual-8086 mode at any IOPL, @length bytes long. */
+enum soft_result soft_vm86_interrupt(struct soft_cpu *cpu, uint8_t vector, unsigned length);
+
 /* ---- Code segments (system_transfer.c) ---- */
 
 /** Does @offset lie in the code segment (legacy), or is it canonical (64-bit)? Else #GP(0). */

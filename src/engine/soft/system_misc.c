@@ -29,8 +29,8 @@ enum soft_result soft_sys_interrupt(struct soft_cpu *cpu, const struct soft_insn
             return soft_done(cpu, in);
         return soft_software_interrupt(cpu, SOFT_OFV, in->length);
     default:
-        if ((cpu->mode & SOFT_MODE_VM86) && iopl(cpu) < 3)
-            return general_protection(cpu);
+        if (cpu->mode & SOFT_MODE_VM86)
+            return soft_vm86_interrupt(cpu, (uint8_t)in->op[0].value, in->length);
         return soft_software_interrupt(cpu, (uint8_t)in->op[0].value, in->length);
     }
 }
@@ -40,7 +40,7 @@ enum soft_result soft_sys_interrupt(struct soft_cpu *cpu, const struct soft_insn
 enum soft_result soft_sys_cli(struct soft_cpu *cpu, const struct soft_insn *in)
 {
     if ((cpu->mode & SOFT_MODE_PROTECTED) && soft_cpl(cpu) > iopl(cpu))
-        return general_protection(cpu);
+        return soft_virtual_cli(cpu, in);
     cpu->s.rflags &= ~(uint64_t)SOFT_IF;
     return soft_done(cpu, in);
 }
@@ -48,7 +48,7 @@ enum soft_result soft_sys_cli(struct soft_cpu *cpu, const struct soft_insn *in)
 enum soft_result soft_sys_sti(struct soft_cpu *cpu, const struct soft_insn *in)
 {
     if ((cpu->mode & SOFT_MODE_PROTECTED) && soft_cpl(cpu) > iopl(cpu))
-        return general_protection(cpu);
+        return soft_virtual_sti(cpu, in);
     if (cpu->s.rflags & SOFT_IF)
         return soft_done(cpu, in);
     cpu->s.rflags |= SOFT_IF;
@@ -60,10 +60,12 @@ enum soft_result soft_sys_pushf(struct soft_cpu *cpu, const struct soft_insn *in
 {
     uint64_t sp = cpu->s.gpr[MULL_RSP];
 
-    if ((cpu->mode & SOFT_MODE_VM86) && iopl(cpu) < 3)
-        return general_protection(cpu);
     uint64_t image = (cpu->s.rflags | 2) & ~(uint64_t)(SOFT_RF | SOFT_VM);
-    enum soft_result r = soft_stack_store(cpu, &sp, image, in->operand_size);
+    enum soft_result r = SOFT_NEXT;
+    if ((cpu->mode & SOFT_MODE_VM86) && iopl(cpu) < 3)
+        r = soft_virtual_flags(cpu, in->operand_size, &image);
+    if (r == SOFT_NEXT)
+        r = soft_stack_store(cpu, &sp, image, in->operand_size);
     if (r != SOFT_NEXT)
         return r;
     soft_stack_set(cpu, sp);
@@ -74,13 +76,17 @@ enum soft_result soft_sys_popf(struct soft_cpu *cpu, const struct soft_insn *in)
 {
     uint64_t sp = cpu->s.gpr[MULL_RSP], before = cpu->s.rflags, image;
 
-    if ((cpu->mode & SOFT_MODE_VM86) && iopl(cpu) < 3)
+    const bool limited = (cpu->mode & SOFT_MODE_VM86) && iopl(cpu) < 3;
+    if (limited && in->operand_size != 2)
         return general_protection(cpu);
     enum soft_result r = soft_stack_load(cpu, &sp, &image, in->operand_size);
+    if (r == SOFT_NEXT && limited)
+        r = soft_set_virtual_flags(cpu, in->operand_size, image);
     if (r != SOFT_NEXT)
         return r;
     soft_stack_set(cpu, sp);
-    soft_set_flags(cpu, image, in->operand_size);
+    if (!limited)
+        soft_set_flags(cpu, image, in->operand_size);
     soft_done(cpu, in);
     uint64_t changed = before ^ cpu->s.rflags;
     if (changed & SOFT_AC)

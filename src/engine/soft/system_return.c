@@ -220,15 +220,22 @@ static enum soft_result iret_real(struct soft_cpu *cpu, unsigned size)
     uint64_t sp = s->gpr[MULL_RSP];
     struct frame f = {0};
 
-    if ((cpu->mode & SOFT_MODE_VM86) && (s->rflags & SOFT_IOPL) != SOFT_IOPL)
+    const bool limited = (cpu->mode & SOFT_MODE_VM86) && (s->rflags & SOFT_IOPL) != SOFT_IOPL;
+    if (limited && (size != 2 || !(s->cr4 & SOFT_CR4_VME)))
         return soft_raise_error(cpu, SOFT_GP, 0);
     enum soft_result r = pop_frame(cpu, size, &sp, &f);
     if (r != SOFT_NEXT)
         return r;
     if (f.rip > s->seg[MULL_CS].limit)
         return soft_raise_error(cpu, SOFT_GP, 0);
+    if (limited) {
+        r = soft_set_virtual_flags(cpu, size, f.flags);
+        if (r != SOFT_NEXT)
+            return r;
+    }
     soft_stack_set(cpu, sp);
-    soft_set_flags(cpu, f.flags, size);
+    if (!limited)
+        soft_set_flags(cpu, f.flags, size);
     if (size > 2)
         s->rflags |= f.flags & SOFT_RF;
     soft_real_segment(cpu, MULL_CS, f.cs);
@@ -263,8 +270,10 @@ static enum soft_result iret_vm86(struct soft_cpu *cpu, uint64_t sp, struct fram
     return iret_done(cpu);
 }
 
-static enum soft_result iret_task(struct soft_cpu *cpu)
+static enum soft_result iret_task(struct soft_cpu *cpu, const struct soft_insn *in)
 {
+    /* Called again, the task goes on behind its IRET. */
+    const uint64_t next = soft_key_rip(cpu->mode, cpu->s.rip + in->length);
     uint16_t link = 0;
 
     if (soft_long_mode(cpu))
@@ -272,7 +281,7 @@ static enum soft_result iret_task(struct soft_cpu *cpu)
     enum soft_result r =
         soft_read(cpu, cpu->s.seg[MULL_TR].base, &link, 2, SOFT_READ | SOFT_SYSTEM);
     if (r == SOFT_NEXT)
-        r = soft_task_switch(cpu, link, SOFT_TASK_IRET, cpu->s.rip, NULL);
+        r = soft_task_switch(cpu, link, SOFT_TASK_IRET, next, NULL);
     return r == SOFT_JUMP ? iret_done(cpu) : r;
 }
 
@@ -306,7 +315,7 @@ enum soft_result soft_sys_iret(struct soft_cpu *cpu, const struct soft_insn *in)
     if (soft_real_segments(cpu))
         return iret_real(cpu, size);
     if (cpu->s.rflags & SOFT_NT)
-        return iret_task(cpu);
+        return iret_task(cpu, in);
     if (with_stack && size == 8)
         r = pop_frame64(cpu, &f);
     else
