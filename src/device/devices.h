@@ -27,6 +27,20 @@ struct mull_serial_config {
 int mull_serial_create(const struct mull_device_env *env, const struct mull_serial_config *cfg,
                        struct mull_device **out, struct mull_error *err);
 
+/** The debug port 402h; what is written there goes to env->log. */
+int mull_debugcon_create(const struct mull_device_env *env, struct mull_device **out,
+                         struct mull_error *err);
+
+/** A flash chip. */
+struct mull_pflash_config {
+    uint64_t base;
+    uint8_t *data; /* its content, changed as the guest programs it; stays the caller's */
+    uint32_t size; /* whole blocks of 4 KiB */
+    int fd;        /* the file behind it, written at the same offsets; -1: none. The caller's */
+};
+int mull_pflash_create(const struct mull_device_env *env, const struct mull_pflash_config *cfg,
+                       struct mull_device **out, struct mull_error *err);
+
 /* ---- virtio over PCI: @cfg->devfn is slot << 3 | function, -1: the next free slot ---- */
 
 struct mull_virtio_blk_config {

@@ -407,6 +407,23 @@ static void tracking(struct mull_memory *mem, bool on)
         mem->watch.tracking(mem->watch.opaque, on);
 }
 
+int mull_memory_set_rom(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool rom)
+{
+    const struct mull_ram *ram = mull_memory_find_ram(mem, gpa);
+    if (!ram || ((gpa | size) & ~MULL_PAGE_MASK) || size > ram->size - (gpa - ram->gpa))
+        return -EINVAL;
+    for (uint64_t at = gpa - ram->gpa; at < gpa - ram->gpa + size; at += MULL_PAGE_SIZE) {
+        _Atomic uint8_t *flags = &ram->flags[at >> MULL_PAGE_SHIFT];
+        if (rom)
+            atomic_fetch_or(flags, MULL_PAGE_ROM);
+        else
+            atomic_fetch_and(flags, (uint8_t)~MULL_PAGE_ROM);
+    }
+    if (rom)
+        protect(mem);
+    return 0;
+}
+
 void mull_memory_dirty_start(struct mull_memory *mem)
 {
     tracking(mem, true);

@@ -25,7 +25,8 @@
 /* Flags of one page of RAM (struct mull_ram.flags). A page with any flag is written slowly. */
 #define MULL_PAGE_CODE 0x01u  /* the soft engine holds translations of this page */
 #define MULL_PAGE_CLEAN 0x02u /* dirty tracking is on and the page was not written since */
-#define MULL_PAGE_SLOW (MULL_PAGE_CODE | MULL_PAGE_CLEAN)
+#define MULL_PAGE_ROM 0x04u   /* the guest's writes are dropped: mull_memory_set_rom() */
+#define MULL_PAGE_SLOW (MULL_PAGE_CODE | MULL_PAGE_CLEAN | MULL_PAGE_ROM)
 
 /** One contiguous range of guest RAM. Fixed once the machine runs. */
 struct mull_ram {
@@ -81,6 +82,16 @@ void mull_memory_destroy(struct mull_memory *mem);
  */
 int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool readonly,
                         struct mull_error *err);
+
+/**
+ * Write-protect pages of RAM against the guest's CPUs, or make them writable again (shadow RAM). The
+ * caller keeps this state; an engine that cannot protect pages (kvm) leaves them writable.
+ *
+ * @param gpa, size  page aligned, inside one range
+ * @return 0 or -EINVAL
+ * Any thread.
+ */
+int mull_memory_set_rom(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool rom);
 
 /** The RAM ranges in order of address. For engines and for saving. */
 const struct mull_ram *mull_memory_ram(const struct mull_memory *mem, unsigned *count);

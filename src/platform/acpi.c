@@ -20,7 +20,9 @@ struct table {
 };
 
 struct layout {
-    struct mull_memory *memory;
+    struct mull_memory *memory; /* NULL: into blobs */
+    struct mull_acpi_blobs *blobs;
+    unsigned commands; /* in blobs->loader */
     uint64_t next, end;
     struct mull_error *err;
 };
@@ -70,7 +72,9 @@ static uint64_t place(struct layout *l, const void *data, size_t size, unsigned 
                   (unsigned long long)l->end, size);
         return 0;
     }
-    if (mull_mem_load(l->memory, at, data, size) < 0) {
+    if (l->blobs) {
+        memcpy(l->blobs->tables + at, data, size);
+    } else if (mull_mem_load(l->memory, at, data, size) < 0) {
         mull_fail(l->err, EFAULT, "ACPI tables: no RAM at %#llx", (unsigned long long)at);
         return 0;
     }
@@ -115,7 +119,7 @@ static void pci_routing(struct mull_aml *a, const struct mull_acpi_config *c)
             mull_aml_int(a, slot << 16 | 0xffff);
             mull_aml_int(a, pin);
             mull_aml_int(a, 0);
-            mull_aml_int(a, c->intx[(slot + pin) & 3]);
+            mull_aml_int(a, c->intx[mull_pci_intx_line(slot, pin + 1)]);
             mull_aml_end(a);
         }
     }
@@ -140,11 +144,37 @@ static void pci_root(struct mull_aml *a, const struct mull_acpi_config *c)
     mull_aml_res_io(a, 0xcf8, 8);
     mull_aml_res_io_range(a, 0, 0xcf7);
     mull_aml_res_io_range(a, 0xd00, 0xffff);
-    mull_aml_res_memory_range(a, c->mmio32_base, c->mmio32_base + c->mmio32_size - 1);
+    if (c->pc)
+        mull_aml_res_memory_range(a, 0xa0000, 0xbffff);
+    if (c->mmio32_size)
+        mull_aml_res_memory_range(a, c->mmio32_base, c->mmio32_base + c->mmio32_size - 1);
+    if (c->upper32_size)
+        mull_aml_res_memory_range(a, c->upper32_base, c->upper32_base + c->upper32_size - 1);
     if (c->mmio64_size)
         mull_aml_res_memory_range(a, c->mmio64_base, c->mmio64_base + c->mmio64_size - 1);
     mull_aml_resources_end(a);
     pci_routing(a, c);
+    mull_aml_end(a);
+}
+
+static void keyboard_and_mouse(struct mull_aml *a)
+{
+    mull_aml_device(a, "KBD_");
+    mull_aml_name(a, "_HID");
+    mull_aml_eisaid(a, "PNP0303");
+    mull_aml_resources(a, "_CRS");
+    mull_aml_res_io(a, 0x60, 1);
+    mull_aml_res_io(a, 0x64, 1);
+    mull_aml_res_irq(a, 1);
+    mull_aml_resources_end(a);
+    mull_aml_end(a);
+
+    mull_aml_device(a, "MOU_");
+    mull_aml_name(a, "_HID");
+    mull_aml_eisaid(a, "PNP0F13");
+    mull_aml_resources(a, "_CRS");
+    mull_aml_res_irq(a, 12);
+    mull_aml_resources_end(a);
     mull_aml_end(a);
 }
 
@@ -156,7 +186,8 @@ static void motherboard(struct mull_aml *a, const struct mull_acpi_config *c)
     mull_aml_name(a, "_UID");
     mull_aml_int(a, 0);
     mull_aml_resources(a, "_CRS");
-    mull_aml_res_memory32(a, (uint32_t)c->ecam_base, (uint32_t)MULL_ECAM_SIZE, true);
+    if (c->ecam_base)
+        mull_aml_res_memory32(a, (uint32_t)c->ecam_base, (uint32_t)MULL_ECAM_SIZE, true);
     mull_aml_res_io(a, MULL_PM1_EVENT_PORT, 0x10);
     mull_aml_res_io(a, MULL_PM_GPE0_PORT, MULL_PM_GPE0_SIZE);
     mull_aml_resources_end(a);
@@ -177,6 +208,10 @@ static void motherboard(struct mull_aml *a, const struct mull_acpi_config *c)
         isa_device(a, "COM1", "PNP0501", 1, 0x3f8, 8, 4);
     if (c->com_ports & 2)
         isa_device(a, "COM2", "PNP0501", 2, 0x2f8, 8, 3);
+    if (c->pc) {
+        keyboard_and_mouse(a);
+        isa_device(a, "FWCF", "QEMU0002", 0, c->fw_cfg_port, 12, -1);
+    }
     if (c->pvpanic_port) {
         mull_aml_device(a, "PEVT");
         mull_aml_name(a, "_HID");
@@ -272,7 +307,8 @@ static void fadt(struct table *t, const struct mull_acpi_config *c, uint64_t fac
     put(t, 0, 1 + 1);
     put(t, 0, 1 + 1);                       /* alarm */
     put(t, 0x32, 1);                        /* century in CMOS */
-    put(t, 1u << 0 | 1u << 2 | 1u << 4, 2); /* legacy devices, no VGA, no ASPM; no 8042 */
+    /* Legacy devices, no ASPM; 8042 and VGA or not. */
+    put(t, 1u << 0 | 1u << 4 | (c->pc ? 1u << 1 : 1u << 2), 2);
     put(t, 0, 1);
     /* WBINVD, C1, no sleep button, no RTC wake-up, 32-bit PM timer, reset register */
     put(t, 1u << 0 | 1u << 2 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 10, 4);
@@ -369,23 +405,119 @@ static uint64_t facs(struct layout *l)
 }
 
 /* 5.2.5.3 */
-static int root_pointer(struct layout *l, uint64_t at, uint64_t xsdt)
+static void root_pointer(struct table *t, uint64_t xsdt)
 {
-    struct table t = {.size = 0};
+    t->size = 0;
+    put_text(t, "RSD PTR ", 8);
+    put(t, 0, 1);
+    put_text(t, "MULLN", 6);
+    put(t, 2, 1);
+    put(t, 0, 4); /* RSDT */
+    put(t, MULL_ACPI_RSDP_SIZE, 4);
+    put(t, xsdt, 8);
+    put(t, 0, 4);
+    t->data[8] = checksum(t->data, 20);
+    t->data[32] = checksum(t->data, MULL_ACPI_RSDP_SIZE);
+}
 
-    put_text(&t, "RSD PTR ", 8);
-    put(&t, 0, 1);
-    put_text(&t, "MULLN", 6);
-    put(&t, 2, 1);
-    put(&t, 0, 4); /* RSDT */
-    put(&t, 36, 4);
-    put(&t, xsdt, 8);
-    put(&t, 0, 4);
-    t.data[8] = checksum(t.data, 20);
-    t.data[32] = checksum(t.data, 36);
-    if (mull_mem_load(l->memory, at, t.data, 36) < 0)
-        return mull_fail(l->err, EFAULT, "ACPI tables: no RAM at %#llx", (unsigned long long)at);
-    return 0;
+/* ---- Commands for firmware: 128 bytes each ---- */
+
+enum { ALLOCATE = 1, ADD_POINTER = 2, ADD_CHECKSUM = 3 };
+#define LOADER_FILE 56u
+#define LOADER_ENTRY 128u
+#define TABLES_FILE "etc/acpi/tables"
+#define RSDP_FILE "etc/acpi/rsdp"
+
+static uint8_t *command(struct layout *l, uint32_t kind, const char *file)
+{
+    uint8_t *entry = l->blobs->loader + LOADER_ENTRY * l->commands;
+
+    if (LOADER_ENTRY * (l->commands + 1) <= MULL_ACPI_LOADER_SIZE)
+        l->commands++;
+    else
+        mull_fail(l->err, ENOSPC, "ACPI tables: too many loader commands");
+    memcpy(entry, &kind, 4);
+    strcpy((char *)entry + 4, file);
+    return entry + 4 + LOADER_FILE;
+}
+
+static void allocate(struct layout *l, const char *file, uint32_t align, uint8_t zone)
+{
+    uint8_t *p = command(l, ALLOCATE, file);
+    memcpy(p, &align, 4);
+    p[4] = zone;
+}
+
+/* The @size bytes at @offset of @file hold an offset in the tables: make it an address. */
+static void add_pointer(struct layout *l, const char *file, uint64_t offset, uint8_t size)
+{
+    uint8_t *p = command(l, ADD_POINTER, file);
+    uint32_t at = (uint32_t)offset;
+    strcpy((char *)p, TABLES_FILE);
+    memcpy(p + LOADER_FILE, &at, 4);
+    p[LOADER_FILE + 4] = size;
+}
+
+static void add_checksum(struct layout *l, const char *file, uint64_t base, uint32_t offset,
+                         uint32_t length)
+{
+    uint8_t *p = command(l, ADD_CHECKSUM, file);
+    const uint32_t words[3] = {(uint32_t)base + offset, (uint32_t)base, length};
+    uint8_t *blob = strcmp(file, RSDP_FILE) ? l->blobs->tables : l->blobs->rsdp;
+    memcpy(p, words, sizeof(words));
+    blob[words[0]] = 0;
+}
+
+static void add_commands(struct layout *l, uint64_t fadt_at, uint64_t xsdt_at, unsigned tables)
+{
+    uint32_t fadt_size;
+
+    memcpy(&fadt_size, l->blobs->tables + fadt_at + 4, 4);
+    allocate(l, RSDP_FILE, 16, 2);    /* F segment */
+    allocate(l, TABLES_FILE, 64, 1); /* high memory */
+    add_pointer(l, TABLES_FILE, fadt_at + 36, 4);
+    add_pointer(l, TABLES_FILE, fadt_at + 40, 4);
+    add_pointer(l, TABLES_FILE, fadt_at + 140, 8);
+    add_checksum(l, TABLES_FILE, fadt_at, 9, fadt_size);
+    for (unsigned i = 0; i < tables; i++)
+        add_pointer(l, TABLES_FILE, xsdt_at + 36 + 8 * i, 8);
+    add_checksum(l, TABLES_FILE, xsdt_at, 9, 36 + 8 * tables);
+    add_pointer(l, RSDP_FILE, 24, 8);
+    add_checksum(l, RSDP_FILE, 0, 8, 20);
+    add_checksum(l, RSDP_FILE, 0, 32, MULL_ACPI_RSDP_SIZE);
+}
+
+static int write_tables(struct layout *l, const struct mull_acpi_config *config, struct table *t,
+                        uint64_t *fadt_at, uint64_t *xsdt_at, unsigned *count)
+{
+    uint64_t tables[4];
+
+    *count = 0;
+    int r = dsdt(t, config, l->err);
+    if (r < 0)
+        return r;
+    uint64_t dsdt_at = finish(l, t);
+    uint64_t facs_at = facs(l);
+    if (!dsdt_at || !facs_at)
+        return -l->err->code;
+    fadt(t, config, facs_at, dsdt_at);
+    tables[(*count)++] = *fadt_at = finish(l, t);
+    madt(t, config);
+    tables[(*count)++] = finish(l, t);
+    hpet(t);
+    tables[(*count)++] = finish(l, t);
+    if (config->ecam_base) {
+        mcfg(t, config);
+        tables[(*count)++] = finish(l, t);
+    }
+    begin(t, "XSDT", 1);
+    for (unsigned i = 0; i < *count; i++) {
+        if (!tables[i])
+            return -l->err->code;
+        put(t, tables[i], 8);
+    }
+    *xsdt_at = finish(l, t);
+    return *xsdt_at ? 0 : -l->err->code;
 }
 
 int mull_acpi_write(struct mull_memory *memory, const struct mull_acpi_config *config,
@@ -397,33 +529,37 @@ int mull_acpi_write(struct mull_memory *memory, const struct mull_acpi_config *c
                        .end = config->area_base + config->area_size,
                        .err = err ? err : &local};
     struct table t;
-    uint64_t tables[4];
+    uint64_t fadt_at, xsdt;
+    unsigned count;
 
-    int r = dsdt(&t, config, l.err);
+    int r = write_tables(&l, config, &t, &fadt_at, &xsdt, &count);
     if (r < 0)
         return r;
-    uint64_t dsdt_at = finish(&l, &t);
-    uint64_t facs_at = facs(&l);
-    if (!dsdt_at || !facs_at)
-        return -l.err->code;
-    fadt(&t, config, facs_at, dsdt_at);
-    tables[0] = finish(&l, &t);
-    madt(&t, config);
-    tables[1] = finish(&l, &t);
-    hpet(&t);
-    tables[2] = finish(&l, &t);
-    mcfg(&t, config);
-    tables[3] = finish(&l, &t);
-
-    begin(&t, "XSDT", 1);
-    for (unsigned i = 0; i < 4; i++) {
-        if (!tables[i])
-            return -l.err->code;
-        put(&t, tables[i], 8);
-    }
-    uint64_t xsdt = finish(&l, &t);
-    if (!xsdt)
-        return -l.err->code;
     *rsdp = config->area_base;
-    return root_pointer(&l, config->area_base, xsdt);
+    root_pointer(&t, xsdt);
+    if (mull_mem_load(memory, *rsdp, t.data, t.size) < 0)
+        return mull_fail(l.err, EFAULT, "ACPI tables: no RAM at %#llx", (unsigned long long)*rsdp);
+    return 0;
+}
+
+int mull_acpi_build(const struct mull_acpi_config *config, struct mull_acpi_blobs *blobs,
+                    struct mull_error *err)
+{
+    struct mull_error local = {0};
+    /* Offset 0 would look like "no table". */
+    struct layout l = {
+        .blobs = blobs, .next = 64, .end = MULL_ACPI_TABLES_SIZE, .err = err ? err : &local};
+    struct table t;
+    uint64_t fadt_at, xsdt;
+    unsigned count;
+
+    memset(blobs, 0, sizeof(*blobs));
+    l.err->code = 0;
+    int r = write_tables(&l, config, &t, &fadt_at, &xsdt, &count);
+    if (r < 0)
+        return r;
+    root_pointer(&t, xsdt);
+    memcpy(blobs->rsdp, t.data, MULL_ACPI_RSDP_SIZE);
+    add_commands(&l, fadt_at, xsdt, count);
+    return -l.err->code;
 }

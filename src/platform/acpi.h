@@ -5,6 +5,7 @@
 #ifndef MULL_PLATFORM_ACPI_H
 #define MULL_PLATFORM_ACPI_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -23,7 +24,27 @@ struct mull_acpi_config {
     uint64_t ecam_base;
     uint64_t mmio32_base, mmio32_size;
     uint64_t mmio64_base, mmio64_size; /* size 0: none */
+    uint64_t upper32_base, upper32_size; /* a second 32-bit window; size 0: none */
+    bool pc;                             /* there are a VGA and a keyboard controller */
+    uint16_t fw_cfg_port;                /* 0: none */
 };
+
+/* Sizes of what firmware is given: fixed, because it asks for them before the tables are final. */
+#define MULL_ACPI_TABLES_SIZE 0x10000u
+#define MULL_ACPI_LOADER_SIZE 4096u
+#define MULL_ACPI_RSDP_SIZE 36u
+
+/** The tables as firmware places them itself: bytes with offsets instead of addresses, and a list of
+ *  commands that put the addresses in (QEMU's bios-linker-loader interface). */
+struct mull_acpi_blobs {
+    uint8_t tables[MULL_ACPI_TABLES_SIZE]; /* "etc/acpi/tables" */
+    uint8_t rsdp[MULL_ACPI_RSDP_SIZE];     /* "etc/acpi/rsdp" */
+    uint8_t loader[MULL_ACPI_LOADER_SIZE]; /* "etc/table-loader" */
+};
+
+/** Fill in the blobs; area_base and area_size are not looked at. @return 0 or -ENOSPC */
+int mull_acpi_build(const struct mull_acpi_config *config, struct mull_acpi_blobs *blobs,
+                    struct mull_error *err);
 
 /**
  * Write RSDP, XSDT, FADT, FACS, MADT, HPET, MCFG and DSDT.

@@ -71,6 +71,12 @@ static void map_bars(struct mull_pci_function *f)
         bool visible = f->attached && decoding && reachable(f, bar, address);
         mull_region_move(bar->region, visible ? address : 0, visible);
     }
+    if (f->rom.size) {
+        uint32_t address = pci_get32(f->config + PCI_ROM);
+        bool visible = f->attached && (command(f) & COMMAND_MEMORY) && (address & 1) &&
+                       reachable(f, &f->rom, address & ~0x7ffu);
+        mull_region_move(f->rom.region, visible ? address & ~0x7ffu : 0, visible);
+    }
 }
 
 static void put_bar(struct mull_pci_function *f, unsigned index, uint64_t address)
@@ -143,6 +149,41 @@ int mull_pci_add_bar(struct mull_pci_function *f, unsigned index, uint64_t size,
     pci_put32(wmask, (uint32_t)mask & (io ? 0xffffu : ~0u));
     if (is64)
         pci_put32(wmask + 4, (uint32_t)(mask >> 32));
+    return 0;
+}
+
+static uint64_t rom_read(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    const struct mull_pci_function *f = opaque;
+    uint64_t value = 0;
+
+    if (offset >= f->rom_size || size > f->rom_size - offset)
+        return ~0ull;
+    memcpy(&value, f->rom_data + offset, size);
+    return value;
+}
+
+static void rom_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size, uint64_t value) {}
+
+static const struct mull_region_ops rom_ops = {rom_read, rom_write, 1, 8};
+
+int mull_pci_add_rom(struct mull_pci_function *f, const void *data, uint64_t size,
+                     struct mull_memory *mem, struct mull_error *err)
+{
+    if (!size || size > 16 << 20 || f->rom.size)
+        return mull_fail(err, EINVAL, "PCI ROM of %llu bytes: not possible; 1 to 16 MiB, once",
+                         (unsigned long long)size);
+    f->rom_data = data;
+    f->rom_size = size;
+    f->rom = (struct mull_pci_bar){.size = power_of_two(size < 4096 ? 4096 : size)};
+    int code = mull_region_add(mem, MULL_SPACE_MMIO, 0, f->rom.size, &rom_ops, f, "PCI ROM",
+                               &f->rom.region, err);
+    if (code < 0) {
+        f->rom = (struct mull_pci_bar){0};
+        return code;
+    }
+    mull_region_move(f->rom.region, 0, false);
+    pci_put32(f->wmask + PCI_ROM, (uint32_t)~(f->rom.size - 1) | 1);
     return 0;
 }
 
@@ -381,7 +422,8 @@ void pci_function_write(struct mull_pci_function *f, unsigned offset, unsigned s
         *byte = (uint8_t)((*byte & ~mask) | (written & mask));
         *byte &= (uint8_t) ~(written & f->w1c[offset + i]);
     }
-    if (touches(offset, size, PCI_COMMAND, 2) || touches(offset, size, PCI_BAR, 4 * MULL_PCI_BARS))
+    if (touches(offset, size, PCI_COMMAND, 2) || touches(offset, size, PCI_ROM, 4) ||
+        touches(offset, size, PCI_BAR, 4 * MULL_PCI_BARS))
         map_bars(f);
     if (touches(offset, size, PCI_COMMAND, 2) ||
         (f->msi_capability && touches(offset, size, f->msi_capability, 14)) ||
@@ -479,6 +521,8 @@ void mull_pci_function_fini(struct mull_pci_function *f)
         mull_region_remove(f->bar[i].region);
         f->bar[i] = (struct mull_pci_bar){0};
     }
+    mull_region_remove(f->rom.region);
+    f->rom = (struct mull_pci_bar){0};
     pthread_mutex_destroy(&f->lock);
     f->next_capability = 0;
 }

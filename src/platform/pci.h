@@ -50,6 +50,9 @@ struct mull_pci_function {
     uint8_t wmask[MULL_PCI_CONFIG_SIZE];  /* 1: the guest may write this bit */
     uint8_t w1c[MULL_PCI_CONFIG_SIZE];    /* 1: writing 1 clears this bit */
     struct mull_pci_bar bar[MULL_PCI_BARS];
+    struct mull_pci_bar rom; /* expansion ROM */
+    const uint8_t *rom_data;
+    uint64_t rom_size;
     uint8_t next_capability; /* where the next capability goes */
     uint8_t last_capability;
     uint8_t msix_capability; /* offset, 0: none */
@@ -83,6 +86,11 @@ void mull_pci_function_init(struct mull_pci_function *f, const struct mull_pci_o
 int mull_pci_add_bar(struct mull_pci_function *f, unsigned index, uint64_t size, bool io, bool is64,
                      bool prefetch, const struct mull_region_ops *ops, void *opaque,
                      const char *name, struct mull_memory *mem, struct mull_error *err);
+
+/** Add an expansion ROM for firmware to run. @param data  stays the caller's and must outlive the
+ *  function. Before mull_pci_bus_attach(). */
+int mull_pci_add_rom(struct mull_pci_function *f, const void *data, uint64_t size,
+                     struct mull_memory *mem, struct mull_error *err);
 
 /** Append a capability of @size bytes including its two-byte header. @return its offset, 0: no
  *  room. The caller fills config[] and wmask[] behind the header. */
@@ -126,6 +134,9 @@ struct mull_pci_config {
     uint16_t io_base, io_size;
     struct mull_irq intx[4]; /* lines for swizzled INTA..INTD */
     struct mull_msi_sink msi;
+    /* Firmware runs: it places the configuration space (PCIEXBAR) and BARs itself, and rules over
+     * the shadow RAM at C0000h (PAM); otherwise the guest finds all that done. */
+    bool firmware;
     /* The guest resets the machine through the reset control register, port 0xCF9; may be NULL. */
     void (*reset)(void *opaque);
     void *opaque;
@@ -143,6 +154,15 @@ int mull_pci_bus_attach(struct mull_pci_bus *bus, struct mull_pci_function *f, i
 
 /** Give every BAR an address and enable decoding: what firmware does. */
 int mull_pci_bus_assign(struct mull_pci_bus *bus, struct mull_error *err);
+
+/** Where firmware has put the configuration space; 0: nowhere. */
+uint64_t mull_pci_bus_ecam(struct mull_pci_bus *bus);
+
+/** The span of all 64-bit BARs that are placed above @floor; *first > *last: none. */
+void mull_pci_bus_span(struct mull_pci_bus *bus, uint64_t floor, uint64_t *first, uint64_t *last);
+
+/** The line (0..3 for INTA..INTD of slot 0) to which @slot's @pin (1: INTA) is wired. */
+unsigned mull_pci_intx_line(unsigned slot, unsigned pin);
 
 /** Power-on state of what belongs to the bus itself; functions are reset by their devices. */
 void mull_pci_bus_reset(struct mull_pci_bus *bus);

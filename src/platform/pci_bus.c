@@ -17,6 +17,9 @@
 #define HOST_VENDOR 0x8086u
 #define HOST_DEVICE 0x29c0u
 #define HOST_CLASS 0x060000u
+/* What firmware and guests take for "a virtual machine with QEMU's interfaces". */
+#define HOST_SUBSYSTEM_VENDOR 0x1af4u
+#define HOST_SUBSYSTEM 0x1100u
 
 /* ---- Configuration accesses ---- */
 
@@ -107,10 +110,16 @@ static const struct mull_region_ops port_ops = {port_read, port_write, 1, 4};
 
 /* ---- INTx ---- */
 
-/* INTA of slot 0 is line 0, of slot 1 line 1, and so on (PCI-to-PCI Bridge 1.2, 9.1). */
+/* INTA of slot 0 is line 0, of slot 1 line 1, and so on (PCI-to-PCI Bridge 1.2, 9.1). From slot 25
+ * on the chipset's own functions are not rotated: firmware for Q35 computes it so. */
+unsigned mull_pci_intx_line(unsigned slot, unsigned pin)
+{
+    return ((slot < 25 ? slot : 0) + pin - 1) & 3;
+}
+
 static unsigned intx_line(const struct mull_pci_function *f)
 {
-    return ((f->devfn >> 3) + f->intx_pin - 1) & 3;
+    return mull_pci_intx_line(f->devfn >> 3, f->intx_pin);
 }
 
 void pci_bus_intx(struct mull_pci_bus *bus, struct mull_pci_function *f, bool level)
@@ -236,6 +245,7 @@ void mull_pci_bus_reset(struct mull_pci_bus *bus)
     bus->reset_control = 0;
     pthread_mutex_unlock(&bus->lock);
     mull_pci_function_reset(&bus->host);
+    pci_host_apply(bus);
 }
 
 void mull_pci_bus_destroy(struct mull_pci_bus *bus)
@@ -260,7 +270,10 @@ int mull_pci_bus_create(const struct mull_pci_config *config, struct mull_pci_bu
         return mull_fail(err, ENOMEM, "PCI: no memory");
     bus->config = *config;
     pthread_mutex_init(&bus->lock, NULL);
-    mull_pci_function_init(&bus->host, NULL, HOST_VENDOR, HOST_DEVICE, 0, 0, HOST_CLASS, 0);
+    mull_pci_function_init(&bus->host, NULL, HOST_VENDOR, HOST_DEVICE, HOST_SUBSYSTEM_VENDOR,
+                           HOST_SUBSYSTEM, HOST_CLASS, 0);
+    if (config->firmware)
+        pci_host_setup(bus);
     if ((code = mull_pci_bus_attach(bus, &bus->host, 0, err)) < 0 ||
         (code = mull_region_add(config->memory, MULL_SPACE_MMIO, config->ecam_base, 256u << 20,
                                 &ecam_ops, bus, "PCI ECAM", &bus->ecam, err)) < 0 ||
@@ -269,6 +282,7 @@ int mull_pci_bus_create(const struct mull_pci_config *config, struct mull_pci_bu
         mull_pci_bus_destroy(bus);
         return code;
     }
+    pci_host_apply(bus);
     *out = bus;
     return 0;
 }
@@ -279,6 +293,7 @@ static int after_load(void *object, uint32_t version, struct mull_error *err)
 
     bus->address &= ~0x7f000003u;
     bus->reset_control &= RESET_FULL | 8;
+    pci_host_apply(bus);
     return 0;
 }
 

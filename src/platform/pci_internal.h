@@ -20,6 +20,7 @@
 #define PCI_BAR 0x10u
 #define PCI_SUBSYSTEM_VENDOR 0x2cu
 #define PCI_SUBSYSTEM 0x2eu
+#define PCI_ROM 0x30u
 #define PCI_CAPABILITIES 0x34u
 #define PCI_INTERRUPT_LINE 0x3cu
 #define PCI_INTERRUPT_PIN 0x3du
@@ -43,6 +44,7 @@ struct mull_pci_bus {
     uint8_t reset_control;  /* port CF9h */
     uint16_t intx_count[4]; /* functions that assert each line */
     uint8_t intx_asserted[256];
+    uint8_t pam[7];         /* as last applied */
     struct mull_region *ecam, *ports;
     struct mull_pci_function host;
 };
@@ -79,6 +81,11 @@ void pci_function_place(struct mull_pci_function *f, unsigned index, uint64_t ad
 
 /** Enable decoding of what BARs there are. */
 void pci_function_enable(struct mull_pci_function *f);
+
+/** The host bridge's registers that only firmware uses (pci_host.c): set them up, bring what they
+ *  rule over in agreement with them. */
+void pci_host_setup(struct mull_pci_bus *bus);
+void pci_host_apply(struct mull_pci_bus *bus);
 
 /** A function's INTx output, after all masks, is now @level (pci_bus.c). */
 void pci_bus_intx(struct mull_pci_bus *bus, struct mull_pci_function *f, bool level);

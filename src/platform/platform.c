@@ -16,6 +16,7 @@
 #include "platform/ioapic.h"
 #include "platform/kvmpv.h"
 #include "platform/lapic.h"
+#include "platform/lpc.h"
 #include "platform/pic.h"
 #include "platform/pit.h"
 #include "platform/ports.h"
@@ -51,6 +52,7 @@ struct mull_platform {
     struct mull_acpi_pm *pm;
     struct mull_ports *ports;
     struct mull_pci_bus *pci;
+    struct mull_lpc *lpc; /* NULL: no firmware */
 };
 
 /* ---- Wires ---- */
@@ -108,6 +110,16 @@ static void level_vectors(void *opaque, const uint64_t vectors[4])
 static void set_pin(void *opaque, unsigned line, bool level)
 {
     mull_ioapic_set(((struct mull_platform *)opaque)->ioapic, line, level);
+}
+
+/* A PCI line: an I/O APIC pin, and what the ISA bridge routes it to. */
+static void set_pci(void *opaque, unsigned line, bool level)
+{
+    struct mull_platform *p = opaque;
+
+    mull_ioapic_set(p->ioapic, PCI_GSI + line, level);
+    if (p->lpc)
+        mull_lpc_set(p->lpc, line, level);
 }
 
 static void set_isa(void *opaque, unsigned line, bool level)
@@ -503,6 +515,11 @@ static int create_interrupts(struct mull_platform *p, struct mull_error *err)
     return mull_kvmpv_create(c->memory, c->clock, c->cpus, &p->kvmpv, err);
 }
 
+static uint64_t align_up(uint64_t value, uint64_t to)
+{
+    return (value + to - 1) & ~(to - 1);
+}
+
 static int create_pci(struct mull_platform *p, struct mull_error *err)
 {
     struct mull_pci_config config = {
@@ -515,13 +532,30 @@ static int create_pci(struct mull_platform *p, struct mull_error *err)
         .io_base = PCI_IO_BASE,
         .io_size = PCI_IO_SIZE,
         .msi = mull_platform_msi(p),
+        .firmware = p->config.firmware,
         .reset = call_reset,
         .opaque = p,
     };
 
     for (unsigned i = 0; i < 4; i++)
-        config.intx[i] = wire(p, set_pin, PCI_GSI + i);
+        config.intx[i] = wire(p, set_pci, i);
+    if (p->config.firmware) { /* wherever it likes, outside RAM */
+        config.mmio_base = align_up(p->config.ram_low, 1 << 20);
+        config.mmio_size = MULL_IOAPIC_BASE - config.mmio_base;
+        config.mmio64_base = MULL_RAM_HIGH_BASE + p->config.ram_high;
+        config.mmio64_size = (1ull << 52) - config.mmio64_base;
+    }
     return mull_pci_bus_create(&config, &p->pci, err);
+}
+
+static int create_lpc(struct mull_platform *p, struct mull_error *err)
+{
+    struct mull_lpc_config config = {.memory = p->config.memory};
+
+    for (unsigned i = 3; i < MULL_ISA_IRQS; i++)
+        if (i != 8 && i != 13)
+            config.isa[i] = wire(p, set_isa, i);
+    return mull_lpc_create(&config, p->pci, &p->lpc, err);
 }
 
 static void link_devices(struct mull_platform *p)
@@ -540,6 +574,10 @@ static void link_devices(struct mull_platform *p)
         last->next = list[i];
         last = list[i];
     }
+    if (p->lpc) {
+        last->next = mull_lpc_device(p->lpc);
+        last = last->next;
+    }
     last->next = NULL;
 }
 
@@ -554,6 +592,9 @@ void mull_platform_destroy(struct mull_platform *p)
         return;
     /* From the outside in: what drives lines goes before what has them. */
     atomic_store(&p->connected, false);
+    if (p->lpc)
+        destroy_device(mull_lpc_device(p->lpc));
+    p->lpc = NULL;
     mull_pci_bus_destroy(p->pci);
     if (p->ports)
         destroy_device(mull_ports_device(p->ports));
@@ -572,11 +613,6 @@ void mull_platform_destroy(struct mull_platform *p)
     mull_lapics_destroy(p->lapics);
     mull_kvmpv_destroy(p->kvmpv);
     free(p);
-}
-
-static uint64_t align_up(uint64_t value, uint64_t to)
-{
-    return (value + to - 1) & ~(to - 1);
 }
 
 int mull_platform_create(const struct mull_platform_config *config, struct mull_platform **out,
@@ -599,7 +635,8 @@ int mull_platform_create(const struct mull_platform_config *config, struct mull_
     const struct mull_ports_events events = {.opaque = p, .reset = call_reset, .panic = call_panic};
     if ((code = create_interrupts(p, err)) < 0 || (code = create_timers(p, &env, err)) < 0 ||
         (code = mull_ports_create(&env, &events, &p->ports, err)) < 0 ||
-        (code = create_pci(p, err)) < 0) {
+        (code = create_pci(p, err)) < 0 ||
+        (config->firmware && (code = create_lpc(p, err)) < 0)) {
         mull_platform_destroy(p);
         return code;
     }
@@ -609,8 +646,7 @@ int mull_platform_create(const struct mull_platform_config *config, struct mull_
     return 0;
 }
 
-int mull_platform_finish(struct mull_platform *p, struct mull_platform_tables *out,
-                         struct mull_error *err)
+static struct mull_acpi_config acpi_config(const struct mull_platform *p)
 {
     struct mull_acpi_config acpi = {
         .area_base = MULL_ACPI_AREA_BASE,
@@ -630,11 +666,53 @@ int mull_platform_finish(struct mull_platform *p, struct mull_platform_tables *o
 
     for (unsigned i = 0; i < 4; i++)
         acpi.intx[i] = PCI_GSI + i;
+    return acpi;
+}
+
+int mull_platform_finish(struct mull_platform *p, struct mull_platform_tables *out,
+                         struct mull_error *err)
+{
+    const struct mull_acpi_config acpi = acpi_config(p);
+
+    *out = (struct mull_platform_tables){.reserved_base = MULL_ACPI_AREA_BASE,
+                                         .reserved_size = MULL_ACPI_AREA_SIZE};
+    if (p->config.firmware)
+        return 0;
     int code = mull_pci_bus_assign(p->pci, err);
 
     if (code == 0)
         code = mull_acpi_write(p->config.memory, &acpi, &out->rsdp, err);
-    out->reserved_base = MULL_ACPI_AREA_BASE;
-    out->reserved_size = MULL_ACPI_AREA_SIZE;
     return code;
+}
+
+/* Windows for PCI: all between RAM and the I/O APIC but the configuration space, and above 4 GiB
+ * what the firmware has used, in whole GiB. */
+int mull_platform_acpi(struct mull_platform *p, struct mull_acpi_blobs *out, struct mull_error *err)
+{
+    struct mull_acpi_config acpi = acpi_config(p);
+    uint64_t low = align_up(p->config.ram_low, 1 << 20), ecam = mull_pci_bus_ecam(p->pci);
+    uint64_t first, last;
+
+    acpi.pc = true;
+    acpi.fw_cfg_port = MULL_FW_CFG_PORT;
+    acpi.ecam_base = ecam;
+    acpi.mmio32_base = low;
+    acpi.mmio32_size = MULL_IOAPIC_BASE - low;
+    if (ecam >= low && ecam + MULL_ECAM_SIZE <= MULL_IOAPIC_BASE) {
+        acpi.mmio32_size = ecam - low;
+        acpi.upper32_base = ecam + MULL_ECAM_SIZE;
+        acpi.upper32_size = MULL_IOAPIC_BASE - acpi.upper32_base;
+    }
+    mull_pci_bus_span(p->pci, MULL_RAM_HIGH_BASE, &first, &last);
+    acpi.mmio64_size = 0;
+    if (first < last) {
+        acpi.mmio64_base = first & ~((1ull << 30) - 1);
+        acpi.mmio64_size = align_up(last + 1, 1ull << 30) - acpi.mmio64_base;
+    }
+    return mull_acpi_build(&acpi, out, err);
+}
+
+void mull_platform_set_cmos(struct mull_platform *p, unsigned index, uint8_t value)
+{
+    mull_rtc_set_cmos(p->rtc, index, value);
 }

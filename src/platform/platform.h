@@ -23,6 +23,7 @@
 #include "engine/clock.h"
 #include "engine/engine.h"
 #include "memory/memory.h"
+#include "platform/acpi.h"
 #include "platform/device.h"
 #include "platform/irq.h"
 #include "platform/pci.h"
@@ -32,6 +33,10 @@
 #define MULL_ACPI_AREA_BASE 0xe0000ull /* ACPI tables: reserved in the guest's memory map */
 #define MULL_ACPI_AREA_SIZE 0x20000ull
 #define MULL_RAM_LOW_MAX 0xc0000000ull
+/* Firmware for Q35 puts the configuration space at B0000000h: with as much RAM as would come near
+ * it, RAM below 4 GiB ends at 2 GiB. */
+#define MULL_FIRMWARE_LOW_LIMIT 0xb0000000ull
+#define MULL_FIRMWARE_LOW_MAX 0x80000000ull
 #define MULL_MMIO32_BASE 0xc0000000ull /* 32-bit BARs */
 #define MULL_MMIO32_SIZE 0x20000000ull
 #define MULL_ECAM_BASE 0xe0000000ull /* PCI Express configuration space, buses 0..255 */
@@ -40,6 +45,10 @@
 #define MULL_HPET_BASE 0xfed00000ull
 #define MULL_LAPIC_BASE 0xfee00000ull
 #define MULL_RAM_HIGH_BASE 0x100000000ull
+
+#define MULL_SHADOW_BASE 0xc0000ull /* with firmware: shadow RAM */
+#define MULL_SHADOW_SIZE 0x40000ull
+#define MULL_FW_CFG_PORT 0x510u
 
 #define MULL_GSI_COUNT 24
 #define MULL_ISA_IRQS 16
@@ -67,6 +76,8 @@ struct mull_platform_config {
     uint64_t ram_low;   /* bytes of RAM at 0, at most MULL_RAM_LOW_MAX */
     uint64_t ram_high;  /* bytes of RAM at MULL_RAM_HIGH_BASE */
     unsigned com_ports; /* bit i: ACPI says that COM(i + 1) is there; bits 0 and 1 */
+    bool firmware;      /* firmware runs first: it assigns BARs and gets the ACPI tables from
+                           mull_platform_acpi() */
     struct mull_platform_events events;
 };
 
@@ -115,6 +126,12 @@ struct mull_platform_tables {
  *  guest may have overwritten them. */
 int mull_platform_finish(struct mull_platform *p, struct mull_platform_tables *out,
                          struct mull_error *err);
+
+/** With firmware: the ACPI tables for PCI as the firmware has set it up by now. Any thread. */
+int mull_platform_acpi(struct mull_platform *p, struct mull_acpi_blobs *out, struct mull_error *err);
+
+/** Preset a byte of CMOS memory: mull_rtc_set_cmos(). Before the machine runs. */
+void mull_platform_set_cmos(struct mull_platform *p, unsigned index, uint8_t value);
 
 /** The platform's own devices, a list linked by `next`, for the machine to save, restore, reset,
  *  quiesce and resume with all others (but not to destroy: mull_platform_destroy() does). Local

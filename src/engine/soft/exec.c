@@ -197,6 +197,8 @@ static enum soft_result run_locked(struct soft_cpu *cpu, const struct soft_insn 
         if (page.host && !page.ram->readonly) {
             uint64_t index = (page.gpa - page.ram->gpa) >> MULL_PAGE_SHIFT;
             uint8_t flags = atomic_load(&page.ram->flags[index]);
+            if (flags & MULL_PAGE_ROM)
+                return run_bounced(cpu, in, op, va);
             if (flags & MULL_PAGE_CLEAN)
                 mull_memory_mark_dirty(page.ram, page.gpa);
             r = soft_thunk_run(cpu, in, page.host);

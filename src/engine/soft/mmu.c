@@ -431,7 +431,7 @@ static bool allow_write(struct soft_window *win, unsigned slot, uint64_t tag,
 
     for (;;) {
         uint8_t now = atomic_load_explicit(flags, memory_order_relaxed);
-        if (now & MULL_PAGE_CODE)
+        if (now & (MULL_PAGE_CODE | MULL_PAGE_ROM))
             return false;
         if (now & MULL_PAGE_CLEAN) {
             if (!want)
@@ -555,7 +555,7 @@ static void write_page(struct soft_cpu *cpu, const struct soft_page *page, const
                        unsigned size)
 {
     if (page->host) {
-        if (!page->ram->readonly) {
+        if (!page->ram->readonly && !(*page_flags(page->ram, page->gpa) & MULL_PAGE_ROM)) {
             soft_copy_guest(page->host, from, size);
             wrote(cpu, page->ram, page->gpa, size);
         }
