@@ -26,6 +26,12 @@ static const char usage[] =
     "  --config FILE      a machine's description (JSON); options given as well override it, and\n"
     "                     --disk, --net and --console replace its lists\n"
     "  --print-config     write the description of what would be run, and end\n"
+    "  --firmware bios|uefi|FILE\n"
+    "                     what runs first (bios, where there is a disk and no kernel)\n"
+    "  --nvram FILE       UEFI variables, made where there is no such file; without it they are\n"
+    "                     lost at the end\n"
+    "  --boot [order=disk|cdrom|network[:N]...][,menu=on]\n"
+    "                     what firmware tries, in that order, like order=cdrom:disk\n"
     "  --kernel FILE      Linux bzImage, or ELF kernel with a PVH entry\n"
     "  --initrd FILE      initial RAM disk\n"
     "  --append STRING    kernel command line; without it the console's: 'console=ttyS0'\n"
@@ -33,9 +39,10 @@ static const char usage[] =
     "  --memory SIZE      RAM, with K, M, G or T; a bare number is MiB (512M)\n"
     "  --cpus N           virtual CPUs (1)\n"
     "  --engine ENGINE    auto, soft or kvm (auto): see mullion engines\n"
-    "  --disk FILE[,readonly=on][,format=NAME][,serial=TEXT][,direct=on][,cbt=on]\n"
-    "         [,on-error=report|pause|stop]\n"
+    "  --disk FILE[,bus=virtio|sata][,readonly=on][,format=NAME][,serial=TEXT][,direct=on]\n"
+    "         [,cbt=on][,on-error=report|pause|stop]\n"
     "                     a disk; may be repeated\n"
+    "  --cdrom FILE       a CD-ROM drive with that medium; may be repeated\n"
     "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,mac=MAC]\n"
     "  --net tap=INTERFACE[,mac=MAC]\n"
     "  --net none         a network card; may be repeated. user needs passt(1)\n"
@@ -139,6 +146,8 @@ static int parse_disk_part(json_t *disk, const char *part)
         return set_string(disk, "format", value) ? -1 : wrong("--disk", part, "not UTF-8");
     if ((value = value_of(part, "serial")))
         return set_string(disk, "serial", value) ? -1 : wrong("--disk", part, "not UTF-8");
+    if ((value = value_of(part, "bus")))
+        return set_string(disk, "bus", value) ? -1 : wrong("--disk", part, "not UTF-8");
     return wrong("--disk", part, "no such property (a comma in a file name is written twice)");
 }
 
@@ -155,6 +164,58 @@ static int parse_disk(json_t *list, const char *text)
         ret = parse_disk_part(disk, p.part[i]);
     free(p.text);
     json_array_append_new(list, disk);
+    return ret;
+}
+
+static int parse_cdrom(json_t *config, const char *text)
+{
+    json_t *list = json_object_get(config, "cdroms");
+    json_t *cdrom = json_pack("{s:s, s:s}", "path", text, "bus", "sata");
+    if (!list) {
+        list = json_array();
+        json_object_set_new(config, "cdroms", list);
+    }
+    return json_array_append_new(list, cdrom)
+               ? cli_fail(VMM_STATUS_HOST_ERROR, "--cdrom: file names must be UTF-8")
+               : -1;
+}
+
+/* "order=cdrom:disk": names with colons between them. */
+static int parse_order(json_t *boot, const char *value)
+{
+    json_t *order = json_array();
+    json_object_set_new(boot, "order", order);
+    while (*value) {
+        size_t len = strcspn(value, ":");
+        /* "disk:1" is the second disk. */
+        if (value[len] && strspn(value + len + 1, "0123456789") &&
+            strchr(":", value[len + 1 + strspn(value + len + 1, "0123456789")]))
+            len += 1 + strspn(value + len + 1, "0123456789");
+        json_array_append_new(order, json_stringn(value, len));
+        value += len + (value[len] == ':');
+    }
+    return -1;
+}
+
+static int parse_boot(json_t *config, const char *text)
+{
+    struct parts p;
+    json_t *boot = json_object();
+    int ret = -1;
+    json_object_set_new(config, "boot", boot);
+    if (!split(text, &p))
+        ret = wrong("--boot", text, "too many properties");
+    for (unsigned i = 0; i < p.count && ret < 0; i++) {
+        const char *value;
+        json_t *flag;
+        if ((value = value_of(p.part[i], "order")))
+            ret = parse_order(boot, value);
+        else if ((value = value_of(p.part[i], "menu")) && (flag = on_off(value)))
+            json_object_set_new(boot, "menu", flag);
+        else
+            ret = wrong("--boot", p.part[i], "give order=disk:cdrom:network or menu=on");
+    }
+    free(p.text);
     return ret;
 }
 
@@ -293,7 +354,11 @@ static void set_default_cmdline(json_t *config)
 }
 
 enum {
-    KERNEL = 256,
+    FIRMWARE = 256,
+    NVRAM,
+    BOOT,
+    CDROM,
+    KERNEL,
     INITRD,
     APPEND,
     NAME,
@@ -314,6 +379,10 @@ enum {
 };
 
 static const struct option known[] = {
+    {"firmware", required_argument, NULL, FIRMWARE},
+    {"nvram", required_argument, NULL, NVRAM},
+    {"boot", required_argument, NULL, BOOT},
+    {"cdrom", required_argument, NULL, CDROM},
     {"kernel", required_argument, NULL, KERNEL},
     {"initrd", required_argument, NULL, INITRD},
     {"append", required_argument, NULL, APPEND},
@@ -350,6 +419,14 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_string(c, "kernel", value);
     case INITRD:
         return parse_string(c, "initrd", value);
+    case FIRMWARE:
+        return parse_string(c, "firmware", value);
+    case NVRAM:
+        return parse_string(c, "nvram", value);
+    case BOOT:
+        return parse_boot(c, value);
+    case CDROM:
+        return parse_cdrom(c, value);
     case APPEND:
         return parse_string(c, "cmdline", value);
     case NAME:
@@ -486,9 +563,12 @@ static int merge_base(int argc, char **argv, struct run_options *o)
         return merge_file(o, o->config_path);
     if (argc > optind)
         return merge_named(o, argv[optind]);
-    if (!o->print && !json_object_get(o->config, "kernel"))
+    if (!o->print && !json_object_get(o->config, "kernel") &&
+        !json_object_get(o->config, "firmware") && !json_object_get(o->config, "cdroms") &&
+        !json_array_size(json_object_get(o->config, "disks")))
         return cli_fail(VMM_STATUS_USAGE,
-                        "--kernel is missing: give a bzImage or a vmlinux; see mullion run --help");
+                        "--kernel is missing: give a bzImage or a vmlinux, a --disk or "
+                        "--firmware; see mullion run --help");
     return -1;
 }
 

@@ -17,9 +17,13 @@ static int make_memory(struct mull_machine *m, const struct mull_machine_config 
 {
     m->memory_size = config->memory;
     m->ram_low = config->memory < MULL_RAM_LOW_MAX ? config->memory : MULL_RAM_LOW_MAX;
+    if (m->firmware && m->ram_low > MULL_FIRMWARE_LOW_LIMIT)
+        m->ram_low = MULL_FIRMWARE_LOW_MAX;
     m->ram_high = config->memory - m->ram_low;
     int ret = mull_memory_create(m->log, &m->memory, err);
-    if (!ret)
+    if (!ret && m->firmware)
+        ret = machine_firmware_memory(m, err);
+    else if (!ret)
         ret = mull_memory_add_ram(m->memory, 0, m->ram_low, false, err);
     if (!ret && m->ram_high)
         ret = mull_memory_add_ram(m->memory, MULL_RAM_HIGH_BASE, m->ram_high, false, err);
@@ -58,7 +62,7 @@ static int make_cpus(struct mull_machine *m, struct mull_error *err)
     return ret;
 }
 
-static void add_device(struct mull_machine *m, struct mull_device *device)
+void machine_add_device(struct mull_machine *m, struct mull_device *device)
 {
     struct mull_device **end = &m->devices;
     while (*end)
@@ -99,9 +103,11 @@ static int make_disk(struct mull_machine *m, const struct mull_device_env *env, 
     if (!*cfg.serial)
         snprintf(cfg.serial, sizeof(cfg.serial), "disk%u", i);
     struct mull_device *device;
+    machine_boot_path_add(m, MULL_BOOT_DISK, i, "scsi",
+                          mull_pci_bus_free_slot(mull_platform_pci(m->platform)), 0);
     ret = mull_virtio_blk_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
     if (!ret)
-        add_device(m, device);
+        machine_add_device(m, device);
     return ret;
 }
 
@@ -149,9 +155,11 @@ static int make_network(struct mull_machine *m, const struct mull_device_env *en
     cfg.netdev = m->netdev[i];
     cfg.mtu = m->netdev[i]->caps.mtu;
     struct mull_device *device;
+    machine_boot_path_add(m, MULL_BOOT_NETWORK, i, "ethernet",
+                          mull_pci_bus_free_slot(mull_platform_pci(m->platform)), 0);
     ret = mull_virtio_net_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
     if (!ret)
-        add_device(m, device);
+        machine_add_device(m, device);
     return ret;
 }
 
@@ -202,7 +210,7 @@ static int make_consoles(struct mull_machine *m, const struct mull_device_env *e
         }
         if (ret)
             return ret;
-        add_device(m, device);
+        machine_add_device(m, device);
     }
     return 0;
 }
@@ -222,9 +230,10 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
     struct mull_virtio_rng_config rng = {.name = "virtio-rng.0", .devfn = -1};
     struct mull_device *device;
     ret = mull_virtio_rng_create(&env, mull_platform_pci(m->platform), &rng, &device, err);
-    if (!ret)
-        add_device(m, device);
-    return ret;
+    if (ret)
+        return ret;
+    machine_add_device(m, device);
+    return m->firmware ? machine_firmware_devices(m, &env, config, err) : 0;
 }
 
 static int make_platform(struct mull_machine *m, const struct mull_machine_config *config,
@@ -243,6 +252,7 @@ static int make_platform(struct mull_machine *m, const struct mull_machine_confi
         .ram_low = m->ram_low,
         .ram_high = m->ram_high,
         .com_ports = (1u << serial) - 1,
+        .firmware = m->firmware != NULL,
         .events = {.opaque = m,
                    .poweroff = machine_event_poweroff,
                    .reset = machine_event_reset,
@@ -263,7 +273,9 @@ int machine_assemble(struct mull_machine *m, const struct mull_machine_config *c
     if (mull_machine_config_missing(config, missing, sizeof(missing)))
         mull_log(m->log, MULL_LOG_WARN, "machine %s: not there yet: %s", m->name, missing);
     /* What is wrong with the command line shows first, before anything is started. */
-    int ret = mull_boot_open(config->kernel, config->initrd, config->cmdline, &m->boot, err);
+    int ret = config->kernel
+                  ? mull_boot_open(config->kernel, config->initrd, config->cmdline, &m->boot, err)
+                  : machine_firmware_open(m, config, err);
     if (ret)
         return ret;
     m->engine = mull_engine_find(config->engine, m->engine_why, sizeof(m->engine_why), err);
@@ -316,8 +328,12 @@ int machine_load(struct mull_machine *m, struct mull_error *err)
         return mull_fail(err, ENOMEM, "vCPUs: no memory");
     struct mull_boot_map map;
     make_map(m, &map);
+    if (m->firmware)
+        ret = mull_firmware_load(m->firmware, m->memory, err);
     for (unsigned i = 0; i < m->cpus && !ret; i++) {
-        if (i == 0)
+        if (m->firmware)
+            mull_cpu_state_reset(s, i, i == 0);
+        else if (i == 0)
             ret = mull_boot_load(m->boot, m->memory, &map, m->tables.rsdp, s, err);
         else
             mull_cpu_state_reset(s, i, false);
@@ -375,5 +391,7 @@ void machine_disassemble(struct mull_machine *m)
     mull_clock_destroy(m->clock);
     mull_memory_destroy(m->memory);
     mull_boot_close(m->boot);
+    mull_firmware_close(m->firmware);
+    free(m->acpi);
     free(m->name);
 }

@@ -135,8 +135,8 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
             add(&l, "console %u is connected to nothing instead of %s", i, c->console[i].path);
     for (unsigned i = 0; i < c->cdrom_count; i++)
         add(&l, "CD-ROM drive %u is left out", i);
-    if (c->firmware && !c->kernel)
-        add(&l, "no firmware %s", c->firmware);
+    if (c->firmware && c->kernel)
+        add(&l, "no firmware %s: the kernel is loaded directly", c->firmware);
     if (c->secure_boot)
         add(&l, "no secure boot");
     if (c->display != MULL_DISPLAY_NONE)
@@ -177,10 +177,16 @@ static int check_memory(uint64_t memory, struct mull_error *err)
     return 0;
 }
 
+bool mull_machine_config_firmware(const struct mull_machine_config *c)
+{
+    return !c->kernel && (c->firmware || c->disk_count || c->cdrom_count);
+}
+
 int mull_machine_config_check(const struct mull_machine_config *c, struct mull_error *err)
 {
-    if (!c->kernel || !*c->kernel)
-        return mull_fail(err, EINVAL, "--kernel: nothing to boot; give a bzImage or a vmlinux");
+    if ((!c->kernel || !*c->kernel) && !mull_machine_config_firmware(c))
+        return mull_fail(err, EINVAL,
+                         "--kernel: nothing to boot; give a bzImage or a vmlinux, or a --disk");
     if (!c->name || !*c->name || strlen(c->name) > 63)
         return mull_fail(err, EINVAL, "--name: a name has 1 to 63 characters");
     for (const char *p = c->name; *p; p++)

@@ -206,6 +206,9 @@ int mull_machine_config_init(struct mull_machine_config *config);
 
 void mull_machine_config_free(struct mull_machine_config *config);
 
+/** Does firmware run first (asked for, or nothing else can: a disk or a CD-ROM and no kernel)? */
+bool mull_machine_config_firmware(const struct mull_machine_config *config);
+
 /** A UUID's text in any case, with or without braces, into lower case. @return 0 or -EINVAL */
 int mull_uuid_parse(const char *text, char out[37]);
 

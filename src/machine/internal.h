@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "boot/boot.h"
+#include "boot/firmware.h"
 #include "device/chardev.h"
 #include "device/devices.h"
 #include "engine/engine.h"
@@ -38,6 +39,14 @@ struct machine_debug {
     struct mull_debugger debugger;
 };
 
+/* What firmware can boot from, by the path it knows it by. */
+#define MACHINE_BOOT_PATHS 40
+struct machine_boot_path {
+    enum mull_boot_device device;
+    unsigned index; /* among its kind */
+    char path[72];
+};
+
 struct mull_machine {
     const struct mull_log *log;
     char *name;
@@ -56,7 +65,11 @@ struct mull_machine {
     struct mull_platform_tables tables;
     struct mull_vm *vm;
     struct machine_vcpu vcpu[MULL_MAX_CPUS];
-    struct mull_boot *boot;
+    struct mull_boot *boot;         /* NULL: firmware runs first */
+    struct mull_firmware *firmware; /* NULL: a kernel is loaded directly */
+    struct mull_acpi_blobs *acpi;   /* scratch for what firmware reads */
+    unsigned boot_paths;
+    struct machine_boot_path boot_path[MACHINE_BOOT_PATHS];
     struct mull_device *devices; /* ours, in order of creation */
     struct mull_block *block[MULL_CONFIG_DISKS];
     struct mull_netdev *netdev[MULL_CONFIG_NETWORKS];
@@ -105,6 +118,27 @@ void machine_debug_met(struct machine_vcpu *v, const struct mull_debug_hit *hit)
 
 /** The machine has ended. Loop's thread. */
 void machine_debug_ended(struct mull_machine *m);
+
+/** Put a device at the end of the machine's list, which owns it from now on. */
+void machine_add_device(struct mull_machine *m, struct mull_device *device);
+
+/* firmware.c */
+
+/** Open what the configuration asks for. */
+int machine_firmware_open(struct mull_machine *m, const struct mull_machine_config *config,
+                          struct mull_error *err);
+
+/** RAM below 4 GiB around the VGA hole, and the ROM. */
+int machine_firmware_memory(struct mull_machine *m, struct mull_error *err);
+
+/** The devices that are there for firmware only: after all that can be booted from. */
+int machine_firmware_devices(struct mull_machine *m, const struct mull_device_env *env,
+                             const struct mull_machine_config *config, struct mull_error *err);
+
+/** Note that a device in PCI slot @slot can be booted from. @param node  what firmware calls such a
+ *  device: "scsi" (virtio disk), "ethernet", "pci8086,2922" (AHCI; @unit is the port) */
+void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device, unsigned index,
+                           const char *node, unsigned slot, unsigned unit);
 
 /* machine.c: what the platform tells us; see struct mull_platform_events. */
 void machine_event_poweroff(void *opaque);

@@ -127,6 +127,9 @@ static void handle_exit(struct machine_vcpu *v, const struct mull_exit *exit)
         machine_debug_met(v, &exit->debug);
         return;
     case MULL_EXIT_SHUTDOWN:
+        /* Guests that have asked for a reset try other ways until it comes. */
+        if (atomic_load(&m->reset_wanted))
+            break;
         mull_log(m->log, MULL_LOG_ERROR, "guest: triple fault on vCPU %u%s%s; the machine stops",
                  v->index, *exit->error.message ? ": " : "", exit->error.message);
         note_end(m, MULL_END_SHUTDOWN, NULL);
@@ -461,7 +464,7 @@ void mull_machine_info(struct mull_machine *m, struct mull_machine_info *info)
         .name = m->name,
         .engine = m->engine->name,
         .engine_why = m->engine_why,
-        .kernel = mull_boot_version(m->boot),
+        .kernel = m->boot ? mull_boot_version(m->boot) : "",
         .cpus = m->cpus,
         .memory = m->memory_size,
         .guest_ns = mull_clock_now(m->clock),

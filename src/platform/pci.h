@@ -155,6 +155,9 @@ int mull_pci_bus_attach(struct mull_pci_bus *bus, struct mull_pci_function *f, i
 /** Give every BAR an address and enable decoding: what firmware does. */
 int mull_pci_bus_assign(struct mull_pci_bus *bus, struct mull_error *err);
 
+/** The slot that mull_pci_bus_attach() would give next; 32: none is free. */
+unsigned mull_pci_bus_free_slot(struct mull_pci_bus *bus);
+
 /** Where firmware has put the configuration space; 0: nowhere. */
 uint64_t mull_pci_bus_ecam(struct mull_pci_bus *bus);
 

@@ -165,6 +165,15 @@ int mull_pci_bus_attach(struct mull_pci_bus *bus, struct mull_pci_function *f, i
     return 0;
 }
 
+unsigned mull_pci_bus_free_slot(struct mull_pci_bus *bus)
+{
+    unsigned slot = 0;
+
+    while (slot < 32 && atomic_load(&bus->function[slot << 3]))
+        slot++;
+    return slot;
+}
+
 /* ---- Assignment of BARs ---- */
 
 struct window {
