@@ -1,6 +1,6 @@
 /*
- * Firmware images come from the distribution's packages or from a file. The variable store is a file
- * of its own, made beside its final place and renamed, so that there is never half of one.
+ * Firmware images come from the distribution's packages or from a file. The variable store is a
+ * file of its own, made beside its final place and renamed, so that there is never half of one.
  */
 #include "boot/firmware.h"
 
@@ -31,8 +31,7 @@ static const struct {
 };
 
 static const char *const bios[] = {"/usr/share/seabios/bios-256k.bin",
-                                   "/usr/share/qemu/bios-256k.bin",
-                                   "/usr/share/seabios/bios.bin"};
+                                   "/usr/share/qemu/bios-256k.bin", "/usr/share/seabios/bios.bin"};
 
 static int read_fd(int fd, const char *path, uint8_t **data, uint32_t *size, uint64_t max,
                    struct mull_error *err)

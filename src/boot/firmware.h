@@ -1,6 +1,6 @@
 /*
- * Firmware images: finds them, checks them, puts them into guest memory, and keeps the UEFI variable
- * store's file. Knows guest memory; knows no engine, no device and no machine.
+ * Firmware images: finds them, checks them, puts them into guest memory, and keeps the UEFI
+ * variable store's file. Knows guest memory; knows no engine, no device and no machine.
  */
 #ifndef MULL_BOOT_FIRMWARE_H
 #define MULL_BOOT_FIRMWARE_H

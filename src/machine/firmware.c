@@ -1,7 +1,7 @@
 /*
- * A machine that starts with firmware: its memory below 4 GiB, the firmware configuration device and
- * what firmware finds there, the flash with UEFI variables. Knows what firmware wants to be told;
- * how devices work is theirs.
+ * A machine that starts with firmware: its memory below 4 GiB, the firmware configuration device
+ * and what firmware finds there, the flash with UEFI variables. Knows what firmware wants to be
+ * told; how devices work is theirs.
  */
 #include <errno.h>
 #include <stdio.h>

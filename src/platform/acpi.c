@@ -305,8 +305,8 @@ static void fadt(struct table *t, const struct mull_acpi_config *c, uint64_t fac
     put(t, 0xffff, 2);
     put(t, 0, 2 + 2);
     put(t, 0, 1 + 1);
-    put(t, 0, 1 + 1);                       /* alarm */
-    put(t, 0x32, 1);                        /* century in CMOS */
+    put(t, 0, 1 + 1); /* alarm */
+    put(t, 0x32, 1);  /* century in CMOS */
     /* Legacy devices, no ASPM; 8042 and VGA or not. */
     put(t, 1u << 0 | 1u << 4 | (c->pc ? 1u << 1 : 1u << 2), 2);
     put(t, 0, 1);
@@ -473,7 +473,7 @@ static void add_commands(struct layout *l, uint64_t fadt_at, uint64_t xsdt_at, u
     uint32_t fadt_size;
 
     memcpy(&fadt_size, l->blobs->tables + fadt_at + 4, 4);
-    allocate(l, RSDP_FILE, 16, 2);    /* F segment */
+    allocate(l, RSDP_FILE, 16, 2);   /* F segment */
     allocate(l, TABLES_FILE, 64, 1); /* high memory */
     add_pointer(l, TABLES_FILE, fadt_at + 36, 4);
     add_pointer(l, TABLES_FILE, fadt_at + 40, 4);

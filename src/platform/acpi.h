@@ -23,7 +23,7 @@ struct mull_acpi_config {
     uint16_t pvpanic_port; /* 0: none */
     uint64_t ecam_base;
     uint64_t mmio32_base, mmio32_size;
-    uint64_t mmio64_base, mmio64_size; /* size 0: none */
+    uint64_t mmio64_base, mmio64_size;   /* size 0: none */
     uint64_t upper32_base, upper32_size; /* a second 32-bit window; size 0: none */
     bool pc;                             /* there are a VGA and a keyboard controller */
     uint16_t fw_cfg_port;                /* 0: none */
@@ -34,8 +34,8 @@ struct mull_acpi_config {
 #define MULL_ACPI_LOADER_SIZE 4096u
 #define MULL_ACPI_RSDP_SIZE 36u
 
-/** The tables as firmware places them itself: bytes with offsets instead of addresses, and a list of
- *  commands that put the addresses in (QEMU's bios-linker-loader interface). */
+/** The tables as firmware places them itself: bytes with offsets instead of addresses, and a list
+ * of commands that put the addresses in (QEMU's bios-linker-loader interface). */
 struct mull_acpi_blobs {
     uint8_t tables[MULL_ACPI_TABLES_SIZE]; /* "etc/acpi/tables" */
     uint8_t rsdp[MULL_ACPI_RSDP_SIZE];     /* "etc/acpi/rsdp" */

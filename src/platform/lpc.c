@@ -32,7 +32,7 @@ struct mull_lpc {
     struct mull_pci_function pci;
     struct mull_irq isa[16];
     pthread_mutex_t lock;
-    uint8_t lines;  /* PCI lines that are asserted */
+    uint8_t lines;      /* PCI lines that are asserted */
     uint16_t isa_level; /* ISA lines as last set by us */
     uint8_t apm[2];
     struct mull_region *region[2];

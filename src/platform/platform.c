@@ -635,8 +635,7 @@ int mull_platform_create(const struct mull_platform_config *config, struct mull_
     const struct mull_ports_events events = {.opaque = p, .reset = call_reset, .panic = call_panic};
     if ((code = create_interrupts(p, err)) < 0 || (code = create_timers(p, &env, err)) < 0 ||
         (code = mull_ports_create(&env, &events, &p->ports, err)) < 0 ||
-        (code = create_pci(p, err)) < 0 ||
-        (config->firmware && (code = create_lpc(p, err)) < 0)) {
+        (code = create_pci(p, err)) < 0 || (config->firmware && (code = create_lpc(p, err)) < 0)) {
         mull_platform_destroy(p);
         return code;
     }

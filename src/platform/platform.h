@@ -128,7 +128,8 @@ int mull_platform_finish(struct mull_platform *p, struct mull_platform_tables *o
                          struct mull_error *err);
 
 /** With firmware: the ACPI tables for PCI as the firmware has set it up by now. Any thread. */
-int mull_platform_acpi(struct mull_platform *p, struct mull_acpi_blobs *out, struct mull_error *err);
+int mull_platform_acpi(struct mull_platform *p, struct mull_acpi_blobs *out,
+                       struct mull_error *err);
 
 /** Preset a byte of CMOS memory: mull_rtc_set_cmos(). Before the machine runs. */
 void mull_platform_set_cmos(struct mull_platform *p, unsigned index, uint8_t value);

@@ -76,7 +76,7 @@ static void bios(struct builder *b)
     put(b, 0xe800, 2);
     put_string(b, "01/01/2026");
     put(b, 0, 1);
-    put(b, 1u << 3, 8);      /* characteristics are not given */
+    put(b, 1u << 3, 8); /* characteristics are not given */
     put(b, 0, 1);
     put(b, 1u << 4, 1); /* a virtual machine */
     put(b, 0xffffffff, 4);

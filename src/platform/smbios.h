@@ -24,7 +24,8 @@ struct mull_smbios_config {
 struct mull_smbios {
     uint8_t tables[MULL_SMBIOS_MAX];
     size_t size;
-    uint8_t anchor[MULL_SMBIOS_ANCHOR_SIZE]; /* its address and checksums are the firmware's to fill */
+    uint8_t
+        anchor[MULL_SMBIOS_ANCHOR_SIZE]; /* its address and checksums are the firmware's to fill */
 };
 
 /** @return 0 or -ENOSPC */

@@ -1,6 +1,6 @@
 /*
- * QEMU's firmware configuration device (docs/specs/fw_cfg.rst there): how firmware learns of memory,
- * CPUs, tables and boot order. Items are bytes under a key; files are items with a name.
+ * QEMU's firmware configuration device (docs/specs/fw_cfg.rst there): how firmware learns of
+ * memory, CPUs, tables and boot order. Items are bytes under a key; files are items with a name.
  */
 #ifndef MULL_DEVICE_LEGACY_FW_CFG_H
 #define MULL_DEVICE_LEGACY_FW_CFG_H
