@@ -21,6 +21,8 @@ static const char usage[] =
     "  create FILE [SIZE] [--to FORMAT[,OPTION=VALUE]...] [--backing FILE [--backing-format F]]\n"
     "  convert SOURCE TARGET --to FORMAT[,subformat=S][,compress=zlib|zstd]... [--from FORMAT]\n"
     "          [--snapshot NAME] [--threads N] [--offset N] [--length N] [--sync] [--resume]\n"
+    "  copy SOURCE TARGET [--offset N] [--length N] [--to-offset N] [--from F] [--target-format "
+    "F]\n"
     "  info FILE [--chain] [--from FORMAT] [--format table|json]\n"
     "  check FILE [--repair] [--from FORMAT] [--format table|json]\n"
     "  compare A B [--from FORMAT] [--from-b FORMAT]\n"
@@ -50,7 +52,7 @@ static const struct {
     {"check", image_check},     {"compare", image_compare}, {"map", image_map},
     {"measure", image_measure}, {"resize", image_resize},   {"snapshot", image_snapshot},
     {"commit", image_commit},   {"rebase", image_rebase},   {"bitmap", image_bitmap},
-    {"changes", image_changes}, {"serve", image_serve},
+    {"changes", image_changes}, {"serve", image_serve},     {"copy", image_copy},
 };
 
 /* Options that every command takes, because it may open such a source. */

@@ -51,6 +51,7 @@ const struct mull_source_options *image_source(void);
 
 int image_create(int argc, char **argv);
 int image_convert(int argc, char **argv);
+int image_copy(int argc, char **argv);
 int image_resize(int argc, char **argv);
 int image_commit(int argc, char **argv);
 int image_rebase(int argc, char **argv);

@@ -683,6 +683,12 @@ static void qcow2_info(struct mull_image *image, struct mull_image_info *info)
         mull_info_add(info, "bitmaps", "%u", q->nbitmaps);
 }
 
+static struct mull_file *qcow2_part(struct mull_image *image, uint32_t index)
+{
+    struct qcow2 *q = image->state;
+    return index ? NULL : q->data_file;
+}
+
 const struct mull_format mull_format_qcow2 = {
     .name = "qcow2",
     .probe = qcow2_probe,
@@ -708,4 +714,5 @@ const struct mull_format mull_format_qcow2 = {
     .snapshot_apply = qcow2_snapshot_apply,
     .snapshot_delete = qcow2_snapshot_delete,
     .rebase = qcow2_rebase,
+    .part = qcow2_part,
 };
