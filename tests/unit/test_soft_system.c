@@ -94,7 +94,7 @@ static void test_cr(void **state)
     /* CR4: what CPUID does not offer, PAE in long mode, PCIDE. */
     RAX(f) = s->cr4 | 1u << 22; /* PKE */
     assert_int_equal(run(f, to_cr4, 3), SOFT_FAULT);
-    RAX(f) = s->cr4 | SOFT_CR4_VME;
+    RAX(f) = s->cr4 | 1u << 13; /* VMXE */
     assert_int_equal(run(f, to_cr4, 3), SOFT_FAULT);
     RAX(f) = s->cr4 & ~SOFT_CR4_PAE;
     assert_int_equal(run(f, to_cr4, 3), SOFT_FAULT);
