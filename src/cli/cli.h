@@ -13,5 +13,7 @@ int cli_fail(int status, const char *fmt, ...) __attribute__((format(printf, 2, 
 int cli_run(int argc, char **argv);
 int cli_engines(int argc, char **argv);
 int cli_gdb(int argc, char **argv);
+int cli_stats(int argc, char **argv);
+int cli_top(int argc, char **argv);
 
 #endif

@@ -18,6 +18,8 @@ static const char usage[] =
     "  engines    show what can run virtual CPUs here, and how fast\n"
     "  image      make, convert, check and inspect disk images\n"
     "  gdb        connect GDB to a running machine\n"
+    "  stats      show a running machine's counters\n"
+    "  top        show what the running machines do\n"
     "  help       show this text, or 'help COMMAND' for a command's\n"
     "\n"
     "  --version  show the version\n"
@@ -32,6 +34,8 @@ static const struct {
     {"run", cli_run},
     {"engines", cli_engines},
     {"gdb", cli_gdb},
+    {"stats", cli_stats},
+    {"top", cli_top},
     {"image", mull_cli_image},
 };
 

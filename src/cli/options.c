@@ -52,6 +52,7 @@ static const char usage[] =
     "  --control PATH     listen for JSON-RPC on a Unix socket\n"
     "  --gdb [ADDRESS:]PORT[,wait=on] | unix=PATH[,wait=on]\n"
     "                     listen for GDB; wait=on: the first instruction waits for it\n"
+    "  --perf-map         tell perf(1) where translated code is: /tmp/perf-PID.map\n"
     "  --verbose          say more: the engine chosen and why\n"
     "  --no-sandbox       do not lock the machine's process in (for debuggers)\n"
     "  --help             show this text\n"
@@ -373,6 +374,7 @@ enum {
     GDB,
     VERBOSE,
     NO_SANDBOX,
+    PERF_MAP,
     CONFIG,
     PRINT_CONFIG,
     HELP
@@ -400,6 +402,7 @@ static const struct option known[] = {
     {"no-sandbox", no_argument, NULL, NO_SANDBOX},
     {"config", required_argument, NULL, CONFIG},
     {"print-config", no_argument, NULL, PRINT_CONFIG},
+    {"perf-map", no_argument, NULL, PERF_MAP},
     {"help", no_argument, NULL, HELP},
     {0},
 };
@@ -448,6 +451,9 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return -1;
     case CONTROL:
         o->control = value;
+        return -1;
+    case PERF_MAP:
+        json_object_set_new(c, "perf_map", json_true());
         return -1;
     case GDB:
         o->gdb = value;

@@ -70,6 +70,16 @@ struct mull_cpuid {
     struct mull_cpuid_entry entry[MULL_CPUID_MAX];
 };
 
+/** Who wants to know where translated code is: for profilers. */
+struct mull_code_trace {
+    void *opaque;
+    /** Translated code of the guest code at the linear address @guest, or of nothing in the guest
+     *  (UINT64_MAX), is in [host, host + size) from now on. @kind: a word for it. vCPU threads, one
+     *  at a time. */
+    void (*translated)(void *opaque, const void *host, size_t size, uint64_t guest,
+                       const char *kind);
+};
+
 struct mull_vm_config {
     struct mull_memory *memory;
     struct mull_clock *clock;
@@ -77,6 +87,7 @@ struct mull_vm_config {
     const struct mull_log *log;
     unsigned cpus;
     uint64_t code_cache; /* soft: bytes for translations; 0: the engine's choice */
+    const struct mull_code_trace *trace; /* soft; NULL: nobody; else must outlive the VM */
 };
 
 /** Why vcpu_run() came back. */

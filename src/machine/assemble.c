@@ -40,6 +40,7 @@ static int make_cpus(struct mull_machine *m, struct mull_error *err)
         .bus = mull_platform_bus(m->platform),
         .log = m->log,
         .cpus = m->cpus,
+        .trace = m->perf_map ? mull_perf_map_trace(m->perf_map) : NULL,
     };
     int ret = m->engine->vm_create(&vm, &m->vm, err);
     if (ret)
@@ -290,6 +291,8 @@ int machine_assemble(struct mull_machine *m, const struct mull_machine_config *c
     ret = mull_loop_create(&m->loop, err);
     if (!ret)
         ret = make_platform(m, config, err);
+    if (!ret && config->perf_map)
+        ret = mull_perf_map_create(&m->perf_map, err);
     if (!ret)
         ret = make_cpus(m, err);
     if (!ret)
@@ -387,6 +390,7 @@ void machine_disassemble(struct mull_machine *m)
             m->engine->vcpu_destroy(m->vcpu[i].vcpu);
     if (m->vm)
         m->engine->vm_destroy(m->vm);
+    mull_perf_map_destroy(m->perf_map);
     mull_loop_destroy(m->loop);
     mull_clock_destroy(m->clock);
     mull_memory_destroy(m->memory);

@@ -136,6 +136,7 @@ struct mull_machine_config {
     unsigned sockets, cores, threads; /* 0: not said; else their product is cpus */
     char *engine;                     /* "auto", "soft", "kvm" */
     bool no_reboot;                   /* a guest's reset ends the machine */
+    bool perf_map;                    /* tell perf where translated code is */
     unsigned disk_count;
     struct mull_disk_config disk[MULL_CONFIG_DISKS];
     unsigned network_count;

@@ -440,11 +440,11 @@ static int read_strings(struct reader *r, json_t *root, struct mull_machine_conf
 static int read_root(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
     static const char *const known[] = {
-        "annotation", "appliance", "boot",   "cdroms",      "clock",  "cmdline",
-        "consoles",   "cpus",      "disks",  "display",     "engine", "extra",
-        "firmware",   "initrd",    "kernel", "memory",      "name",   "networks",
-        "no_reboot",  "nvram",     "os",     "secure_boot", "sound",  "topology",
-        "tpm",        "usb",       "uuid",   "video",       NULL};
+        "annotation", "appliance", "boot",   "cdroms",   "clock",       "cmdline",
+        "consoles",   "cpus",      "disks",  "display",  "engine",      "extra",
+        "firmware",   "initrd",    "kernel", "memory",   "name",        "networks",
+        "no_reboot",  "nvram",     "os",     "perf_map", "secure_boot", "sound",
+        "topology",   "tpm",       "usb",    "uuid",     "video",       NULL};
     int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1;
     int ret = check_members(r, root, known);
     if (!ret)
@@ -457,6 +457,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
     c->cpus = (unsigned)cpus;
     if (!ret)
         ret = read_bool(r, root, "no_reboot", &c->no_reboot);
+    if (!ret)
+        ret = read_bool(r, root, "perf_map", &c->perf_map);
     if (!ret)
         ret = read_bool(r, root, "tpm", &c->tpm);
     if (!ret)

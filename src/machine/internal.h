@@ -15,6 +15,7 @@
 #include "image/block.h"
 #include "machine/debug.h"
 #include "machine/machine.h"
+#include "machine/perf_map.h"
 #include "memory/memory.h"
 #include "platform/platform.h"
 
@@ -63,6 +64,7 @@ struct mull_machine {
     const struct mull_engine *engine;
     struct mull_platform *platform;
     struct mull_platform_tables tables;
+    struct mull_perf_map *perf_map; /* NULL: not wanted */
     struct mull_vm *vm;
     struct machine_vcpu vcpu[MULL_MAX_CPUS];
     struct mull_boot *boot;         /* NULL: firmware runs first */

@@ -60,11 +60,11 @@ static json_t *method_status(struct mull_machine *m, struct mull_error *err)
 {
     struct mull_machine_info info;
     mull_machine_info(m, &info);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:I}", "name", info.name, "state",
-                     state_name(info.state), "engine", info.engine, "engine_reason",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:I, s:I}", "name", info.name,
+                     "state", state_name(info.state), "engine", info.engine, "engine_reason",
                      info.engine_why, "kernel", info.kernel, "cpus", (json_int_t)info.cpus,
                      "memory", (json_int_t)info.memory, "uptime", (double)info.guest_ns / 1e9,
-                     "resets", (json_int_t)info.resets);
+                     "resets", (json_int_t)info.resets, "pid", (json_int_t)getpid());
 }
 
 static void add_stat(void *opaque, unsigned cpu, const char *name, uint64_t value)

@@ -25,6 +25,7 @@ import debian_tests  # noqa: E402
 import disk_tests  # noqa: E402
 import gdb_tests  # noqa: E402
 import guest_tests  # noqa: E402
+import insight_tests  # noqa: E402
 import install_tests  # noqa: E402
 from guest import Failed, Skipped  # noqa: E402
 
@@ -39,6 +40,7 @@ class Context:
         self.folder = folder
         self.patience = args.patience
         self.soak = args.soak
+        self.loop = args.loop
 
     def user_net(self):
         """Can passt isolate itself here? Some containers forbid user namespaces."""
@@ -111,21 +113,26 @@ def main():
                         help="keep N host CPUs busy meanwhile")
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES",
                         help="add stress-ng in a guest with 4 vCPUs for so long")
+    parser.add_argument("--loop", type=int, default=0, metavar="N",
+                        help="just boot N times in a row, with 2 vCPUs")
+    parser.add_argument("--load", action="store_true", help="keep all host CPUs busy meanwhile")
     parser.add_argument("--json", metavar="FILE", help="write the results")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("patterns", nargs="*", default=["*"], help="tests to run (shell patterns)")
     args = parser.parse_args()
     args.guest = args.guest or os.path.join(args.build, "guest")
     tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **disk_tests.TESTS,
-             **gdb_tests.TESTS,
+             **gdb_tests.TESTS, **insight_tests.TESTS,
              **debian_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)
+    if args.loop:
+        tests = guest_tests.LOOP
     chosen = [n for n in tests if any(fnmatch.fnmatch(n, p) for p in args.patterns)]
     if args.list:
         print("\n".join(chosen))
         return 0
-    burners = [multiprocessing.Process(target=burn, daemon=True) for _ in range(args.busy)]
+    burners = [multiprocessing.Process(target=burn, daemon=True) for _ in range(args.busy or (args.load and os.cpu_count() or 0))]
     for burner in burners:
         burner.start()
     results = []

@@ -85,7 +85,8 @@ class Mullion:
                 return match
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Failed(f"no '{pattern}' on the console within {timeout} s{self.tail()}")
+                raise Failed(f"no '{pattern}' on the console within {timeout} s{self.tail()}"
+                             f"{self.where()}")
             if not self.pump(min(left, 1)) and self.process.poll() is not None and \
                     len(self.closed) == 2:
                 raise Failed(f"ended with {self.process.returncode} before '{pattern}'"
@@ -99,10 +100,11 @@ class Mullion:
         deadline = time.monotonic() + timeout
         while self.process.poll() is None:
             if time.monotonic() > deadline:
-                raise Failed(f"still runs after {timeout} s{self.tail()}")
+                raise Failed(f"still runs after {timeout} s{self.tail()}{self.where()}")
             self.pump(0.05)
         while self.pump(0):
             pass
+        self.took = time.monotonic() - self.started
         return self.process.returncode
 
     def expect_status(self, status, timeout=90):
@@ -122,6 +124,37 @@ class Mullion:
         lines = self.output.decode(errors="replace").splitlines()[-15:]
         errors = self.errors.decode(errors="replace").splitlines()[-5:]
         return "\n    console: ".join([""] + lines) + "\n    stderr: ".join([""] + errors)
+
+    def where(self):
+        """Where the vCPUs are and what they have counted: for a test that waits in vain."""
+        machine = str(self.process.pid)
+        if "--control" in self.command:
+            machine = self.command[self.command.index("--control") + 1]
+        try:
+            stats = subprocess.run([self.command[0], "stats", machine], stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+                                   check=False, timeout=20).stdout
+            # Without acknowledgements: RIP, CR3 and RFLAGS of each thread, and its state.
+            packets = ["QStartNoAckMode", "qfThreadInfo"]
+            for n in range(1, 5):
+                packets += [f"Hg{n}", "p10", "p11", "p7", f"qThreadExtraInfo,{n}"]
+            text = "".join(f"${p}#{sum(p.encode()) & 0xff:02x}" for p in packets)
+            bridge = subprocess.Popen([self.command[0], "gdb", machine], stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            bridge.stdin.write(b"+" + text.encode())
+            bridge.stdin.flush()
+            said, deadline = b"", time.monotonic() + 10
+            while said.count(b"#") < len(packets) and time.monotonic() < deadline:
+                if select.select([bridge.stdout], [], [], 1)[0]:
+                    data = os.read(bridge.stdout.fileno(), 65536)
+                    if not data:
+                        break
+                    said += data
+            bridge.kill()
+            bridge.wait()
+        except (OSError, subprocess.SubprocessError) as e:
+            return f"\n    where: {e}"
+        return "\n    where: ".join([""] + stats.splitlines() + [said.decode(errors="replace")])
 
     def vmm_pid(self):
         """The process of the machine: our child's child."""

@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -21,6 +22,13 @@ def test(function):
 
 # ---- Whole boots: each kernel with 1 and 2 vCPUs ----
 
+def expect_sound(m):
+    """The guest's kernel had nothing to complain about."""
+    complaints = re.findall(r"^check: complaint .*", m.output.decode(errors="replace"), re.M)
+    expect(not complaints, "; ".join(complaints))
+    expect(m.checks().get("tainted") == "0", f"tainted {m.checks().get('tainted')}{m.tail()}")
+
+
 def boot(ctx, version, cpus, words=""):
     disk, digest = ctx.make_disk("disk.img", 8)
     mac = "02:00:00:4d:75:%02x" % cpus
@@ -34,6 +42,7 @@ def boot(ctx, version, cpus, words=""):
         m.wait_for("check: done", 60 * ctx.patience)
         m.expect_status(0, 30 * ctx.patience)
         got = m.checks()
+        expect_sound(m)
         expect(got["kernel"].startswith(version.partition("-")[0]), f"kernel {got['kernel']}")
         expect(got["cpus"] == str(cpus), f"{got['cpus']} CPUs in the guest")
         expect(180 << 10 < int(got["memory"]) < 256 << 10, f"{got['memory']} KiB in the guest")
@@ -53,6 +62,23 @@ for _version in ("6.12", "6.1"):
     for _cpus in (1, 2):
         TESTS[f"boot-{_version}-{_cpus}cpu"] = \
             lambda ctx, v=_version, c=_cpus: boot(ctx, v, c)
+
+
+def boot_loop(ctx):
+    """ctx.loop boots in a row with 2 vCPUs, of both kernels in turn."""
+    for i in range(ctx.loop):
+        version = ("6.12", "6.1")[i % 2]
+        with Mullion(ctx.program, ctx.boot("check", version) +
+                     ["--memory", "256M", "--cpus", "2"]) as m:
+            m.wait_for("check: done", 120 * ctx.patience)
+            m.expect_status(0, 60 * ctx.patience)
+            expect_sound(m)
+            expect(m.checks()["cpus"] == "2" and m.checks()["clock"] in ("tsc", "kvm-clock"),
+                   f"boot {i}: {m.checks()}")
+            print(f"boot {i + 1} of {ctx.loop}: {version}, {m.took:.1f} s", flush=True)
+
+
+LOOP = {"boot-loop": boot_loop}
 
 
 # ---- 32-bit guests ----

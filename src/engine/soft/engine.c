@@ -55,8 +55,24 @@ static void soft_probe_engine(bool measure, struct mull_engine_report *report)
 
 /* ---- The code cache's memory ---- */
 
+/* Profilers look a mapping's code up in their maps only where it is no file's, so without memfd.
+ * mremap() of nothing of a shared mapping maps the same memory once more (mremap(2), "old_size"). */
+static bool map_twice_anonymously(struct soft_cache *cache)
+{
+    cache->rw = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (cache->rw == MAP_FAILED)
+        return false;
+    cache->rx = mremap(cache->rw, 0, cache->size, MREMAP_MAYMOVE);
+    return cache->rx != MAP_FAILED && !mprotect(cache->rx, cache->size, PROT_READ | PROT_EXEC);
+}
+
 static int map_twice(struct soft_cache *cache, struct mull_error *err)
 {
+    if (cache->vm->config.trace) {
+        if (map_twice_anonymously(cache))
+            return 0;
+        return mull_fail(err, errno, "soft engine: memory for translations: %s", strerror(errno));
+    }
     int fd = memfd_create("mullion-code", MFD_CLOEXEC);
     if (fd < 0 || ftruncate(fd, (off_t)cache->size) < 0) {
         int e = errno;
@@ -117,6 +133,9 @@ int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
 
     cache->code_start = (soft_glue_make(cache) + 63) & ~(size_t)63;
     cache->used = cache->code_start;
+    const struct mull_code_trace *trace = vm->config.trace;
+    if (trace)
+        trace->translated(trace->opaque, cache->rx, cache->code_start, UINT64_MAX, "mullion_glue");
     return 0;
 }
 
@@ -427,6 +446,7 @@ static unsigned soft_vcpu_stats(struct mull_vcpu *vcpu, const char **names, uint
         {"page-walks", s->page_walks},
         {"jump-misses", s->jump_misses},
         {"chains", s->chains},
+        {"polls", s->polls},
         {"instructions-in-c", s->execs},
         {"interrupts", s->interrupts},
         {"exceptions", s->exceptions},
@@ -435,6 +455,7 @@ static unsigned soft_vcpu_stats(struct mull_vcpu *vcpu, const char **names, uint
         {"halts", s->halts},
         {"code-writes", s->code_writes},
         {"cache-bytes", cpu->vm->cache->used},
+        {"cache-size", cpu->vm->cache->size},
         {"cache-flushes", cpu->vm->cache->flushes},
     };
     unsigned n = sizeof(all) / sizeof(all[0]);

@@ -396,6 +396,7 @@ void *soft_on_jump(struct soft_cpu *cpu)
 
 void *soft_on_poll(struct soft_cpu *cpu)
 {
+    cpu->stats.polls++;
     return soft_on_jump(cpu);
 }
 

@@ -231,7 +231,7 @@ struct soft_fault {
 struct soft_stats {
     uint64_t blocks_translated, guest_insns_translated;
     uint64_t tlb_misses, tlb_flushes, page_walks;
-    uint64_t jump_misses, chains;
+    uint64_t jump_misses, chains, polls;
     uint64_t execs; /* instructions executed by soft_exec() */
     uint64_t interrupts, exceptions;
     uint64_t mmio, pio, halts, code_writes;

@@ -289,6 +289,16 @@ static void watch_page(struct soft_vm *vm, const struct soft_page *page)
         soft_tlb_protect(vm, page->ram, page->gpa & MULL_PAGE_MASK);
 }
 
+static void tell_trace(const struct translation *t)
+{
+    const struct mull_code_trace *trace = t->cpu->vm->config.trace;
+    const struct soft_block *b = t->block;
+
+    trace->translated(trace->opaque, b->start, (size_t)(b->end - b->start),
+                      soft_key_linear(t->mode, t->space + t->rip),
+                      t->mode & SOFT_MODE_CPL3 ? "guest_user" : "guest_kernel");
+}
+
 static struct soft_block *translate(struct translation *t, const struct soft_page *page,
                                     const struct soft_page *next, bool *straddles)
 {
@@ -346,6 +356,8 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
     if (t->full || t->e.overflow || !soft_block_publish(c, t->block))
         goto full;
     c->used = ((size_t)(t->e.p - c->rw) + 15) & ~(size_t)15;
+    if (t->cpu->vm->config.trace)
+        tell_trace(t);
     t->cpu->stats.blocks_translated++;
     t->cpu->stats.guest_insns_translated += t->count;
     return t->block;

@@ -1,0 +1,114 @@
+"""Tests of what a running machine tells of itself: stats, top, perf map."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+
+from guest import Mullion, expect
+
+TESTS = {}
+
+
+def test(function):
+    TESTS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def mullion(ctx, env, *words, status=0):
+    run = subprocess.run([ctx.program, *words], env=env, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+                         timeout=60 * ctx.patience)
+    expect(run.returncode == status, f"mullion {' '.join(words)}: {run.returncode}: {run.stderr}")
+    return run.stdout if not status else run.stderr
+
+
+@test
+def stats_and_top(ctx):
+    folder = ctx.path("runtime")
+    env = dict(os.environ, MULLION_RUNTIME_DIR=folder)
+    expect("no machine runs" in mullion(ctx, env, "top", "--count", "1", "--interval", "0.1"),
+           "machines without machines")
+    options = ctx.boot("check", words="mullion.then=wait") + ["--cpus", "2", "--name", "pane"]
+    with Mullion(ctx.program, options, env=env) as m:
+        m.wait_for("check: waiting", 60 * ctx.patience)
+        vcpus = json.loads(mullion(ctx, env, "stats", "pane", "--format", "json"))["vcpus"]
+        expect(len(vcpus) == 2, f"{len(vcpus)} vCPUs")
+        for name in ("blocks-translated", "tlb-misses", "instructions-in-c", "interrupts", "halts",
+                     "cache-bytes"):
+            expect(all(v[name] > 0 for v in vcpus), f"{name}: {vcpus}")
+        table = mullion(ctx, env, "stats", str(m.process.pid))
+        expect(re.search(r"^blocks-translated +\d+ +\d+$", table, re.M), f"table:\n{table}")
+        top = json.loads(mullion(ctx, env, "top", "--count", "1", "--interval", "0.3", "--format",
+                                 "json"))["machines"]
+        expect(len(top) == 1 and top[0]["machine"] == "pane" and top[0]["pid"] == m.process.pid and
+               len(top[0]["vcpus"]) == 2 and "tlb_misses" in top[0]["vcpus"][0], f"top: {top}")
+        table = mullion(ctx, env, "top", "--count", "2", "--interval", "0.1")
+        expect(table.count("pane ") == 2 and "running" in table and "TLBMISS/s" in table,
+               f"top:\n{table}")
+        expect("no such machine" in mullion(ctx, env, "stats", "nobody", status=1), "nobody")
+        with Mullion(ctx.program, options, env=env) as other:
+            other.wait_for("check: waiting", 60 * ctx.patience)
+            expect("2 machines" in mullion(ctx, env, "stats", "pane", status=1), "two of a name")
+            other.process.send_signal(15)
+            other.expect_status(0, 30 * ctx.patience)
+        m.process.kill()
+        m.process.wait()
+    # The machine ends with its owner; what that left behind is cleared away by the next to look.
+    deadline = time.monotonic() + 20 * ctx.patience
+    while True:
+        mullion(ctx, env, "top", "--count", "1", "--interval", "0.1")
+        if not os.listdir(folder):
+            break
+        expect(time.monotonic() < deadline, f"left behind: {os.listdir(folder)}")
+    expect(os.stat(folder).st_mode & 0o777 == 0o700, "others may look in")
+
+
+def perf_works(ctx):
+    data = ctx.path("probe.data")
+    return shutil.which("perf") and subprocess.run(
+        ["perf", "record", "-o", data, "-e", "cpu-clock", "true"], stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def check_map(path, mapping):
+    kinds = set()
+    with open(path, encoding="ascii") as f:
+        for line in f:
+            start, size, name = line.split()
+            start, size = int(start, 16), int(size, 16)
+            expect(mapping[0] <= start and start + size <= mapping[1] and size,
+                   f"{line!r} is not in the code cache {mapping}")
+            kinds.add(name.partition(":")[0])
+    expect(kinds == {"mullion_glue", "guest_kernel", "guest_user"}, f"kinds {kinds}")
+
+
+@test
+def perf_map(ctx):
+    data = ctx.path("perf.data")
+    with Mullion(ctx.program, ctx.boot("check", words="mullion.then=load") + ["--perf-map"]) as m:
+        m.wait_for("check: init reached", 60 * ctx.patience)
+        pid = m.vmm_pid()
+        path = f"/tmp/perf-{pid}.map"
+        try:
+            with open(f"/proc/{pid}/maps", encoding="ascii") as f:
+                maps = re.findall(r"^(\w+)-(\w+) r-xs .*/dev/zero", f.read(), re.M)
+            expect(len(maps) == 1, f"code caches: {maps}")
+            perf = None
+            if perf_works(ctx):
+                perf = subprocess.Popen(["perf", "record", "-o", data, "-e", "cpu-clock", "-p",
+                                         str(pid)], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            m.wait_for("check: load done", 120 * ctx.patience)
+            m.expect_status(0, 30 * ctx.patience)
+            check_map(path, [int(x, 16) for x in maps[0]])
+            if perf:
+                perf.wait(60 * ctx.patience)
+                said = subprocess.run(["perf", "script", "-i", data, "-F", "ip,sym"],
+                                      stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                      errors="replace", check=False).stdout
+                expect("guest_user:" in said, f"perf script: {said[:500]!r}")
+        finally:
+            if os.path.exists(path):
+                os.unlink(path)
