@@ -15,5 +15,7 @@ int cli_engines(int argc, char **argv);
 int cli_gdb(int argc, char **argv);
 int cli_stats(int argc, char **argv);
 int cli_top(int argc, char **argv);
+int cli_import(int argc, char **argv);
+int cli_export(int argc, char **argv);
 
 #endif

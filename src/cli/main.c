@@ -20,6 +20,8 @@ static const char usage[] =
     "  gdb        connect GDB to a running machine\n"
     "  stats      show a running machine's counters\n"
     "  top        show what the running machines do\n"
+    "  import     make a machine of an OVA, OVF, VMX, libvirt XML or disk\n"
+    "  export     write a machine in one of those formats\n"
     "  help       show this text, or 'help COMMAND' for a command's\n"
     "\n"
     "  --version  show the version\n"
@@ -37,6 +39,8 @@ static const struct {
     {"stats", cli_stats},
     {"top", cli_top},
     {"image", mull_cli_image},
+    {"import", cli_import},
+    {"export", cli_export},
 };
 
 int cli_fail(int status, const char *fmt, ...)

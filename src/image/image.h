@@ -72,6 +72,7 @@ struct mull_image_options {
     bool repair;          /* open also what is marked corrupt or was not closed, to check it */
     bool no_parent_check; /* accept a parent that has changed since the child was made */
     const char *snapshot; /* QCOW2: read an internal snapshot (readonly only) */
+    uint64_t offset, length; /* only this part of the file (length 0: all), read-only */
     const struct mull_file_observer *observer;
     const struct mull_log *log;
     const struct mull_source_options *source; /* for URLs, packed and encrypted files; may be NULL */

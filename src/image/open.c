@@ -3,6 +3,7 @@
  * untrusted: they reach regular files and block devices only, loops and endless chains are refused.
  */
 #include "image/formats.h"
+#include "image/part.h"
 #include "image/source.h"
 
 #include <errno.h>
@@ -135,6 +136,11 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
     image->path = strdup(o->path);
     int ret = image->path ? mull_file_open(&fo, &image->file, err)
                           : mull_fail(err, ENOMEM, "%s: out of memory", o->path);
+    if (!ret && o->length) {
+        struct mull_file *whole = image->file;
+        image->file = NULL;
+        ret = mull_file_part(&fo, o->offset, o->length, whole, &image->file, err);
+    }
     if (!ret) {
         /* An export is a disk's content, in which a guest may have written any header. */
         if (!format && mull_source_is_disk(o->path))
@@ -157,6 +163,9 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
 int mull_image_open_part(const struct mull_image *image, const struct mull_image_options *options,
                          const char *path, struct mull_file **out, struct mull_error *err)
 {
+    if (options->length)
+        return mull_fail(err, EPERM, "%s: an image inside a file names another one, '%.200s'",
+                         image->path, path);
     struct mull_file_options fo = {.path = path,
                                    .readonly = image->readonly,
                                    .direct = options->direct,

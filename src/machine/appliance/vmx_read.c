@@ -9,7 +9,6 @@
 #include <string.h>
 #include <strings.h>
 
-#include "image/ovf/tar.h"
 #include "machine/appliance/internal.h"
 
 static bool number(const char *text, uint64_t max, uint64_t *out)
@@ -62,13 +61,15 @@ static int read_cdrom(struct mull_appliance *a, struct mull_vmx *vmx, const char
         return -E2BIG;
     unsigned index = a->config.cdrom_count - 1;
     const char *file = mull_vmx_getf(vmx, "%s.fileName", key);
+    const char *start = mull_vmx_getf(vmx, "%s.startConnected", key);
+    bool connected = !start || mull_vmx_true(start);
     cdrom->bus = bus;
     cdrom->controller = (int)c;
     cdrom->unit = (int)u;
     int ret = bus == MULL_BUS_SCSI ? appliance_set(&cdrom->adapter, adapter) : 0;
     if (!ret && !strcasecmp(type, "cdrom-image") && file && *file && appliance_medium(a, file, key))
         ret = appliance_set(&a->cdrom[index].name, file);
-    else if (strcasecmp(type, "cdrom-image"))
+    else if (strcasecmp(type, "cdrom-image") && connected)
         mull_report_add(&a->report, MULL_NOTE_LOST, key,
                         "the host's drive is not passed on; the drive is empty");
     return ret ? mull_fail(err, ENOMEM, "%s: out of memory", what) : 0;
@@ -82,11 +83,6 @@ static int read_disk(struct mull_appliance *a, struct mull_vmx *vmx, const char 
     const char *mode = mull_vmx_getf(vmx, "%s.mode", key);
     if (!file || !*file)
         return mull_fail(err, EINVAL, "%s: %s.fileName is missing", what, key);
-    if (!mull_tar_name_is_safe(file))
-        return mull_fail(err, EPERM,
-                         "%s: %s.fileName '%.200s' lies outside the machine's folder; move the "
-                         "disk there",
-                         what, key, file);
     struct mull_disk_config *disk = appliance_add_disk(a, what, err);
     if (!disk)
         return -E2BIG;

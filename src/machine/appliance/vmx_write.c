@@ -55,11 +55,10 @@ static void put_drives(struct out *o, const struct mull_appliance_write *w,
         put(o, "TRUE", "%s%u:%u.present", family, at->controller, at->unit);
         put(o, file ? file : "auto detect", "%s%u:%u.fileName", family, at->controller, at->unit);
         if (cdrom) {
-            put(o, "cdrom-image", "%s%u:%u.deviceType", family, at->controller, at->unit);
-            if (!file) {
-                put(o, "", "%s%u:%u.fileName", family, at->controller, at->unit);
-                put(o, "FALSE", "%s%u:%u.startConnected", family, at->controller, at->unit);
-            }
+            put(o, file ? "cdrom-image" : "cdrom-raw", "%s%u:%u.deviceType", family, at->controller,
+                at->unit);
+            put(o, file ? NULL : "FALSE", "%s%u:%u.startConnected", family, at->controller,
+                at->unit);
         } else if (at->family == PLACE_SCSI) {
             put(o, "scsi-hardDisk", "%s%u:%u.deviceType", family, at->controller, at->unit);
         }
@@ -96,9 +95,10 @@ static void put_networks(struct out *o, const struct mull_appliance_write *w)
         if (net->has_mac) {
             snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", net->mac[0], net->mac[1],
                      net->mac[2], net->mac[3], net->mac[4], net->mac[5]);
-            /* VMware makes those in 00:0c:29 and 00:50:56:80-bf itself; others are static. */
-            put(o, "static", "%s.addressType", item);
-            put(o, mac, "%s.address", item);
+            /* VMware makes the addresses of 00:0c:29 itself, and refuses them as static. */
+            bool own = !strncmp(mac, "00:0c:29", 8);
+            put(o, own ? "generated" : "static", "%s.addressType", item);
+            put(o, mac, own ? "%s.generatedAddress" : "%s.address", item);
         } else {
             put(o, "generated", "%s.addressType", item);
         }
@@ -126,7 +126,9 @@ static void put_serial(struct out *o, const struct mull_appliance_write *w)
             [MULL_CONSOLE_UNIX] = {"pipe", "server"}, [MULL_CONSOLE_STDIO] = {"pipe", "server"},
             [MULL_CONSOLE_FILE] = {"file", NULL},     [MULL_CONSOLE_TCP] = {"network", NULL}};
         const char *path = console->path;
+        const char *slash = path && console->kind != MULL_CONSOLE_TCP ? strrchr(path, '/') : NULL;
         char name[32];
+        path = slash ? slash + 1 : path; /* beside the description, as our own is */
         if (console->kind == MULL_CONSOLE_STDIO) {
             snprintf(name, sizeof(name), "serial%u", n);
             path = name;
