@@ -492,6 +492,11 @@ static int read_names(struct reader *r)
     else if (!ret && s->os_id)
         mull_report_add(&r->a->report, MULL_NOTE_LOST, "operating system", "type %u (%.60s)",
                         s->os_id, s->os_description ? s->os_description : "");
+    /* "vmx-19": VMware's hardware version. */
+    if (!ret && s->hardware && !strncmp(s->hardware, "vmx-", 4) && s->hardware[4] &&
+        strspn(s->hardware + 4, "0123456789") == strlen(s->hardware + 4))
+        ret = appliance_keep_vmx(c, "virtualHW.version",
+                                 s->hardware[4] == '0' ? s->hardware + 5 : s->hardware + 4);
     if (s->machine_uuid)
         mull_uuid_parse(s->machine_uuid, c->uuid);
     return ret ? no_memory(r) : 0;

@@ -418,7 +418,8 @@ static int put_settings(struct writer *o)
         config(o, "vmw:Config", "bootOptions.efiSecureBootEnabled", "true");
     json_object_foreach(json_object_get(c->extra, "vmx"), key, value)
     {
-        if (strcasecmp(key, "displayName") && json_is_string(value))
+        if (strcasecmp(key, "displayName") && strcasecmp(key, "virtualHW.version") &&
+            json_is_string(value))
             config(o, "vmw:ExtraConfig", key, json_string_value(value));
     }
     int ret = appliance_put_settings(&w, &vmx);

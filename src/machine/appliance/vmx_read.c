@@ -402,6 +402,9 @@ static int read_names(struct mull_appliance *a, struct mull_vmx *vmx, const char
         ret = appliance_set(&c->os, mull_vmx_get(vmx, "guestOS"));
     if (!ret)
         ret = appliance_set(&c->firmware, "bios");
+    /* Of the file, not of the machine: written anew each time. */
+    mull_vmx_get(vmx, ".encoding");
+    mull_vmx_get(vmx, "config.version");
     const char *nvram = mull_vmx_get(vmx, "nvram");
     if (!ret && nvram && *nvram)
         ret = appliance_keep_vmx(c, "nvram", nvram);
