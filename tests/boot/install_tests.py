@@ -33,10 +33,9 @@ def symbols(arguments):
 @test
 def programs(ctx):
     _, prefix = install(ctx)
-    for page in ("man1/mullion.1", "man1/mullion-run.1", "man1/mullion-engines.1",
-                 "man1/mullion-gdb.1", "man1/mullion-stats.1", "man1/mullion-top.1",
-                 "man1/mullion-gdb.1", "man1/mullion-import.1", "man1/mullion-export.1",
-                 "man8/mullion-vmm.8"):
+    for page in ("man1/mullion-engines.1", "man1/mullion-export.1", "man1/mullion-gdb.1",
+                 "man1/mullion-import.1", "man1/mullion-run.1", "man1/mullion-stats.1",
+                 "man1/mullion-top.1", "man1/mullion.1", "man8/mullion-vmm.8"):
         expect(os.path.exists(os.path.join(prefix, "share", "man", page)), f"no {page}")
     with Mullion(os.path.join(prefix, "bin", "mullion"), ctx.boot("check")) as m:
         m.expect_status(0, 60 * ctx.patience)
