@@ -281,6 +281,17 @@ void soft_code_break(struct soft_vm *vm, uint64_t at)
 
 /* ---- Flush ---- */
 
+/* Return the memory of all translations to the host. */
+static void give_back(struct soft_cache *cache)
+{
+    size_t keep = (cache->code_start + MULL_PAGE_SIZE - 1) & MULL_PAGE_MASK;
+
+    if (cache->used > keep)
+        madvise(cache->rw + keep, cache->used - keep, MADV_REMOVE);
+    madvise(cache->arena, cache->arena_used, MADV_DONTNEED);
+    madvise(cache->by_address, cache->blocks * sizeof(*cache->by_address), MADV_DONTNEED);
+}
+
 static void clear_all(struct soft_cache *cache)
 {
     struct soft_vm *vm = cache->vm;
@@ -300,10 +311,26 @@ static void clear_all(struct soft_cache *cache)
         for (unsigned w = 0; vm->cpu[i] && w < SOFT_WINDOWS; w++)
             soft_jump_clear(vm->cpu[i], vm->cpu[i]->windows[w]);
     }
+    if (cache->give_back)
+        give_back(cache);
+    cache->give_back = false;
     __atomic_store_n(&cache->blocks, 0, __ATOMIC_RELEASE);
     cache->used = cache->code_start;
     cache->arena_used = 0;
     cache->flushes++;
+}
+
+void soft_cache_idle(struct soft_cpu *cpu)
+{
+    struct soft_cache *cache = cpu->vm->cache;
+
+    if (cache->used < SOFT_IDLE_CODE || atomic_load(&cache->inside))
+        return;
+    soft_cache_lock(cache);
+    cache->give_back = true;
+    soft_cache_unlock(cache);
+    atomic_store(&cache->flush_wanted, 1);
+    soft_cache_flush_wait(cpu);
 }
 
 void soft_cache_flush_wait(struct soft_cpu *cpu)

@@ -22,6 +22,9 @@
  * again and again should not cost a sweep of all TLBs each time. */
 #define SOFT_PAGE_PATIENCE 32
 
+/** An idle guest keeps so much code. */
+#define SOFT_IDLE_CODE (4u << 20)
+
 /** A translation without coalesced checks: see coalesce.c. Not a bit of soft_cpu.mode. */
 #define SOFT_BLOCK_PLAIN 0x80000000u
 
@@ -125,6 +128,7 @@ struct soft_cache {
     _Atomic uint32_t inside;
     _Atomic uint32_t flush_wanted;
     uint64_t flushes;
+    bool give_back; /* with the next flush its memory */
 };
 
 static inline uint8_t *soft_cache_rw(const struct soft_cache *c, uint8_t *rx)
@@ -134,6 +138,10 @@ static inline uint8_t *soft_cache_rw(const struct soft_cache *c, uint8_t *rx)
 
 int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err);
 void soft_cache_destroy(struct soft_vm *vm);
+
+/** The guest has been idle for a while: if it has many translations, most of them of its past, drop
+ *  them all and give the memory back. The caller has parked the vectors and is not inside. */
+void soft_cache_idle(struct soft_cpu *cpu);
 
 /** Make the glue at the start of the code memory (glue.c). @return bytes used. */
 size_t soft_glue_make(struct soft_cache *cache);

@@ -451,16 +451,65 @@ void soft_signal(struct soft_cpu *cpu, enum mull_signal signal, unsigned arg)
         soft_futex_wake(&cpu->wake, 1);
 }
 
+#define POLL_MIN_NS 10000u
+#define POLL_MAX_NS 60000u
+#define IDLE_WINDOW_NS 4000000000ull
+#define IDLE_PERCENT 3
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Look for a signal as long as one came quickly the last times: waking a thread takes longer than
+ * many a wait for another vCPU. @return whether one came */
+static bool poll_for_signal(struct soft_cpu *cpu, uint64_t start)
+{
+    for (unsigned i = 1; !atomic_load_explicit(&cpu->signals, memory_order_relaxed); i++) {
+        __builtin_ia32_pause();
+        if (i % 64)
+            continue;
+        if (now_ns() - start >= cpu->poll_ns)
+            return false;
+        soft_yield(); /* who has work comes first */
+    }
+    return true;
+}
+
+/* A guest that does next to nothing needs few of its translations: see soft_cache_idle(). */
+static void watch_idleness(struct soft_cpu *cpu, uint64_t now)
+{
+    cpu->awake_ns += now - cpu->woken;
+    if (now - cpu->idle_since < IDLE_WINDOW_NS)
+        return;
+    if (cpu->awake_ns < (now - cpu->idle_since) / 100 * IDLE_PERCENT)
+        soft_cache_idle(cpu);
+    cpu->idle_since = now;
+    cpu->awake_ns = 0;
+}
+
 /* Sleep until a signal comes. */
 static void sleep_for_signal(struct soft_cpu *cpu)
 {
     uint32_t seen = atomic_load(&cpu->wake);
 
     soft_vectors_park(cpu);
-    atomic_store(&cpu->sleeping, true);
-    if (!atomic_load(&cpu->signals))
-        soft_futex_wait(&cpu->wake, seen, NULL);
-    atomic_store(&cpu->sleeping, false);
+    uint64_t start = now_ns();
+    watch_idleness(cpu, start);
+    if (!poll_for_signal(cpu, start)) {
+        atomic_store(&cpu->sleeping, true);
+        if (!atomic_load(&cpu->signals))
+            soft_futex_wait(&cpu->wake, seen, NULL);
+        atomic_store(&cpu->sleeping, false);
+    }
+    cpu->woken = now_ns();
+    if (cpu->woken - start > POLL_MAX_NS)
+        cpu->poll_ns = cpu->poll_ns > POLL_MIN_NS ? cpu->poll_ns / 2 : 0;
+    else if (cpu->poll_ns < POLL_MAX_NS)
+        cpu->poll_ns = cpu->poll_ns < POLL_MIN_NS ? POLL_MIN_NS : cpu->poll_ns * 2;
 }
 
 /* INIT (SDM volume 3, 10.4.4): as after reset, but MSRs, vectors and caches stay; the boot
@@ -637,9 +686,10 @@ static void run_translated(struct soft_cpu *cpu)
             cache->glue.enter(cpu);
         }
     }
-    if (atomic_fetch_sub(&cache->inside, 1) == 1)
-        soft_futex_wake(&cache->inside, 1);
+    bool last = atomic_fetch_sub(&cache->inside, 1) == 1;
     if (atomic_load(&cache->flush_wanted)) {
+        if (last)
+            soft_futex_wake(&cache->inside, 1);
         soft_vectors_park(cpu);
         soft_cache_flush_wait(cpu);
     }

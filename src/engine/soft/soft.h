@@ -313,6 +313,8 @@ struct soft_cpu {
     _Atomic uint8_t sipi_vector;
     _Atomic uint32_t wake; /* futex: bumped by every signal */
     _Atomic bool sleeping;
+    uint32_t poll_ns;                     /* how long HLT looks for a signal before it sleeps */
+    uint64_t woken, idle_since, awake_ns; /* host's monotonic time, ns: for soft_cache_idle() */
     struct soft_stats stats;
 
     /* run.c */
