@@ -244,14 +244,14 @@ static void check_tlb(struct fix *f)
             const struct soft_window *win = f->cpu->window[w];
             for (unsigned k = 0; k < 2; k++) {
                 uint64_t tag = k ? win->write_tag[i] : win->read_tag[i];
-                if (tag == SOFT_TLB_INVALID)
+                if (tag == soft_tlb_invalid(i))
                     continue;
-                uint64_t va = -tag << 12, gpa;
+                uint64_t va = -tag, gpa;
                 assert_int_equal(soft_tlb_index(va), i);
                 assert_true(soft_translate_quiet(f->cpu, va, &gpa));
                 const struct mull_ram *ram = mull_memory_find_ram(f->mem, gpa);
                 assert_non_null(ram);
-                assert_true(va + win->addend[i] == (uint64_t)(ram->host + (gpa - ram->gpa)));
+                assert_true(win->page[i] == (uint64_t)(ram->host + (gpa - ram->gpa)));
                 if (k) {
                     assert_false(ram->readonly);
                     assert_false(ram->flags[(gpa - ram->gpa) >> 12] & MULL_PAGE_SLOW);
@@ -264,7 +264,7 @@ static bool hits(struct fix *f, enum soft_window_id w, uint64_t va, bool write)
 {
     const struct soft_window *win = f->cpu->window[w];
     unsigned i = soft_tlb_index(va);
-    return (va >> 12) + (write ? win->write_tag[i] : win->read_tag[i]) == 0;
+    return (va & MULL_PAGE_MASK) + (write ? win->write_tag[i] : win->read_tag[i]) == 0;
 }
 
 static void test_tlb_fill(void **state)
@@ -372,8 +372,8 @@ static void test_flush(void **state)
             assert_true(soft_tlb_fill(f->cpu, 0x400000000 + i * 0x1000ull, 8, false));
         soft_tlb_flush(f->cpu, SOFT_FLUSH_NOT_GLOBAL);
         for (unsigned i = 0; i < SOFT_TLB_ENTRIES; i++) {
-            assert_true(f->cpu->window[w]->read_tag[i] == SOFT_TLB_INVALID);
-            assert_true(f->cpu->window[w]->write_tag[i] == SOFT_TLB_INVALID);
+            assert_true(f->cpu->window[w]->read_tag[i] == soft_tlb_invalid(i));
+            assert_true(f->cpu->window[w]->write_tag[i] == soft_tlb_invalid(i));
         }
     }
 
@@ -490,7 +490,8 @@ static void test_pcid(void **state)
     f->vm.ram[0].flags[DATA >> 12] = MULL_PAGE_CODE;
     soft_tlb_protect(&f->vm, &f->vm.ram[0], DATA);
     for (unsigned i = 0; i < SOFT_WINDOWS; i++)
-        assert_true(f->cpu->windows[i]->write_tag[soft_tlb_index(VA)] == SOFT_TLB_INVALID);
+        assert_true(f->cpu->windows[i]->write_tag[soft_tlb_index(VA)] ==
+                    soft_tlb_invalid(soft_tlb_index(VA)));
     /* The kernel's windows keep only what is global. */
     fix_set_cpl(f, 0);
     fix_map(f, KVA, DATA, FIX_W | FIX_G | FIX_D);

@@ -89,7 +89,7 @@ static void test_cr(void **state)
     RAX(f) = FIX_PML4;
     assert_int_equal(run(f, to_cr3, 3), SOFT_JUMP);
     assert_true(f->cpu->window[f->cpu->window_id]->read_tag[soft_tlb_index(DATA)] ==
-                SOFT_TLB_INVALID);
+                soft_tlb_invalid(soft_tlb_index(DATA)));
 
     /* CR4: what CPUID does not offer, PAE in long mode, PCIDE. */
     RAX(f) = s->cr4 | 1u << 22; /* PKE */

@@ -226,14 +226,10 @@ void tr_plan_windows(struct translation *t)
 static void emit_window_check(struct translation *t, unsigned window, bool flags_live)
 {
     const struct tr_access *a = &t->insn[window].access;
-    int host = tr_host_of[a->base];
+    const struct tr_ea ea = {.kind = TR_EA_BASE, .base = (unsigned)a->base, .disp = a->low};
 
-    if (host == H_NONE) {
-        tr_emit_get(t, H_R10, (unsigned)a->base);
-        host = H_R10;
-    }
-    emit_op_mem(&t->e, 0, tr_code64(t), 0x8d, H_R10, host, H_NONE, 1, a->low);
-    tr_emit_check(t, a->width, a->any_write, flags_live);
+    tr_emit_base(t, ea.base, ea.disp);
+    tr_emit_check_of(t, &ea, a->width, a->any_write, flags_live);
     t->slow[t->slow_count - 1].info |= SOFT_MISS_WINDOW;
     t->window = (int)window;
 }

@@ -174,6 +174,7 @@ void tr_emit_segment(struct translation *t, unsigned seg, unsigned size, bool wr
     struct tr_slow *slow = &t->slow[t->slow_count++];
     slow->retry = emit_here(e);
     slow->info = size | SOFT_MISS_SEGMENT;
+    slow->ea.kind = TR_EA_THERE;
     emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)size - 1);
     if (flags_live) {
         emit_load_gs(e, H_R11, room);

@@ -280,6 +280,7 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
     cpu->index = index;
     cpu->run_ok = 1;
     cpu->page_mask = MULL_PAGE_MASK;
+    cpu->offset_mask = ~MULL_PAGE_MASK;
     cpu->tlb_index_mask = SOFT_TLB_INDEX_MASK;
     cpu->jump_index_mask = SOFT_JUMP_INDEX_MASK;
     cpu->not_if_mask = ~(uint64_t)SOFT_IF;

@@ -75,44 +75,93 @@ void tr_emit_address(struct translation *t, const struct tr_insn *in, const Zydi
     }
 }
 
-void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_live)
+/* Note the slow path of a check. @ea: where R10's address can be had from again. */
+static struct tr_slow *note_slow(struct translation *t, const struct tr_ea *ea, unsigned size,
+                                 bool write)
+{
+    struct tr_slow *slow = &t->slow[t->slow_count++];
+
+    slow->retry = emit_here(&t->e);
+    slow->info = size | (write ? SOFT_MISS_WRITE : 0);
+    slow->ea = *ea;
+    return slow;
+}
+
+/* jrcxz over a jump to the slow path */
+static void emit_slow_unless_zero(struct emit *e, struct tr_slow *slow)
+{
+    uint8_t *hit = emit_jrcxz(e);
+    emit_jmp(e, emit_here(e));
+    slow->from = e->p - 4;
+    emit_patch8(e, hit);
+}
+
+void tr_emit_check_of(struct translation *t, const struct tr_ea *ea, unsigned size, bool write,
+                      bool flags_live)
 {
     struct emit *e = &t->e;
-    uint32_t tag = write ? WINDOW_OFF(write_tag) : WINDOW_OFF(read_tag);
-    uint8_t *retry = emit_here(e);
-    uint8_t *from;
+    int32_t tag = (int32_t)(write ? WINDOW_OFF(write_tag) : WINDOW_OFF(read_tag));
+    struct tr_slow *slow = note_slow(t, ea, size, write);
 
-    /* The last byte's page must be the page of the entry that the first byte selects. */
+    /* Address + tag is the offset in the page, if it is that page's. */
     if (flags_live) {
-        emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)size - 1);
+        slow->ea.kind = TR_EA_THERE;
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+        emit_op_mem(e, 0x65, true, 0x8b, H_RCX, H_NONE, H_R11, 8, tag);
+        emit_lea(e, H_RCX, H_RCX, H_R10, 1, (int32_t)size - 1);
         emit_pext_gs(e, H_RCX, H_RCX, TR_OFF(page_mask));
-        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
-        emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)tag);
-        emit_lea(e, H_RCX, H_RCX, H_R11, 1, 0);
-        uint8_t *hit = emit_jrcxz(e);
-        emit_jmp(e, emit_here(e));
-        from = e->p - 4;
-        emit_patch8(e, hit);
-        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
-        emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
-        emit_lea(e, H_R10, H_R10, H_R11, 1, 0);
-    } else {
-        if (size == 1)
-            emit_mov_reg(e, H_RCX, H_R10);
-        else
-            emit_lea(e, H_RCX, H_R10, H_NONE, 1, (int32_t)size - 1);
-        emit8(e, 0x48), emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, 12); /* shr rcx, 12 */
-        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
-        emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_R11, 8, (int32_t)tag);
-        emit_jcc(e, 5, emit_here(e));
-        from = e->p - 4;
-        emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
+        emit_slow_unless_zero(e, slow);
+        emit_pext_gs(e, H_R10, H_R10, TR_OFF(offset_mask));
+        emit_op_mem(e, 0x65, true, 0x8b, H_RCX, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(page));
+        emit_lea(e, H_R10, H_R10, H_RCX, 1, 0);
+        return;
     }
+    if (ea->kind == TR_EA_RCX)
+        emit_mov_reg(e, H_RCX, H_R10);
+    emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+    emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_R11, 8, tag);
+    /* cmp r10, 4096 - size; ja */
+    emit8(e, 0x49), emit8(e, 0x81), emit8(e, 0xfa);
+    emit32(e, (uint32_t)MULL_PAGE_SIZE - size);
+    emit_jcc(e, 7, emit_here(e));
+    slow->from = e->p - 4;
+    emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(page));
+}
 
-    struct tr_slow *slow = &t->slow[t->slow_count++];
-    slow->from = from;
-    slow->retry = retry;
-    slow->info = size | (write ? SOFT_MISS_WRITE : 0);
+void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_live)
+{
+    const struct tr_ea ea = {.kind = TR_EA_RCX};
+
+    tr_emit_check_of(t, &ea, size, write, flags_live);
+}
+
+void tr_emit_base(struct translation *t, unsigned base, int32_t disp)
+{
+    int host = tr_host_of[base];
+
+    if (host == H_NONE) {
+        tr_emit_get(t, H_R10, base);
+        host = H_R10;
+    }
+    emit_op_mem(&t->e, 0, tr_code64(t), 0x8d, H_R10, host, H_NONE, 1, disp);
+}
+
+/* R10 = the address whose check failed, as glue.c wants it. */
+static void emit_address_again(struct translation *t, const struct tr_ea *ea)
+{
+    switch (ea->kind) {
+    case TR_EA_THERE:
+        break;
+    case TR_EA_RCX:
+        emit_mov_reg(&t->e, H_R10, H_RCX);
+        break;
+    case TR_EA_BASE:
+        tr_emit_base(t, ea->base, ea->disp);
+        break;
+    case TR_EA_OPERAND:
+        tr_emit_address(t, ea->in, ea->in->memory);
+        break;
+    }
 }
 
 /* The memory operand's address is a constant, and the access inside one page. */
@@ -132,35 +181,28 @@ static bool constant_address(const struct translation *t, const struct tr_insn *
 }
 
 /* The same check where page and index are known. */
-static void emit_constant_check(struct translation *t, uint64_t address, unsigned size, bool write,
-                                bool flags_live)
+static void emit_constant_check(struct translation *t, const struct tr_insn *in, uint64_t address,
+                                unsigned size, bool write)
 {
     struct emit *e = &t->e;
+    const struct tr_ea ea = {.kind = TR_EA_OPERAND, .in = in};
     uint32_t slot = 8 * soft_tlb_index(address);
     uint32_t tag = (write ? WINDOW_OFF(write_tag) : WINDOW_OFF(read_tag)) + slot;
-    struct tr_slow *slow = &t->slow[t->slow_count++];
+    struct tr_slow *slow = note_slow(t, &ea, size, write);
 
     t->window = -1;
-    slow->retry = emit_here(e);
-    slow->info = size | (write ? SOFT_MISS_WRITE : 0);
-    emit_mov_imm(e, H_R10, address);
-    emit_mov_imm(e, H_RCX, address >> MULL_PAGE_SHIFT);
-    if (flags_live) {
+    emit_mov_imm(e, H_RCX, address & MULL_PAGE_MASK);
+    if (in->flags_live) {
         emit_load_gs(e, H_R11, tag);
         emit_lea(e, H_RCX, H_RCX, H_R11, 1, 0);
-        uint8_t *hit = emit_jrcxz(e);
-        emit_jmp(e, emit_here(e));
-        slow->from = e->p - 4;
-        emit_patch8(e, hit);
-        emit_load_gs(e, H_R11, WINDOW_OFF(addend) + slot);
-        emit_lea(e, H_R10, H_R10, H_R11, 1, 0);
+        emit_slow_unless_zero(e, slow);
     } else {
         emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_NONE, 1, (int32_t)tag);
         emit_jcc(e, 5, emit_here(e));
         slow->from = e->p - 4;
-        emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_NONE, 1,
-                    (int32_t)(WINDOW_OFF(addend) + slot));
     }
+    emit_load_gs(e, H_R10, WINDOW_OFF(page) + slot);
+    emit_lea(e, H_R10, H_R10, H_NONE, 1, (int32_t)(address & ~MULL_PAGE_MASK));
 }
 
 void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned size, bool write)
@@ -168,13 +210,17 @@ void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned si
     uint64_t address;
 
     if (constant_address(t, in, size, &address)) {
-        emit_constant_check(t, address, size, write, in->flags_live);
+        emit_constant_check(t, in, address, size, write);
         return;
     }
     tr_emit_address(t, in, in->memory);
-    if (!tr_code64(t))
+    if (tr_code64(t)) {
+        const struct tr_ea ea = {.kind = TR_EA_OPERAND, .in = in};
+        tr_emit_check_of(t, &ea, size, write, in->flags_live);
+    } else {
         tr_emit_segment(t, tr_segment(in->memory), size, write, in->flags_live);
-    tr_emit_check(t, size, write, in->flags_live);
+        tr_emit_check(t, size, write, in->flags_live);
+    }
 }
 
 /* ---- In C ---- */
@@ -206,8 +252,13 @@ int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned
         return at;
     t->window = -1;
     tr_emit_stack_offset(t, base, disp);
-    tr_emit_segment(t, MULL_SS, size, write, in->flags_live);
-    tr_emit_check(t, size, write, in->flags_live);
+    if (tr_code64(t)) {
+        const struct tr_ea ea = {.kind = TR_EA_BASE, .base = base, .disp = disp};
+        tr_emit_check_of(t, &ea, size, write, in->flags_live);
+    } else {
+        tr_emit_segment(t, MULL_SS, size, write, in->flags_live);
+        tr_emit_check(t, size, write, in->flags_live);
+    }
     return 0;
 }
 
@@ -434,6 +485,7 @@ void tr_emit_cold(struct translation *t)
 
     for (unsigned i = 0; i < t->slow_count; i++) {
         emit_patch32(e, t->slow[i].from);
+        emit_address_again(t, &t->slow[i].ea);
         emit_mov_imm(e, H_RCX, t->slow[i].info);
         /* lea r11, [rip + retry] */
         emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x1d);

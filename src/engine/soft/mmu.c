@@ -302,7 +302,7 @@ static bool walk(struct soft_cpu *cpu, struct walk *w, struct soft_page *page)
 
 static uint64_t tag_of(uint64_t va)
 {
-    return -(va >> MULL_PAGE_SHIFT);
+    return 0 - (va & MULL_PAGE_MASK);
 }
 
 static unsigned exec_index(uint64_t va)
@@ -443,7 +443,7 @@ static bool allow_write(struct soft_window *win, unsigned slot, uint64_t tag,
         __atomic_exchange_n(&win->write_tag[slot], tag, __ATOMIC_SEQ_CST);
         if (!(atomic_load(flags) & MULL_PAGE_SLOW))
             return true;
-        __atomic_store_n(&win->write_tag[slot], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+        __atomic_store_n(&win->write_tag[slot], soft_tlb_invalid(slot), __ATOMIC_RELAXED);
     }
 }
 
@@ -466,13 +466,14 @@ static bool install(struct soft_cpu *cpu, enum soft_window_id id, uint64_t va,
             return false;
         can_write &= watched != SOFT_WRITE;
     }
-    if (win->read_tag[slot] == SOFT_TLB_INVALID)
+    if (win->read_tag[slot] == soft_tlb_invalid(slot))
         note_slot(win, slot);
     note_kind(cpu, win, va, page);
-    /* The slot has one addend: no tag may stay that belongs to another page. */
-    __atomic_store_n(&win->write_tag[slot], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+    /* The slot has one page: no tag may stay that belongs to another. */
+    __atomic_store_n(&win->write_tag[slot], soft_tlb_invalid(slot), __ATOMIC_RELAXED);
     __atomic_store_n(&win->read_tag[slot], tag, __ATOMIC_RELAXED);
-    __atomic_store_n(&win->addend[slot], (uint64_t)(uintptr_t)page->host - va, __ATOMIC_RELAXED);
+    __atomic_store_n(&win->page[slot], (uint64_t)(uintptr_t)page->host & MULL_PAGE_MASK,
+                     __ATOMIC_RELAXED);
     if (!can_write || !page->dirty || page->ram->readonly)
         return !want_write;
     return allow_write(win, slot, tag, page, want_write) || !want_write;
@@ -508,7 +509,7 @@ static uint8_t *tlb_lookup(const struct soft_window *win, uint64_t va, bool writ
         __atomic_load_n(write ? &win->write_tag[slot] : &win->read_tag[slot], __ATOMIC_RELAXED);
     if (tag != tag_of(va))
         return NULL;
-    return (uint8_t *)(uintptr_t)(va + win->addend[slot]);
+    return (uint8_t *)(uintptr_t)(win->page[slot] + (va & ~MULL_PAGE_MASK));
 }
 
 void *soft_direct(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned access)
@@ -688,6 +689,13 @@ static void fill_words(uint64_t *to, uint64_t value, uint64_t count)
     __asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(value) : "memory");
 }
 
+/* The slots [first, first + count) of a tag array. */
+static void fill_invalid(uint64_t *tags, unsigned first, unsigned count)
+{
+    for (unsigned i = first; i < first + count; i++)
+        __atomic_store_n(&tags[i], soft_tlb_invalid(i), __ATOMIC_RELAXED);
+}
+
 #define TLB_HALF (SOFT_TLB_ENTRIES / 2)
 #define JUMP_HALF (SOFT_JUMP_ENTRIES / 2)
 
@@ -740,28 +748,28 @@ void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *win)
 static void flush_lower(struct soft_window *win)
 {
     if (win->lower_filled > SOFT_TLB_LOG) {
-        fill_words(win->read_tag, SOFT_TLB_INVALID, TLB_HALF);
-        fill_words(win->write_tag, SOFT_TLB_INVALID, TLB_HALF);
+        fill_invalid(win->read_tag, 0, TLB_HALF);
+        fill_invalid(win->write_tag, 0, TLB_HALF);
     } else {
         for (unsigned k = 0; k < win->lower_filled; k++) {
-            win->read_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
-            win->write_tag[win->lower_slot[k]] = SOFT_TLB_INVALID;
+            win->read_tag[win->lower_slot[k]] = win->write_tag[win->lower_slot[k]] =
+                soft_tlb_invalid(win->lower_slot[k]);
         }
     }
     __atomic_store_n(&win->lower_filled, 0, __ATOMIC_RELEASE);
     win->lower_large = false;
-    fill_words(win->exec_tag, SOFT_TLB_INVALID, SOFT_EXEC_ENTRIES / 2);
+    fill_words(win->exec_tag, SOFT_EXEC_INVALID, SOFT_EXEC_ENTRIES / 2);
 }
 
 static void flush_upper(struct soft_window *win)
 {
     if (win->upper_filled) {
-        fill_words(win->read_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
-        fill_words(win->write_tag + TLB_HALF, SOFT_TLB_INVALID, TLB_HALF);
+        fill_invalid(win->read_tag, TLB_HALF, TLB_HALF);
+        fill_invalid(win->write_tag, TLB_HALF, TLB_HALF);
         __atomic_store_n(&win->upper_filled, false, __ATOMIC_RELEASE);
     }
     win->upper_local = false;
-    fill_words(win->exec_tag + SOFT_EXEC_ENTRIES / 2, SOFT_TLB_INVALID, SOFT_EXEC_ENTRIES / 2);
+    fill_words(win->exec_tag + SOFT_EXEC_ENTRIES / 2, SOFT_EXEC_INVALID, SOFT_EXEC_ENTRIES / 2);
 }
 
 static void flush_window(struct soft_cpu *cpu, struct soft_window *win)
@@ -897,11 +905,10 @@ static void flush_page(struct soft_cpu *cpu, struct soft_window *win, uint64_t v
     uint64_t tag = tag_of(va);
 
     if (win->read_tag[slot] == tag) {
-        win->read_tag[slot] = SOFT_TLB_INVALID;
-        win->write_tag[slot] = SOFT_TLB_INVALID;
+        win->read_tag[slot] = win->write_tag[slot] = soft_tlb_invalid(slot);
     }
     if (win->exec_tag[exec] == tag)
-        win->exec_tag[exec] = SOFT_TLB_INVALID;
+        win->exec_tag[exec] = SOFT_EXEC_INVALID;
     if (win->jump_pages[jump / 64] >> jump % 64 & 1)
         soft_jump_clear(cpu, win);
 }
@@ -938,11 +945,9 @@ static void protect_slot(struct soft_window *win, unsigned slot, uint64_t host)
 {
     uint64_t tag = __atomic_load_n(&win->write_tag[slot], __ATOMIC_RELAXED);
 
-    if (tag == SOFT_TLB_INVALID)
-        return;
-    uint64_t va = -tag << MULL_PAGE_SHIFT;
-    if (__atomic_load_n(&win->addend[slot], __ATOMIC_RELAXED) + va == host)
-        __atomic_store_n(&win->write_tag[slot], SOFT_TLB_INVALID, __ATOMIC_RELAXED);
+    if (tag != soft_tlb_invalid(slot) &&
+        __atomic_load_n(&win->page[slot], __ATOMIC_RELAXED) == host)
+        __atomic_store_n(&win->write_tag[slot], soft_tlb_invalid(slot), __ATOMIC_RELAXED);
 }
 
 /* A half that its vCPU is filling only now is none of ours: see allow_write(). */
@@ -984,7 +989,7 @@ void soft_tlb_protect_all(void *opaque)
     for (unsigned i = 0; i < vm->cpus; i++) {
         struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
         for (unsigned k = 0; cpu && k < SOFT_WINDOWS; k++)
-            fill_words(cpu->windows[k]->write_tag, SOFT_TLB_INVALID, SOFT_TLB_ENTRIES);
+            fill_invalid(cpu->windows[k]->write_tag, 0, SOFT_TLB_ENTRIES);
     }
     atomic_thread_fence(memory_order_seq_cst);
 }

@@ -42,7 +42,7 @@
 #define SOFT_JUMP_FILTER 32768u
 #define SOFT_EXEC_ENTRIES 64u
 
-#define SOFT_TLB_INVALID 1ull /* page number + 1 is never 0 */
+#define SOFT_EXEC_INVALID 1ull /* in exec_tag: no page's address is odd */
 
 enum soft_window_id {
     SOFT_WIN_KERNEL,    /* CPL 0-2, user pages forbidden (CR4.SMAP and not EFLAGS.AC) */
@@ -67,13 +67,12 @@ struct soft_page {
 
 struct soft_window {
     uint8_t common[SOFT_COMMON_SIZE]; /* struct soft_cpu */
-    /* Entry i: minus the number (address >> 12) of the page that may be read (written), or
-     * SOFT_TLB_INVALID. An address hits if (number of its last byte's page) + tag == 0, where the
-     * index comes from its first byte. */
+    /* Entry i: minus the address of the page that may be read (written), or soft_tlb_invalid(i). An
+     * access hits if its address + tag <= 4096 - size, where the index comes from its address. */
     uint64_t read_tag[SOFT_TLB_ENTRIES];
     uint64_t write_tag[SOFT_TLB_ENTRIES];
-    uint64_t addend[SOFT_TLB_ENTRIES]; /* host address minus guest address */
-    uint64_t jump[SOFT_JUMP_ENTRIES];  /* host entry of the block that may start there */
+    uint64_t page[SOFT_TLB_ENTRIES];  /* host address of the page */
+    uint64_t jump[SOFT_JUMP_ENTRIES]; /* host entry of the block that may start there */
     /* mmu.c: the TLB slots of the lower half that were filled since its last flush, so that a
      * change of address space costs what was used; more than fit: the count only. */
     uint32_t lower_filled;
@@ -99,6 +98,14 @@ struct soft_window {
 static inline unsigned soft_tlb_index(uint64_t va)
 {
     return (unsigned)((va >> 12) & 0x7ff) | (unsigned)((va >> 47) & 1) << 11;
+}
+
+/** The tag that nothing in this slot hits: of a page of another slot, far from this one's so that
+ * no access between pages reaches it, whose address is not even canonical. */
+static inline uint64_t soft_tlb_invalid(unsigned slot)
+{
+    uint64_t page = (uint64_t)((slot & 0x7ff) ^ 0x400) << 12 | (uint64_t)(slot >> 11) << 47;
+    return 0 - (page | 1ull << 62);
 }
 
 static inline unsigned soft_jump_index(uint64_t rip)
@@ -281,7 +288,7 @@ struct soft_cpu {
     uint64_t host_rsp;
     uint64_t resume;  /* host address where translated code goes on */
     uint64_t gs_base; /* the window that translated code runs with */
-    uint64_t page_mask, tlb_index_mask, jump_index_mask;
+    uint64_t page_mask, offset_mask, tlb_index_mask, jump_index_mask;
     uint64_t irq_clear; /* 0: an interrupt may be waiting for EFLAGS.IF */
     uint64_t not_if_mask, not_ac_mask, not_df_mask, system_flags_mask;
     uint64_t tsc_offset; /* guest TSC minus host TSC: the clock's and s.tsc_offset */
@@ -326,8 +333,8 @@ struct soft_cpu {
     bool irq_waiting;           /* irq_pending() may say yes: look when interrupts are enabled */
     uint32_t pauses;            /* PAUSEs executed, for giving the core away */
     uint16_t debug_hits; /* bits of DR6: watches that the instruction being executed has touched */
-    bool code_changed;  /* the instruction just executed wrote to translated code */
-    bool step_once;     /* the next instruction has no translation: execute it in C */
+    bool code_changed;   /* the instruction just executed wrote to translated code */
+    bool step_once;      /* the next instruction has no translation: execute it in C */
 
     /* For a debugger outside of the guest: debug_host.c. */
     bool debug_step; /* stop after one instruction */
@@ -463,7 +470,7 @@ void soft_tlb_switch(struct soft_cpu *cpu, bool keep);
 void soft_tlb_flush_pcid(struct soft_cpu *cpu, uint64_t pcid);
 
 /** Take the write permission for a page of RAM out of every vCPU's TLB (it holds code now, or
- *  became clean). Any thread: a remote store of SOFT_TLB_INVALID. */
+ *  became clean). Any thread: a remote store of invalid tags. */
 void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t gpa);
 
 /** mull_memory_watch.protect of the soft engine (@vm: struct soft_vm): all write permissions go. */

@@ -135,20 +135,21 @@ static void emit_string_check(struct string *s, unsigned base, bool write)
     emit_move(s, H_RCX, H_R9);
     emit_move(s, H_R10, base);
     emit_lea(e, H_RCX, H_R10, H_RCX, 1u << s->log2_size, -1);
+    /* The last byte's address + tag is its offset in the page that the first byte selects. */
+    emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
     if (s->live) {
-        emit_pext_gs(e, H_RCX, H_RCX, TR_OFF(page_mask));
-        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
         emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, tag);
         emit_lea(e, H_RCX, H_RCX, H_R11, 1, 0);
+        emit_pext_gs(e, H_RCX, H_RCX, TR_OFF(page_mask));
         leave_unless_zero(s);
         emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
     } else {
-        emit8(e, 0x48), emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, 12); /* shr rcx, 12 */
-        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
         emit_op_mem(e, 0x65, true, 0x03, H_RCX, H_NONE, H_R11, 8, tag);
+        emit8(e, 0x48), emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, 12); /* shr rcx, 12 */
         leave_if(s, 5);
     }
-    emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(addend));
+    emit_pext_gs(e, H_R10, H_R10, TR_OFF(offset_mask));
+    emit_op_mem(e, 0x65, true, 0x8b, H_R11, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(page));
     emit_lea(e, H_R10, H_R10, H_R11, 1, 0);
 }
 

@@ -62,11 +62,25 @@ struct tr_insn {
     struct tr_access access;
 };
 
+/* Where the slow path of a check gets the address from. */
+struct tr_ea {
+    enum {
+        TR_EA_RCX,     /* the check keeps it in RCX */
+        TR_EA_THERE,   /* it is still in R10 */
+        TR_EA_BASE,    /* guest register + disp */
+        TR_EA_OPERAND, /* the instruction's memory operand, 64-bit mode */
+    } kind;
+    unsigned base;
+    int32_t disp;
+    const struct tr_insn *in;
+};
+
 /* A forward jump to code at the end of the block. */
 struct tr_slow {
     uint8_t *from;  /* writable address of the rel32 */
-    uint8_t *retry; /* executable address */
+    uint8_t *retry; /* executable address; R10 = the address */
     uint32_t info;  /* size | SOFT_MISS_* */
+    struct tr_ea ea;
 };
 
 #define TR_MAX_SLOW (SOFT_BLOCK_MAX_INSNS * 4)
@@ -164,6 +178,13 @@ void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned si
 /** R10 = linear address -> R10 = host address, or the slow path. Clobbers RCX, R11, and the flags
  *  unless @flags_live. */
 void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_live);
+
+/** The same for an address that the slow path can compute again. */
+void tr_emit_check_of(struct translation *t, const struct tr_ea *ea, unsigned size, bool write,
+                      bool flags_live);
+
+/** R10 = guest register + disp. Leaves flags alone. */
+void tr_emit_base(struct translation *t, unsigned base, int32_t disp);
 
 /** Load or store a guest register by number, wherever it lives. Flags untouched. */
 void tr_emit_get(struct translation *t, unsigned host, unsigned guest);
