@@ -41,7 +41,8 @@ static const char usage[] =
     "A FILE that is read may be a URL: nbd://HOST:PORT/EXPORT, nbd+unix:///EXPORT?socket=PATH,\n"
     "nbds://... (TLS). --ca-file FILE, --max-size SIZE and --key-file FILE are for such sources.\n"
     "\n"
-    "Sizes take K, M, G, T, P. Formats are detected; raw is written only when you say so.\n"
+    "Commands that read take --anywhere: names of extents and data files inside the image may lead\n"
+    "anywhere, to devices too. Sizes take K, M, G, T, P. Formats are detected; raw is written only when you say so.\n"
     "Example: mullion image convert disk.vmdk disk.qcow2 --to qcow2,compress=zstd\n";
 
 static const struct {

@@ -21,6 +21,7 @@ enum {
     OPT_SNAPSHOT,
     OPT_SYNC,
     OPT_RESUME,
+    OPT_ANYWHERE,
     OPT_OFFSET,
     OPT_LENGTH,
     OPT_TO_OFFSET,
@@ -32,7 +33,7 @@ struct convert_args {
     const char *source, *target, *from, *snapshot;
     struct image_target to;
     int threads;
-    bool sync, resume;
+    bool sync, resume, anywhere;
     uint64_t offset, length, interval_ns;
 };
 
@@ -45,6 +46,7 @@ static int parse_convert(int argc, char **argv, struct convert_args *a)
         {"snapshot", required_argument, NULL, OPT_SNAPSHOT},
         {"sync", no_argument, NULL, OPT_SYNC},
         {"resume", no_argument, NULL, OPT_RESUME},
+        {"anywhere", no_argument, NULL, OPT_ANYWHERE},
         {"resume-interval", required_argument, NULL, OPT_INTERVAL},
         {"offset", required_argument, NULL, OPT_OFFSET},
         {"length", required_argument, NULL, OPT_LENGTH},
@@ -74,6 +76,9 @@ static int parse_convert(int argc, char **argv, struct convert_args *a)
             break;
         case OPT_RESUME:
             a->resume = true;
+            break;
+        case OPT_ANYWHERE:
+            a->anywhere = true;
             break;
         case OPT_INTERVAL: {
             char *end;
@@ -246,6 +251,7 @@ int image_convert(int argc, char **argv)
                                    .format = a.from,
                                    .readonly = true,
                                    .snapshot = a.snapshot,
+                                   .anywhere = a.anywhere,
                                    .log = &image_log,
                                    .source = image_source()};
     if (mull_image_open(&o, &source, &err))

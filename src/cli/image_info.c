@@ -10,12 +10,21 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { OPT_FROM = 256, OPT_FROM_B, OPT_FORMAT, OPT_CHAIN, OPT_REPAIR, OPT_TO, OPT_SNAPSHOT };
+enum {
+    OPT_FROM = 256,
+    OPT_FROM_B,
+    OPT_FORMAT,
+    OPT_CHAIN,
+    OPT_REPAIR,
+    OPT_TO,
+    OPT_SNAPSHOT,
+    OPT_ANYWHERE
+};
 
 struct args {
     const char *from, *from_b, *snapshot;
     char *to;
-    bool json, chain, repair;
+    bool json, chain, repair, anywhere;
 };
 
 static int parse(int argc, char **argv, int files, const char *names, struct args *a)
@@ -28,6 +37,7 @@ static int parse(int argc, char **argv, int files, const char *names, struct arg
         {"snapshot", required_argument, NULL, OPT_SNAPSHOT},
         {"chain", no_argument, NULL, OPT_CHAIN},
         {"repair", no_argument, NULL, OPT_REPAIR},
+        {"anywhere", no_argument, NULL, OPT_ANYWHERE},
         {0},
     };
     int opt;
@@ -45,6 +55,8 @@ static int parse(int argc, char **argv, int files, const char *names, struct arg
             a->chain = true;
         else if (opt == OPT_REPAIR)
             a->repair = true;
+        else if (opt == OPT_ANYWHERE)
+            a->anywhere = true;
         else if (opt != OPT_FORMAT || !image_parse_output(optarg, &a->json))
             return -1;
     }
@@ -53,14 +65,15 @@ static int parse(int argc, char **argv, int files, const char *names, struct arg
     return 0;
 }
 
-static int open_readonly(const char *path, const char *format, const char *snapshot,
+static int open_readonly(const char *path, const char *format, const struct args *a,
                          bool no_backing, struct mull_image **out)
 {
     struct mull_error err = {0};
     struct mull_image_options o = {.path = path,
                                    .format = format,
                                    .readonly = true,
-                                   .snapshot = snapshot,
+                                   .snapshot = a->snapshot,
+                                   .anywhere = a->anywhere,
                                    .no_backing = no_backing,
                                    .repair = true,
                                    .log = &image_log,
@@ -155,7 +168,7 @@ int image_info(int argc, char **argv)
     struct mull_image *image;
 
     if (parse(argc, argv, 1, "a FILE", &a) ||
-        open_readonly(argv[optind], a.from, NULL, !a.chain, &image))
+        open_readonly(argv[optind], a.from, &a, !a.chain, &image))
         return 1;
     json_t *all = a.json ? json_array() : NULL;
     for (struct mull_image *at = image; at; at = at->backing) {
@@ -189,6 +202,7 @@ int image_check(int argc, char **argv)
     struct mull_image_options o = {.path = argv[optind],
                                    .format = a.from,
                                    .readonly = !a.repair,
+                                   .anywhere = a.anywhere,
                                    .no_backing = true,
                                    .repair = true,
                                    .log = &image_log,
@@ -238,9 +252,9 @@ int image_compare(int argc, char **argv)
 
     if (parse(argc, argv, 2, "two FILEs", &a))
         return 2;
-    if (open_readonly(argv[optind], a.from, NULL, false, &x))
+    if (open_readonly(argv[optind], a.from, &a, false, &x))
         return 2;
-    if (open_readonly(argv[optind + 1], a.from_b, NULL, false, &y)) {
+    if (open_readonly(argv[optind + 1], a.from_b, &a, false, &y)) {
         mull_image_close(x);
         return 2;
     }
@@ -268,7 +282,7 @@ int image_map(int argc, char **argv)
     int ret = 0;
 
     if (parse(argc, argv, 1, "a FILE", &a) ||
-        open_readonly(argv[optind], a.from, a.snapshot, false, &image)) {
+        open_readonly(argv[optind], a.from, &a, false, &image)) {
         json_decref(all);
         return 1;
     }
@@ -330,8 +344,7 @@ int image_measure(int argc, char **argv)
         return 1;
     if (!a.to)
         return image_fail(1, "measure: give --to FORMAT");
-    if (!image_parse_target(a.to, &t) ||
-        open_readonly(argv[optind], a.from, a.snapshot, false, &image))
+    if (!image_parse_target(a.to, &t) || open_readonly(argv[optind], a.from, &a, false, &image))
         return 1;
     uint64_t unit = t.create.unit ? t.create.unit : 65536;
     for (uint64_t at = 0; at < image->size;) {

@@ -70,6 +70,7 @@ struct mull_image_options {
     bool guest_disk;      /* a writable raw disk must be asked for as format=raw where a guest could
                              have written another format's header */
     bool repair;          /* open also what is marked corrupt or was not closed, to check it */
+    bool anywhere;        /* names of extents and data files in an image may lead anywhere */
     bool no_parent_check; /* accept a parent that has changed since the child was made */
     const char *snapshot; /* QCOW2: read an internal snapshot (readonly only) */
     uint64_t offset, length; /* only this part of the file (length 0: all), read-only */
@@ -302,7 +303,14 @@ void mull_range_release(struct mull_image *image, struct mull_range *range);
 /** Path of a file named inside an image: relative to that image. @return malloc'ed, or NULL. */
 char *mull_image_relative_path(const char *image_path, const char *name);
 
-/** Open a further file of the same image (an extent, a data file), as the image was opened. */
+/** Open a further file of the same image (an extent, a data file) that is named in it, as the image
+ *  was opened. The name must not lead out of the image's folder, nor to anything but a regular file,
+ *  unless options->anywhere. @what: "extent", for the message. */
+int mull_image_open_named(const struct mull_image *image, const struct mull_image_options *options,
+                          const char *name, const char *what, struct mull_file **out,
+                          struct mull_error *err);
+
+/** Open a further file of the same image, as the image was opened. */
 int mull_image_open_part(const struct mull_image *image, const struct mull_image_options *options,
                          const char *path, struct mull_file **out, struct mull_error *err);
 

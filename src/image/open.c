@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "image/bitmap.h"
 
@@ -177,11 +178,50 @@ int mull_image_open_part(const struct mull_image *image, const struct mull_image
     return mull_file_open(&fo, out, err);
 }
 
-static bool in_chain(const struct mull_image *top, const struct mull_image *image)
+/* A name inside an image: beside it or below. */
+static bool name_is_safe(const char *name)
 {
+    if (!*name || *name == '/' || strchr(name, '\\'))
+        return false;
+    for (const char *p = name; p; p = strchr(p, '/')) {
+        p += *p == '/';
+        if (!strncmp(p, "..", 2) && (p[2] == '/' || !p[2]))
+            return false;
+    }
+    return true;
+}
+
+int mull_image_open_named(const struct mull_image *image, const struct mull_image_options *options,
+                          const char *name, const char *what, struct mull_file **out,
+                          struct mull_error *err)
+{
+    struct stat st;
+    char *path = mull_image_relative_path(image->path, name);
+    int ret = 0;
+
+    if (!path)
+        return mull_fail(err, EINVAL, "%s: %s name '%.200s' is not one we can follow", image->path,
+                         what, name);
+    if (!options->anywhere && !name_is_safe(name))
+        ret = mull_fail(err, EPERM, "%s: %s '%.200s' lies outside the image's folder", image->path,
+                        what, name);
+    else if (!options->anywhere && !lstat(path, &st) && !S_ISREG(st.st_mode))
+        ret =
+            mull_fail(err, EPERM, "%s: %s '%.200s' is not a regular file", image->path, what, name);
+    if (!ret && (ret = mull_image_open_part(image, options, path, out, err)))
+        mull_fail_in(err, "%s of %s", what, image->path);
+    free(path);
+    return ret;
+}
+
+/* Looked at before it is opened: its lock would be in our own way. */
+static bool in_chain(const struct mull_image *top, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st))
+        return false;
     for (; top; top = top->backing)
-        if (top != image && top->file->dev == image->file->dev &&
-            top->file->ino == image->file->ino)
+        if (top->file->dev == st.st_dev && top->file->ino == st.st_ino)
             return true;
     return false;
 }
@@ -202,17 +242,16 @@ static int open_backing(struct mull_image *top, struct mull_image *image,
                                     .direct = o->direct,
                                     .no_lock = o->no_lock,
                                     .no_parent_check = o->no_parent_check,
+                                    .anywhere = o->anywhere,
                                     .log = o->log,
                                     .source = o->source};
-    int ret = open_one(&bo, &image->backing, err);
+    int ret = in_chain(top, path)
+                  ? mull_fail(err, ELOOP, "%s: is its own backing file (through '%.200s')",
+                              top->path, image->backing_path)
+                  : open_one(&bo, &image->backing, err);
     free(path);
-    if (ret) {
-        mull_fail_in(err, "backing file of %s", image->path);
-        return ret;
-    }
-    if (in_chain(top, image->backing))
-        return mull_fail(err, ELOOP, "%s: is its own backing file (through '%.200s')", top->path,
-                         image->backing_path);
+    if (ret)
+        return ret == -ELOOP ? ret : mull_fail_in(err, "backing file of %s", image->path);
     if (image->format->check_parent && !o->no_parent_check)
         return image->format->check_parent(image, image->backing, err);
     return 0;

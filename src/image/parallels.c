@@ -55,6 +55,10 @@ static int parallels_open(struct mull_image *image, const struct mull_image_opti
         p->entries * UINT64_C(4) > BAT_MAX)
         return mull_fail(err, EINVAL, "%s: Parallels header: %llu sectors, %u clusters",
                          image->path, (unsigned long long)sectors, p->entries);
+    if (BAT_AT + p->entries * UINT64_C(4) > atomic_load(&image->file->size))
+        return mull_fail(err, EINVAL,
+                         "%s: Parallels header: table of %u clusters reaches behind the file",
+                         image->path, p->entries);
     image->size = sectors * 512;
     image->meta = mull_meta_create(image->file, 512, META_CACHE);
     return image->meta ? 0 : mull_fail(err, ENOMEM, "%s: out of memory", image->path);

@@ -51,14 +51,9 @@ static int open_data_file(struct mull_image *image, const struct mull_image_opti
     struct qcow2 *q = image->state;
     if (!q->data_file_name)
         return mull_fail(err, EINVAL, "%s: has an external data file without a name", image->path);
-    char *path = mull_image_relative_path(image->path, q->data_file_name);
-    if (!path)
-        return mull_fail(err, EINVAL, "%s: data file name '%.200s' is not one we can follow",
-                         image->path, q->data_file_name);
-    int ret = mull_image_open_part(image, o, path, &q->data_file, err);
-    free(path);
+    int ret = mull_image_open_named(image, o, q->data_file_name, "data file", &q->data_file, err);
     if (ret)
-        return mull_fail_in(err, "data file of %s", image->path);
+        return ret;
     q->data_file_raw = q->autoclear & QCOW2_AUTOCLEAR_RAW_DATA;
     return mull_meta_depend(image->meta, q->data_file);
 }

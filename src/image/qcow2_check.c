@@ -39,6 +39,12 @@ static int count(struct counter *c, const char *what, uint64_t offset, uint64_t 
     if (!length)
         return 0;
     uint64_t first = offset >> q->cluster_bits, last = (offset + length - 1) >> q->cluster_bits;
+    if (offset >= atomic_load(&c->image->file->size)) {
+        c->check->corruptions++;
+        say(c->check, "ERROR: %s at %#llx lies behind the end of the file", what,
+            (unsigned long long)offset);
+        return 0;
+    }
     for (uint64_t i = first; i <= last; i++) {
         if (i >= c->clusters) {
             c->check->corruptions++;

@@ -166,6 +166,10 @@ int qcow2_header_parse(struct mull_image *image, const struct mull_image_options
         return bad(image, err, "l1_size", q->l1_size);
     if (q->l1_offset & (q->cluster_size - 1) || q->l1_offset > INT64_MAX - QCOW2_L1_MAX)
         return bad(image, err, "l1_table_offset", q->l1_offset);
+    uint64_t end = atomic_load(&image->file->size);
+    if (q->l1_size &&
+        (q->l1_offset >= end || q->l1_offset + q->l1_size * UINT64_C(8) > end + q->cluster_size))
+        return bad(image, err, "l1_table_offset (behind the file)", q->l1_offset);
     if (q->nsnapshots > QCOW2_SNAPSHOTS_MAX)
         return bad(image, err, "nb_snapshots", q->nsnapshots);
     if (q->snapshots_offset & (q->cluster_size - 1))

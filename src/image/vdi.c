@@ -130,11 +130,11 @@ static int survey(struct mull_image *image, bool repair, struct mull_check *chec
         if (ret || index >= ZEROED)
             continue;
         used++;
-        if (index >= v->blocks || owner[index] != UNALLOCATED) {
-            corruptions++;
-            if (check && check->out)
+        bool outside = index >= v->blocks || place_of(v, index) >= atomic_load(&image->file->size);
+        if (outside || owner[index] != UNALLOCATED) {
+            if (corruptions++ < 1000 && check && check->out)
                 fprintf(check->out, "ERROR: block %u is at place %u, which is %s\n", i, index,
-                        index >= v->blocks ? "outside of the image" : "another's");
+                        outside ? "outside of the image" : "another's");
             continue;
         }
         owner[index] = i;

@@ -163,6 +163,9 @@ static int open_dynamic(struct mull_image *image, struct mull_error *err)
         (uint64_t)v->entries * v->block < image->size)
         return mull_fail(err, EINVAL, "%s: VHD allocation table: %u entries at %#llx", image->path,
                          v->entries, (unsigned long long)v->bat);
+    if (v->bat + (uint64_t)v->entries * 4 > atomic_load(&image->file->size))
+        return mull_fail(err, EINVAL, "%s: VHD allocation table at %#llx lies behind the file",
+                         image->path, (unsigned long long)v->bat);
     v->bitmap_length = (v->block / VHD_SECTOR / 8 + 511) & ~511u;
     image->meta = mull_meta_create(image->file, 512, META_CACHE);
     if (!image->meta)
@@ -437,6 +440,22 @@ static int vhd_check_parent(struct mull_image *image, struct mull_image *parent,
     return 0;
 }
 
+struct used {
+    uint32_t at, block;
+};
+
+static int by_place(const void *a, const void *b)
+{
+    const struct used *x = a, *y = b;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+static void say(struct mull_check *check, uint32_t block, const char *what)
+{
+    if (check->corruptions++ < 1000 && check->out)
+        fprintf(check->out, "ERROR: block %u %s\n", block, what);
+}
+
 static int vhd_check(struct mull_image *image, struct mull_check *check, struct mull_error *err)
 {
     struct vhd *v = image->state;
@@ -444,30 +463,28 @@ static int vhd_check(struct mull_image *image, struct mull_check *check, struct 
     if (v->type == VHD_FIXED)
         return 0;
     uint64_t first_free = (v->bat + v->entries * UINT64_C(4) + 511) / 512;
-    uint8_t *used = calloc(1, sectors / 8 + 1);
+    struct used *used = malloc(v->entries * sizeof(*used) + 1);
+    uint32_t n = 0;
     int ret = used ? 0 : -ENOMEM;
 
     check->total = v->entries;
     for (uint32_t i = 0; i < v->entries && !ret; i++) {
         uint32_t at;
-        const char *what = NULL;
         ret = read_bat(image, i, false, &at);
         if (ret || at == VHD_UNUSED)
             continue;
         check->allocated++;
-        if (at < 3 || (at < first_free && at + block > v->bat / 512) || at + block > sectors)
-            what = "lies outside of the data";
-        for (uint64_t s = at; !what && s < at + block; s++) {
-            if (used[s / 8] >> (s % 8) & 1)
-                what = "shares space with another";
-            used[s / 8] |= (uint8_t)(1u << (s % 8));
-        }
-        if (!what)
-            continue;
-        check->corruptions++;
-        if (check->out)
-            fprintf(check->out, "ERROR: block %u %s\n", i, what);
+        if (at < 3 || (at < first_free && at + block > v->bat / 512) || at + block > sectors ||
+            at >= (atomic_load(&image->file->size) + 511) / VHD_SECTOR)
+            say(check, i, "lies outside of the data");
+        else
+            used[n++] = (struct used){at, i};
     }
+    if (!ret)
+        qsort(used, n, sizeof(*used), by_place);
+    for (uint32_t i = 1; i < n && !ret; i++)
+        if (used[i].at < used[i - 1].at + block)
+            say(check, used[i].block, "shares space with another");
     free(used);
     return ret ? mull_fail(err, -ret, "%s: check failed: %s", image->path, strerror(-ret)) : 0;
 }

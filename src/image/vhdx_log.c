@@ -25,10 +25,11 @@ static uint32_t checksum_without(uint8_t *data, uint64_t length, uint32_t at)
 struct log {
     uint8_t *data;
     uint64_t length;
+    uint64_t budget; /* bytes that may still be summed: entries that claim to overlap cost time */
 };
 
 /* An entry, in one piece even where it wraps around the end of the log. NULL: none there. */
-static uint8_t *entry_at(const struct log *l, const struct vhdx *v, uint64_t at)
+static uint8_t *entry_at(struct log *l, const struct vhdx *v, uint64_t at)
 {
     const uint8_t *h = l->data + at;
     if (memcmp(h, "loge", 4))
@@ -37,8 +38,9 @@ static uint8_t *entry_at(const struct log *l, const struct vhdx *v, uint64_t at)
     uint64_t sequence = mull_le64(h + 16);
     if (!length || length % VHDX_SECTOR || length > l->length || tail % VHDX_SECTOR ||
         tail >= l->length || !sequence || memcmp(h + 32, v->header.log_guid, 16) ||
-        count > length / 32)
+        count > length / 32 || length > l->budget)
         return NULL;
+    l->budget -= length;
     uint8_t *e = malloc(length);
     if (!e)
         return NULL;
@@ -57,7 +59,7 @@ struct sequence {
 };
 
 /* Follow the entries from one place on. @seen: places that are part of a longer run already. */
-static bool follow(const struct log *l, const struct vhdx *v, uint64_t at, uint8_t *seen,
+static bool follow(struct log *l, const struct vhdx *v, uint64_t at, uint8_t *seen,
                    struct sequence *out)
 {
     uint64_t expected = 0, total = 0;
@@ -98,6 +100,11 @@ static bool follow(const struct log *l, const struct vhdx *v, uint64_t at, uint8
 
 static int zero_range(struct mull_image *image, uint64_t offset, uint64_t length)
 {
+    uint64_t size = (atomic_load(&image->file->size) + VHDX_SECTOR - 1) & ~(VHDX_SECTOR - 1ull);
+    /* Nothing behind the end of the file needs space to be zeroes. */
+    if (offset >= size)
+        return 0;
+    length = length < size - offset ? length : size - offset;
     if (!image->readonly)
         return mull_file_zero(image->file, offset, length, false);
     if (length > ZERO_MAX || length % VHDX_SECTOR)
@@ -139,7 +146,7 @@ static int apply_entry(struct mull_image *image, const uint8_t *e)
     uint64_t size = atomic_load(&image->file->size);
     int ret = 0;
 
-    if (size < flushed || last > MULL_IMAGE_SIZE_MAX)
+    if (size < flushed || last > VHDX_SIZE_MAX + VHDX_SIZE_MAX / 8)
         return -EUCLEAN; /* the file lost its end */
     if (!image->readonly && size < last)
         ret = mull_file_truncate(image->file, last);
@@ -157,7 +164,7 @@ static int apply_entry(struct mull_image *image, const uint8_t *e)
 }
 
 /* Find the sequence to replay (2.3.3) and replay it. */
-static int replay(struct mull_image *image, const struct log *l, uint8_t *seen)
+static int replay(struct mull_image *image, struct log *l, uint8_t *seen)
 {
     struct vhdx *v = image->state;
     struct sequence best = {0}, s;
@@ -184,7 +191,7 @@ int vhdx_log_replay(struct mull_image *image, struct mull_error *err)
 {
     static const uint8_t none[16];
     struct vhdx *v = image->state;
-    struct log l = {.length = v->header.log_length};
+    struct log l = {.length = v->header.log_length, .budget = v->header.log_length * UINT64_C(16)};
     uint64_t offset = v->header.log_offset;
 
     if (l.length > LOG_MAX || !l.length || l.length % VHDX_MB || offset % VHDX_MB ||

@@ -28,6 +28,7 @@ int vmdk_mirror(struct mull_image *image, struct vmdk_extent *e, struct mull_che
     uint32_t bytes = e->gt_entries * 4;
     uint8_t *a = malloc(bytes), *b = malloc(bytes);
     int ret = a && b ? 0 : -ENOMEM;
+    uint64_t budget = atomic_load(&e->file->size) + bytes;
 
     for (uint64_t i = 0; i < e->gd_entries && !ret; i++) {
         uint32_t gt, rgt;
@@ -36,6 +37,14 @@ int vmdk_mirror(struct mull_image *image, struct vmdk_extent *e, struct mull_che
             ret = vmdk_read32(e, e->rgd + i * 4, 0, false, &rgt);
         if (ret || !gt || !rgt || gt == rgt)
             continue;
+        /* Tables that do not overlap take no more than the file has. */
+        if (budget < bytes) {
+            if (check)
+                say(check, "ERROR: grain tables overlap");
+            ret = check ? 0 : -EUCLEAN;
+            break;
+        }
+        budget -= bytes;
         /* Straight from the file: the cache need not hold all tables of a disk. */
         ret = mull_file_read(e->file, a, bytes, gt * VMDK_SECTOR);
         if (!ret)
@@ -56,15 +65,16 @@ int vmdk_mirror(struct mull_image *image, struct vmdk_extent *e, struct mull_che
     return ret;
 }
 
-/* Mark sectors in use; false: they were already. */
+/* Mark sectors in use; false: they were already. What is taken twice is not gone through: all of a
+ * check costs no more than the file is long. */
 static bool take(uint8_t *map, uint64_t first, uint64_t count)
 {
-    bool fresh = true;
     for (uint64_t s = first; s < first + count; s++) {
-        fresh = fresh && !(map[s / 8] >> (s % 8) & 1);
+        if (map[s / 8] >> (s % 8) & 1)
+            return false;
         map[s / 8] |= (uint8_t)(1u << (s % 8));
     }
-    return fresh;
+    return true;
 }
 
 static int check_extent(struct mull_image *image, struct vmdk_extent *e, struct mull_check *check)
@@ -73,6 +83,7 @@ static int check_extent(struct mull_image *image, struct vmdk_extent *e, struct 
     uint64_t grain_sectors = e->grain / VMDK_SECTOR, map_sectors = sectors + grain_sectors;
     uint64_t grains = (e->length + e->grain - 1) / e->grain;
     uint8_t *map = map_sectors / 8 < MAP_MAX ? calloc(1, map_sectors / 8 + 1) : NULL;
+    uint64_t table = e->gt_entries * UINT64_C(4), budget = size + table;
     int ret = 0;
 
     for (uint64_t t = 0; t < e->gd_entries && !ret; t++) {
@@ -84,6 +95,11 @@ static int check_extent(struct mull_image *image, struct vmdk_extent *e, struct 
             say(check, "ERROR: grain table %llu lies behind the file", (unsigned long long)t);
             continue;
         }
+        if (budget < table) {
+            say(check, "ERROR: grain tables overlap");
+            break;
+        }
+        budget -= table;
         for (uint64_t i = 0; i < e->gt_entries && !ret; i++) {
             uint32_t gte;
             uint64_t grain = t * e->gt_entries + i;

@@ -42,19 +42,6 @@ bool vmdk_value(const char *text, const char *name, char *out, size_t room)
     return true;
 }
 
-/* A name inside a descriptor: beside it or below. */
-static bool name_is_safe(const char *name)
-{
-    if (!*name || *name == '/' || strchr(name, '\\'))
-        return false;
-    for (const char *p = name; p; p = strchr(p, '/')) {
-        p += *p == '/';
-        if (!strncmp(p, "..", 2) && (p[2] == '/' || !p[2]))
-            return false;
-    }
-    return true;
-}
-
 static int open_extent_file(struct mull_image *image, struct vmdk_extent *e, const char *name,
                             const struct mull_image_options *o, struct mull_error *err)
 {
@@ -66,16 +53,9 @@ static int open_extent_file(struct mull_image *image, struct vmdk_extent *e, con
         e->file = image->file;
         return 0;
     }
-    if (!name_is_safe(name))
-        return mull_fail(err, EPERM, "%s: extent '%.200s' lies outside the image's folder",
-                         image->path, name);
-    char *path = mull_image_relative_path(image->path, name);
-    if (!path)
-        return mull_fail(err, EINVAL, "%s: extent name '%.200s'", image->path, name);
-    int ret = mull_image_open_part(image, o, path, &e->file, err);
-    free(path);
+    int ret = mull_image_open_named(image, o, name, "extent", &e->file, err);
     if (ret)
-        return mull_fail_in(err, "extent of %s", image->path);
+        return ret;
     e->own_file = true;
     return 0;
 }

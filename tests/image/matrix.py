@@ -393,7 +393,17 @@ def test_vmdk(raw):
                     "createType=\"monolithicFlat\"\nRW 2 FLAT \"%s\" 0\n" % name)
         out = ours("info", "evil.vmdk", ok=(1,))
         assert "outside" in out, out
-    os.unlink("evil.vmdk")
+    with open("elsewhere", "wb") as f:
+        f.write(b"x" * 1024)
+    with open("evil.vmdk", "w") as f:
+        f.write("# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
+                "createType=\"monolithicFlat\"\nRW 2 FLAT \"%s\" 0\n" % os.path.abspath("elsewhere"))
+    ours("convert", "evil.vmdk", "evil.raw", "--to", "raw", ok=(1,))
+    ours("convert", "evil.vmdk", "evil.raw", "--to", "raw", "--anywhere")
+    ours("info", "evil.vmdk", "--anywhere")
+    ours("compare", "evil.vmdk", "elsewhere", "--from-b", "raw", "--anywhere")
+    for name in ("evil.vmdk", "evil.raw", "elsewhere"):
+        os.unlink(name)
 
 
 def chain(raw, fmt, opts=""):
