@@ -41,6 +41,12 @@ class Context:
         self.patience = args.patience
         self.soak = args.soak
         self.loop = args.loop
+        self.verbose = args.verbose
+
+    def note(self, text):
+        """Say a figure that a test has measured."""
+        if self.verbose:
+            print(f"    {text}", flush=True)
 
     def user_net(self):
         """Can passt isolate itself here? Some containers forbid user namespaces."""
@@ -116,6 +122,9 @@ def main():
     parser.add_argument("--loop", type=int, default=0, metavar="N",
                         help="just boot N times in a row, with 2 vCPUs")
     parser.add_argument("--load", action="store_true", help="keep all host CPUs busy meanwhile")
+    parser.add_argument("--clock", action="store_true",
+                        help="add a minute of comparing the guest's time with the host's")
+    parser.add_argument("--verbose", action="store_true", help="show what was measured")
     parser.add_argument("--json", metavar="FILE", help="write the results")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("patterns", nargs="*", default=["*"], help="tests to run (shell patterns)")
@@ -126,6 +135,8 @@ def main():
              **debian_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)
+    if args.clock:
+        tests.update(debian_tests.CLOCK)
     if args.loop:
         tests = guest_tests.LOOP
     chosen = [n for n in tests if any(fnmatch.fnmatch(n, p) for p in args.patterns)]

@@ -1,8 +1,11 @@
 """Tests in Debian's own user space (scripts/guest-debian): programs that check what they compute,
 and a kernel that must not have anything to complain about. TESTS are for every run, LONG for
 `boot.py --soak`."""
+import multiprocessing
 import os
 import re
+import subprocess
+import time
 
 from guest import Mullion, expect
 
@@ -54,5 +57,84 @@ def debian_soak(ctx):
         expect({p for p in PROGRAMS if p.startswith("stress")} <= passed, f"only {passed}")
 
 
+class Burners:
+    """Keeps every host CPU busy."""
+
+    def __enter__(self):
+        self.processes = [multiprocessing.Process(target=self.burn, daemon=True)
+                          for _ in range(os.cpu_count() or 1)]
+        for p in self.processes:
+            p.start()
+
+    @staticmethod
+    def burn():
+        while True:
+            pass
+
+    def __exit__(self, *_):
+        for p in self.processes:
+            p.kill()
+            p.join()
+
+
+def ping(ctx, m, word):
+    """One exchange. @return the host's time, and the guest's clocks before and after it, ns"""
+    number = int(m.wait_for(r"check: ping (\d+)\r?\n", 60 * ctx.patience,
+                            getattr(m, "pinged", 0))[1])
+    at = m.pinged = m.output.rindex(b"check: ping")
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+    m.send(word + b"\n")
+    match = m.wait_for(rf"check: was {number} ([\d ]+)\r?\n", 60 * ctx.patience, at)
+    m.pinged = m.output.index(b"check: was %d " % number, at)
+    values = [int(n) for n in match[1].split()]
+    return now, values[:3], values[3:]
+
+
+def narrowest(ctx, m):
+    """The exchange of many that took the guest the shortest time."""
+    best, deadline = None, time.monotonic() + 6
+    for i in range(100):
+        p = ping(ctx, m, b"again")
+        if not best or p[2][0] - p[1][0] < best[2][0] - best[1][0]:
+            best = p
+        if i >= 10 and (best[2][0] - best[1][0] < 2_000_000 or time.monotonic() > deadline):
+            break
+    return best
+
+
+def drift(ctx, seconds):
+    """The guest's clocks agree with each other, and so many seconds in the guest are as many
+    outside within 0.1 %, with the host's CPUs busy."""
+    words = "mullion.then=clocks iomem=relaxed"
+    with Burners(), Mullion(ctx.program, boot(ctx, 2, words), stdin=subprocess.PIPE) as m:
+        m.wait_for("check: ping", 300 * ctx.patience)
+        text = m.output.decode(errors="replace")
+        sources = re.search(r"check: sources (.*)", text)[1].split()
+        expect({"tsc", "hpet", "acpi_pm", "kvm-clock"} <= set(sources), f"sources {sources}")
+        expect(text.count("check: clocks width") == 2 * len(sources), f"clocks{m.tail()}")
+        first = narrowest(ctx, m)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            m.pump(0.2)
+        last = narrowest(ctx, m)
+        outside = last[0] - first[0]
+        # The host's moment lies somewhere in the guest's exchange.
+        unsure = (first[2][0] - first[1][0]) + (last[2][0] - last[1][0])
+        expect(outside > seconds * 9e8, f"{outside} ns outside")
+        for i, name in enumerate(("MONOTONIC_RAW", "MONOTONIC", "REALTIME")):
+            inside = last[1][i] - first[1][i]
+            off = abs(inside - outside)
+            expect(off <= outside / 1000 + unsure,
+                   f"{name}: {inside} ns inside, {outside} ns outside (sure to {unsure} ns)")
+            ctx.note(f"{name} off by {100 * (inside - outside) / outside:+.4f} % in "
+                     f"{outside / 1e9:.1f} s, sure to {100 * unsure / outside:.4f} %")
+        ping(ctx, m, b"end")
+        m.wait_for("check: debian done", 60 * ctx.patience)
+        m.expect_status(0, 60 * ctx.patience)
+        expect_no_complaints(m)
+
+
+TESTS["debian-clocks"] = lambda ctx: drift(ctx, 10)
+CLOCK = {"debian-clocks-60s": lambda ctx: drift(ctx, 60)}
 TESTS["debian-programs"] = debian_programs
 LONG["debian-soak"] = debian_soak
