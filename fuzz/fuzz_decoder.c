@@ -1,7 +1,8 @@
 /*
  * The decoder path of the soft engine: arbitrary bytes as 16-, 32- and 64-bit code through
- * soft_decode(), and as 64-bit code through the translator, across the end of a page too. Nothing
- * is executed; what is emitted must stay within the cache and every record within its bounds.
+ * soft_decode(), and in each of these modes through the translator, across the end of a page too.
+ * Nothing is executed; what is emitted must stay within the cache and every record within its
+ * bounds.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -64,7 +65,7 @@ static void decode(const uint8_t *data, size_t size, unsigned bits)
     }
 }
 
-static void translate(uint64_t gpa, uint32_t mode)
+static void translate(uint64_t gpa, uint64_t key, uint32_t mode)
 {
     const struct mull_ram *ram = soft_find_ram(cpu->vm, gpa);
     struct soft_page page = {.gpa = gpa, .host = ram->host + gpa, .ram = ram};
@@ -73,9 +74,9 @@ static void translate(uint64_t gpa, uint32_t mode)
     bool straddles;
 
     next.host = ram->host + next.gpa;
-    struct soft_block *b = soft_block_translate(cpu, &page, NULL, gpa, mode, &straddles);
+    struct soft_block *b = soft_block_translate(cpu, &page, NULL, key, mode, &straddles);
     if (straddles)
-        b = soft_block_translate(cpu, &page, &next, gpa, mode, &straddles);
+        b = soft_block_translate(cpu, &page, &next, key, mode, &straddles);
     if (b && (b->end <= b->start || b->end > cache->rx + cache->size || b->insns == 0 ||
               b->insns > SOFT_BLOCK_MAX_INSNS))
         abort();
@@ -83,6 +84,16 @@ static void translate(uint64_t gpa, uint32_t mode)
         soft_cache_flush_wait(cpu);
     soft_code_written(cpu->vm, NULL, gpa & MULL_PAGE_MASK, MULL_PAGE_SIZE);
 }
+
+/* 32-bit code, flat and not; with a 16-bit stack; 16-bit protected, real and virtual-8086 mode. */
+static const uint32_t narrow[] = {
+    SOFT_MODE_PROTECTED | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT,
+    SOFT_MODE_PROTECTED | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_CPL3,
+    SOFT_MODE_PROTECTED | SOFT_MODE_CODE32 | SOFT_MODE_FLAT | SOFT_BLOCK_PLAIN,
+    SOFT_MODE_PROTECTED | SOFT_MODE_CODE_64K | SOFT_MODE_STACK32,
+    SOFT_MODE_CODE_64K,
+    SOFT_MODE_PROTECTED | SOFT_MODE_VM86 | SOFT_MODE_CPL3 | SOFT_MODE_CODE_64K,
+};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -100,7 +111,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint32_t mode = SOFT_MODE_CODE64 | (data[0] & 0x80 ? SOFT_MODE_CPL3 : SOFT_MODE_SMAP);
     if (mull_mem_write(memory, gpa, data + 1, size - 1) < 0)
         abort();
-    translate(gpa, mode);
-    translate(gpa, mode | SOFT_BLOCK_PLAIN);
+    translate(gpa, gpa, mode);
+    translate(gpa, gpa, mode | SOFT_BLOCK_PLAIN);
+    for (unsigned i = 0; i < sizeof(narrow) / sizeof(narrow[0]); i++) {
+        /* EIP counts from the base of CS; a code segment of 64 KiB ends soon. */
+        uint64_t base = narrow[i] & SOFT_MODE_CODE_64K ? gpa - 0xfff0 : CODE;
+        uint64_t key = (uint64_t)(uint32_t)base << 32 | (uint32_t)(gpa - base);
+        translate(gpa, narrow[i] & SOFT_MODE_FLAT ? gpa : key, narrow[i]);
+    }
     return 0;
 }

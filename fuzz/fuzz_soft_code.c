@@ -1,8 +1,9 @@
 /*
  * Fuzz target: arbitrary guest code on the soft engine, from the decoder over the translator to the
- * instructions in C. The first byte chooses real mode, 32-bit protected mode, or 64-bit mode at CPL
- * 0 or 3; the next eight fill registers; the rest is code. It runs for about a millisecond and may
- * do to its machine what it likes, page tables included: the host must not notice.
+ * instructions in C. The first byte chooses real mode, 32-bit protected mode (with flat or small
+ * segments, 16-bit code, or in virtual-8086 mode), or 64-bit mode at CPL 0 or 3; the next eight
+ * fill registers; the rest is code. It runs for about a millisecond and may do to its machine what
+ * it likes, page tables included: the host must not notice.
  */
 #include <pthread.h>
 #include <stdint.h>
@@ -120,6 +121,33 @@ static void protected_mode(struct mull_cpu_state *s, unsigned mode)
         put64(TABLES + 0x1000 + i * 8, (uint64_t)i << 30 | 0x87);
 }
 
+/* Protected mode with segments that have a base and a limit; 16-bit code; virtual-8086 mode. */
+static void small_segments(struct mull_cpu_state *s, uint8_t how)
+{
+    if (how & 0x10) {
+        for (unsigned i = 0; i < 6; i++) {
+            s->seg[i].base = i == MULL_CS ? CODE : 0x8000u * i;
+            s->seg[i].limit = i == MULL_CS ? 0xffff : 0x1ffff;
+        }
+        s->seg[MULL_DS].attr |= how & 0x40 ? 4 : 0; /* expand-down */
+        s->rip = 0;
+    }
+    if (how & 0x08) {
+        s->seg[MULL_CS].attr &= ~MULL_SEG_DB;
+        s->seg[MULL_SS].attr &= ~MULL_SEG_DB;
+    }
+    if (how & 0x04) {
+        for (unsigned i = 0; i < 6; i++)
+            s->seg[i] = (struct mull_segment){.base = CODE,
+                                              .limit = 0xffff,
+                                              .attr = 3 | MULL_SEG_S | MULL_SEG_P | MULL_SEG_DPL,
+                                              .selector = CODE >> 4};
+        s->rflags |= 0x20000;
+        s->cr4 |= how & 0x40 ? SOFT_CR4_VME : 0;
+        s->rip = 0;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct mull_cpu_state s;
@@ -147,6 +175,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         s.gpr[i] = seed >> (i * 4) & (i & 1 ? 0x1fffff : ~0ull);
     s.gpr[MULL_RSP] = 0x18000;
     s.rflags = 2 | (data[0] & 0x80 ? 0x100 : 0) | (data[0] & 0x40 ? 0x200 : 0);
+    if (mode == 1)
+        small_segments(&s, data[0]);
     s.idt.base = 0;
     s.idt.limit = data[0] & 0x20 ? 0xfff : 0;
     mull_engine_soft.vcpu_set(vcpu, &s, &err);
