@@ -70,6 +70,10 @@ int boot_linux_check(struct mull_boot *boot, struct mull_error *err)
     /* setup_sects 0 means 4 (boot protocol, "setup_sects"). */
     img->setup_size = ((h.setup_sects ? h.setup_sects : 4) + 1) * 512u;
     img->kernel_size = (uint64_t)h.syssize * 16;
+    /* In paragraphs of 16 bytes: the last may not be whole. */
+    if (k->size > img->setup_size && img->kernel_size > k->size - img->setup_size &&
+        img->kernel_size - (k->size - img->setup_size) < 16)
+        img->kernel_size = k->size - img->setup_size;
     if (img->kernel_size < 0x400 || k->size < img->setup_size ||
         img->kernel_size > k->size - img->setup_size)
         return mull_fail(err, EINVAL,
