@@ -12,6 +12,7 @@
 #include "image/bitmap.h"
 #include "image/image.h"
 #include "image/io.h"
+#include "image/source.h"
 
 #define PARTS 8
 
@@ -82,6 +83,12 @@ int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
     struct mull_block *block = calloc(1, sizeof(*block));
     if (!block)
         return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
+    if (mull_source_is_url(o->path) && !o->source) {
+        free(block);
+        return mull_fail(err, ENOTSUP,
+                         "%s: a machine's disk is a file; make one with mullion image convert",
+                         o->path);
+    }
     if (o->aio && !(block->aio = strdup(o->aio))) {
         free(block);
         return mull_fail(err, ENOMEM, "%s: out of memory", o->path);

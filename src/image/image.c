@@ -3,6 +3,7 @@
  * the ranges that requests hold. See image.h. Knows extents and places, never a format's tables.
  */
 #include "image/image.h"
+#include "image/source.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -504,7 +505,9 @@ int mull_image_guard(struct mull_image *image, const struct iovec *iov, int niov
         return ret;
     overlay(head, 0, sizeof(head), iov, niov, offset, length);
     overlay(tail, end, sizeof(tail), iov, niov, offset, length);
-    return mull_format_of(head, sizeof(head), tail, NULL) ? -EPERM : 0;
+    return mull_format_of(head, sizeof(head), tail, NULL) || mull_source_packed(head, sizeof(head))
+               ? -EPERM
+               : 0;
 }
 
 int mull_image_resize(struct mull_image *image, uint64_t size, struct mull_error *err)

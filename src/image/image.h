@@ -71,6 +71,7 @@ struct mull_image_options {
                              have written another format's header */
     bool repair;          /* open also what is marked corrupt or was not closed, to check it */
     bool anywhere;        /* names of extents and data files in an image may lead anywhere */
+    bool plain;           /* not what was compressed: a backing file */
     bool no_parent_check; /* accept a parent that has changed since the child was made */
     const char *snapshot; /* QCOW2: read an internal snapshot (readonly only) */
     uint64_t offset, length; /* only this part of the file (length 0: all), read-only */

@@ -5,6 +5,7 @@
 #include "image/formats.h"
 #include "image/part.h"
 #include "image/source.h"
+#include "image/url.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -104,6 +105,18 @@ int mull_image_close(struct mull_image *image)
     return ret;
 }
 
+/* A file that was compressed whole shows what it unpacks to. */
+static int unpack_file(const struct mull_file_options *fo, struct mull_image *image,
+                       struct mull_error *err)
+{
+    struct mull_file *view = NULL;
+    int ret = mull_source_is_disk(fo->path) ? 0 : mull_source_unpack(fo, image->file, &view, err);
+
+    if (!ret && view)
+        image->file = view;
+    return ret;
+}
+
 static int open_one(const struct mull_image_options *o, struct mull_image **out,
                     struct mull_error *err)
 {
@@ -142,6 +155,9 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
         image->file = NULL;
         ret = mull_file_part(&fo, o->offset, o->length, whole, &image->file, err);
     }
+    /* Only what is read, and not said to be raw, which a guest may have begun with anything. */
+    if (!ret && o->readonly && !o->guest_disk && !o->plain && format != &mull_format_raw)
+        ret = unpack_file(&fo, image, err);
     if (!ret) {
         /* An export is a disk's content, in which a guest may have written any header. */
         if (!format && mull_source_is_disk(o->path))
@@ -241,6 +257,7 @@ static int open_backing(struct mull_image *top, struct mull_image *image,
                                     .readonly = true,
                                     .direct = o->direct,
                                     .no_lock = o->no_lock,
+                                    .plain = true,
                                     .no_parent_check = o->no_parent_check,
                                     .anywhere = o->anywhere,
                                     .log = o->log,
@@ -290,6 +307,9 @@ char *mull_image_relative_path(const char *image_path, const char *name)
         return NULL;
     if (!strncmp(name, "file:", 5))
         name += 5;
+    /* What a stranger's server holds must not name files of this host. */
+    if (mull_source_is_url(image_path))
+        return mull_url_beside(image_path, name);
     const char *slash = strrchr(image_path, '/');
     if (*name == '/' || !slash)
         return strdup(name);

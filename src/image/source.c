@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "image/http.h"
 #include "image/nbd/client.h"
 #include "image/url.h"
 
@@ -13,10 +14,9 @@ static const struct {
                 struct mull_error *err);
     bool disk;
 } schemes[] = {
-    {"nbd", mull_nbd_open, true},
-    {"nbds", mull_nbd_open, true},
-    {"nbd+unix", mull_nbd_open, true},
-    {"nbds+unix", mull_nbd_open, true},
+    {"http", mull_http_open, false},   {"https", mull_http_open, false},
+    {"nbd", mull_nbd_open, true},      {"nbds", mull_nbd_open, true},
+    {"nbd+unix", mull_nbd_open, true}, {"nbds+unix", mull_nbd_open, true},
 };
 
 #define SCHEMES ((int)(sizeof(schemes) / sizeof(schemes[0])))

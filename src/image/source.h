@@ -31,6 +31,9 @@ bool mull_source_is_disk(const char *path);
 int mull_source_open(const struct mull_file_options *options, struct mull_file **out,
                      struct mull_error *err);
 
+/** The compression that a file with these first bytes has, or NULL. */
+const char *mull_source_packed(const uint8_t *head, size_t length);
+
 /** Put an unpacked view over @below if its content is gzip, xz, zstd or bzip2 (it then belongs to
  *  the view); leave *out NULL if it is not. May read all of it, to learn its size. */
 int mull_source_unpack(const struct mull_file_options *options, struct mull_file *below,

@@ -132,6 +132,36 @@ const char *mull_url_parameter(const struct mull_url *url, const char *name)
     return NULL;
 }
 
+char *mull_url_beside(const char *base, const char *name)
+{
+    static const char plain[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/!$'()*,;:@";
+    size_t scheme = mull_url_scheme(base), end = strcspn(base, "?#");
+    size_t path = scheme + 3 + strcspn(base + (scheme ? scheme + 3 : 0), "/?#");
+
+    if (!scheme || strncmp(base, "http", 4) || *name == '/' || path >= end || base[path] != '/')
+        return NULL;
+    while (end > path && base[end - 1] != '/')
+        end--;
+    char *out = malloc(end + 3 * strlen(name) + 1), *to = out;
+    if (!out)
+        return NULL;
+    memcpy(to, base, end);
+    to += end;
+    for (; *name; name++) {
+        if (strchr(plain, *name)) {
+            *to++ = *name;
+        } else {
+            static const char digits[] = "0123456789ABCDEF";
+            *to++ = '%';
+            *to++ = digits[(unsigned char)*name >> 4];
+            *to++ = digits[(unsigned char)*name & 15];
+        }
+    }
+    *to = 0;
+    return out;
+}
+
 void mull_url_free(struct mull_url *url)
 {
     free(url->room);

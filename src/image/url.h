@@ -36,6 +36,10 @@ const char *mull_url_parameter(const struct mull_url *url, const char *name);
 /** Free its strings. */
 void mull_url_free(struct mull_url *url);
 
+/** A name inside an image at a URL, as a URL beside it: relative names only, below http and https.
+ *  @return malloc'ed, or NULL */
+char *mull_url_beside(const char *base, const char *name);
+
 /** Length of a scheme at the start of a text that is followed by "://", 0: there is none. */
 size_t mull_url_scheme(const char *text);
 
