@@ -385,6 +385,7 @@ void tr_classify(const struct translation *t, struct tr_insn *in)
 /* Where each register field of one instruction points in the host, and what must be moved. */
 struct fields {
     int reg, rm, vvvv, opcode; /* host register numbers, -1: as in the original */
+    int parked_rm;             /* guest register that is the memory operand, -1: none */
     bool high;                 /* AH..BH is used: no REX allowed */
     bool rex_byte;             /* a byte register that needs REX (SPL..DIL) */
     unsigned moves;
@@ -440,12 +441,48 @@ static int place(const struct tr_insn *in, struct fields *f, const ZydisDecodedO
     return f->move[i].host;
 }
 
+/* May a parked register be the instruction's memory operand, instead of being loaded and stored?
+ * Not where the forms differ (bit strings, XCHG's lock), nor where the upper half must be cleared.
+ */
+static bool can_stay_parked(const struct tr_insn *in, const ZydisDecodedOperand *op)
+{
+    if (in->memory || in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+        op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || (writes(op) && op->size == 32))
+        return false;
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_ADC:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_DEC:
+    case ZYDIS_MNEMONIC_IMUL:
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_NEG:
+    case ZYDIS_MNEMONIC_NOT:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_SBB:
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_TEST:
+    case ZYDIS_MNEMONIC_XOR:
+        return true;
+    default:
+        return in->z.meta.category == ZYDIS_CATEGORY_CMOV;
+    }
+}
+
 static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, bool r10_taken)
 {
     uint8_t pool[3];
     unsigned pool_count = 0;
 
-    f->reg = f->rm = f->vvvv = f->opcode = -1;
+    f->reg = f->rm = f->vvvv = f->opcode = f->parked_rm = -1;
     f->high = f->rex_byte = false;
     f->moves = 0;
     for (unsigned i = 0; i < in->z.operand_count; i++) {
@@ -469,6 +506,10 @@ static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, b
         int gpr = tr_gpr(op->reg.value, &high);
         if (gpr < 0 || op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
             continue;
+        if (tr_host_of[gpr] == H_NONE && can_stay_parked(in, op)) {
+            f->parked_rm = gpr;
+            continue;
+        }
         int host = place(in, f, op, (unsigned)gpr, pool, &pool_count);
         if (host < 0)
             return false;
@@ -585,6 +626,8 @@ static void reencode_legacy(struct translation *t, const struct tr_insn *in, con
 
     if (!tr_code64(t) && tr_needs_66(t, in))
         emit8(e, 0x66);
+    if (f->parked_rm >= 0)
+        emit8(e, 0x65); /* GS */
     for (unsigned i = 0; i < op.start; i++) {
         uint8_t p = b[i];
         bool mandatory = in->z.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
@@ -601,6 +644,8 @@ static void reencode_legacy(struct translation *t, const struct tr_insn *in, con
         reg = (unsigned)f->reg;
     if (f->rm >= 0)
         rm = (unsigned)f->rm;
+    if (f->parked_rm >= 0)
+        rm = 0;
     if (op.has_modrm && f->opcode >= 0) /* INC, DEC */
         rm = opcode_reg;
 
@@ -617,7 +662,9 @@ static void reencode_legacy(struct translation *t, const struct tr_insn *in, con
         emit8(e, b[i]);
     emit8(e, f->opcode >= 0 && !op.has_modrm ? (uint8_t)((op.last & ~7u) | (opcode_reg & 7))
                                              : op.last);
-    if (op.has_modrm)
+    if (f->parked_rm >= 0)
+        emit_modrm_mem(e, reg, H_NONE, H_NONE, 1, (int32_t)TR_OFF(s.gpr) + 8 * f->parked_rm);
+    else if (op.has_modrm)
         emit_modrm(e, in, reg, rm, base, disp);
     emit_tail(e, in);
 }
@@ -748,7 +795,7 @@ bool tr_emit_bit(struct translation *t, const struct tr_insn *in)
     struct emit *e = &t->e;
     const unsigned guest = (unsigned)tr_gpr(in->op[1].reg.value, NULL);
     const bool wide = in->op[1].size == 64;
-    struct fields f = {.reg = H_RCX, .rm = -1, .vvvv = -1, .opcode = -1};
+    struct fields f = {.reg = H_RCX, .rm = -1, .vvvv = -1, .opcode = -1, .parked_rm = -1};
 
     if (in->z.address_width != (tr_code64(t) ? 64 : 32))
         return false;
@@ -780,8 +827,8 @@ bool tr_lea_is_direct(const struct tr_insn *in)
     int base = tr_gpr(m->base, NULL), index = tr_gpr(m->index, NULL);
 
     /* All in host registers; a 32-bit result needs no 64-bit sum. */
-    return in->op[0].size >= 32 && in->z.address_width >= 32 && dst >= 0 && tr_host_of[dst] >= 0 &&
-           base >= 0 && tr_host_of[base] >= 0 && (index < 0 || tr_host_of[index] >= 0) &&
+    return in->op[0].size >= 32 && in->z.address_width >= 32 && dst >= 0 && base >= 0 &&
+           tr_host_of[base] >= 0 && (index < 0 || tr_host_of[index] >= 0) &&
            (in->z.address_width == 64 || in->op[0].size == 32);
 }
 
@@ -798,9 +845,13 @@ bool tr_emit_lea(struct translation *t, const struct tr_insn *in)
     if (in->op[0].size == 16 || dst < 0)
         return false;
     if (tr_lea_is_direct(in)) {
-        emit_op_mem(&t->e, 0, in->op[0].size == 64, 0x8d, (unsigned)tr_host_of[dst],
-                    tr_host_of[base], index < 0 ? H_NONE : tr_host_of[index],
-                    m->scale ? m->scale : 1, (int32_t)m->disp.value);
+        bool parked = tr_host_of[dst] == H_NONE;
+        emit_op_mem(&t->e, 0, in->op[0].size == 64, 0x8d,
+                    parked ? H_RCX : (unsigned)tr_host_of[dst], tr_host_of[base],
+                    index < 0 ? H_NONE : tr_host_of[index], m->scale ? m->scale : 1,
+                    (int32_t)m->disp.value);
+        if (parked)
+            tr_emit_put(t, (unsigned)dst, H_RCX);
         return true;
     }
     tr_emit_address(t, in, &in->op[1]);
