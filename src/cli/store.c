@@ -27,6 +27,7 @@ char *machine_store_folder(struct mull_error *err)
 
 int machine_store_find(const char *name, char **path, struct mull_error *err)
 {
+    *path = NULL;
     if (!*name || *name == '.' || strchr(name, '/'))
         return mull_fail(err, EINVAL, "%s: not a machine's name; a file is given with --config",
                          name);
@@ -38,6 +39,7 @@ int machine_store_find(const char *name, char **path, struct mull_error *err)
     if (!ret && access(*path, R_OK)) {
         ret = mull_fail(err, errno, "%s: no such machine in %s: %s", name, folder, strerror(errno));
         free(*path);
+        *path = NULL;
     }
     free(folder);
     return ret;

@@ -65,7 +65,7 @@ static void from_vmx(const char *text, struct mull_appliance *a)
 /* What a writer is told of the files: the names they have in the package. */
 struct files {
     struct mull_appliance_disk disk[MULL_CONFIG_DISKS], cdrom[MULL_CONFIG_CDROMS];
-    char name[MULL_CONFIG_DISKS][16];
+    char name[MULL_CONFIG_DISKS][24];
     struct mull_report report;
     struct mull_appliance_write w;
 };
