@@ -20,6 +20,7 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import appliance_tests  # noqa: E402
 import cli_tests  # noqa: E402
 import debian_tests  # noqa: E402
 import disk_tests  # noqa: E402
@@ -131,7 +132,7 @@ def main():
     args = parser.parse_args()
     args.guest = args.guest or os.path.join(args.build, "guest")
     tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **disk_tests.TESTS,
-             **gdb_tests.TESTS, **insight_tests.TESTS,
+             **appliance_tests.TESTS, **gdb_tests.TESTS, **insight_tests.TESTS,
              **debian_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)
