@@ -1,5 +1,6 @@
 /* Code that changes itself: the next instruction, another page, through another mapping, and a loop
- * whose body changes each time round. */
+ * whose body changes each time round; code behind a jump; code that did not read the flags and then
+ * does; a page that is data for a while. */
 #include "micro.inc"
 #define PAGE 0x50000
 PRELUDE
@@ -60,12 +61,63 @@ main:
     jnz 4b
     CHECK counter, 1000
     CHECK %rax, 4
+    /* Behind a jump in the page. */
+    call jumps
+    CHECK %rax, 11
+    movl $20, jumped+2
+    call jumps
+    CHECK %rax, 21
+    /* Whether an access may lose the flags is another's business, and that changes. */
+    mov $1, %ebx
+    call flags
+    CHECK %rax, 7
+    movl $0x90c0920f, reader     /* setb %al; nop */
+    call flags
+    CHECK %rax, 0
+    /* Code, then only data, then code again. */
+    mov $100, %ecx
+5:  movq $0, FREE(,%rcx,8)
+    movq $0, FREE
+    dec %ecx
+    jnz 5b
+    lea g(%rip), %rsi
+    mov $FREE, %edi
+    mov $16, %ecx
+    rep movsb
+    mov $FREE, %ebx
+    call *%rbx
+    CHECK %rax, 0x77
     DONE
     .balign 4096
 f:  mov $1, %eax
     ret
     .balign 8
 counter: .quad 0
+jumps:
+    mov $1, %eax
+    jmp jumped
+    ud2
+    .balign 16
+jumped:
+    .byte 0x48, 0x05             /* add $10, %rax */
+    .long 10
+    ret
+    .balign 8
+    /* More jumps than a block follows, so that it ends in front of reader. */
+flags:
+    mov $7, %eax
+    cmp $1, %rbx                 /* no CF */
+    jmp 1f
+1:  jmp 2f
+2:  jmp 3f
+3:  mov counter, %rcx
+    jmp reader
+    .balign 8
+reader:
+    cmp $0, %eax
+    nop
+    ret
+    .balign 16
 g:  mov $0x77, %eax
     ret
     .balign 16
