@@ -2,6 +2,7 @@
  * `mullion image` commands that write: create, resize, snapshot, commit, rebase.
  */
 #include "cli/image.h"
+#include "image/formats.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -54,7 +55,9 @@ static int look_at_backing(struct mull_create_options *c, bool size_given)
     if (!size_given)
         c->size = backing->size;
     if (!c->backing_format)
-        c->backing_format = backing->format->name;
+        /* A disc below is raw to whoever reads the overlay. */
+        c->backing_format =
+            backing->format == &mull_format_iso ? "raw" : backing->format->name;
     mull_image_close(backing);
     return 0;
 }

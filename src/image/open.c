@@ -16,8 +16,9 @@
 #include "image/bitmap.h"
 
 const struct mull_format *const mull_formats[] = {
-    &mull_format_raw, &mull_format_qcow2, &mull_format_vmdk,      &mull_format_vhdx,
-    &mull_format_vhd, &mull_format_vdi,   &mull_format_parallels, NULL,
+    &mull_format_raw,       &mull_format_qcow2, &mull_format_vmdk,
+    &mull_format_vhdx,      &mull_format_vhd,   &mull_format_vdi,
+    &mull_format_parallels, &mull_format_iso,   NULL,
 };
 
 const struct mull_format *mull_format_find(const char *name)
@@ -105,7 +106,7 @@ int mull_image_close(struct mull_image *image)
     return ret;
 }
 
-/* A file that was compressed whole shows what it unpacks to. */
+/* A file that was compressed or encrypted whole shows what is in it. */
 static int unpack_file(const struct mull_file_options *fo, struct mull_image *image,
                        struct mull_error *err)
 {
@@ -114,6 +115,11 @@ static int unpack_file(const struct mull_file_options *fo, struct mull_image *im
 
     if (!ret && view)
         image->file = view;
+    if (!ret && !mull_source_is_disk(fo->path) && mull_source_encrypted(image->file)) {
+        ret = mull_source_decrypt(fo, image->file, &view, err);
+        if (!ret)
+            image->file = view;
+    }
     return ret;
 }
 
@@ -163,6 +169,10 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
         if (!format && mull_source_is_disk(o->path))
             format = &mull_format_raw;
         image->format = format ? format : mull_format_probe(image->file, o->path);
+        bool bare = !explicit_format && image->format == &mull_format_raw && o->readonly &&
+                    !o->guest_disk && !mull_source_is_disk(o->path);
+        if (bare && mull_raw_is_iso(image->file))
+            image->format = &mull_format_iso;
         image->raw_guessed =
             !explicit_format && image->format == &mull_format_raw && !o->readonly && o->guest_disk;
         ret = image->format->open(image, o, err);

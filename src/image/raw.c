@@ -98,3 +98,48 @@ const struct mull_format mull_format_raw = {
     .may_resize = raw_may_resize,
     .resize = raw_resize,
 };
+
+/* A disc's file system (ECMA-119): its first descriptor is in sector 16 of 2048 bytes. */
+#define ISO_DESCRIPTOR 32768u
+
+bool mull_raw_is_iso(struct mull_file *file)
+{
+    uint8_t id[6];
+    return atomic_load(&file->size) > ISO_DESCRIPTOR &&
+           !mull_file_read(file, id, sizeof(id), ISO_DESCRIPTOR) && !memcmp(id, "\1CD001", 6);
+}
+
+static int iso_open(struct mull_image *image, const struct mull_image_options *options,
+                    struct mull_error *err)
+{
+    if (!image->readonly)
+        return mull_fail(err, EROFS, "%s: an ISO image is only read; say raw to write to it",
+                         image->path);
+    if (!mull_raw_is_iso(image->file))
+        return mull_fail(err, EINVAL, "%s: is not an ISO image (no CD001 in sector 16)",
+                         image->path);
+    return raw_open(image, options, err);
+}
+
+static void iso_info(struct mull_image *image, struct mull_image_info *info)
+{
+    char label[33] = "";
+
+    /* Volume identifier, 8.4.7, padded with blanks. */
+    if (mull_file_read(image->file, label, 32, ISO_DESCRIPTOR + 40))
+        return;
+    for (int i = 31; i >= 0 && label[i] == ' '; i--)
+        label[i] = 0;
+    for (char *p = label; *p; p++)
+        if (*p < ' ' || *p > '~')
+            *p = '?';
+    mull_info_add(info, "volume", "%s", label);
+}
+
+const struct mull_format mull_format_iso = {
+    .name = "iso",
+    .open = iso_open,
+    .close = raw_close,
+    .map = raw_map,
+    .info = iso_info,
+};

@@ -39,4 +39,12 @@ const char *mull_source_packed(const uint8_t *head, size_t length);
 int mull_source_unpack(const struct mull_file_options *options, struct mull_file *below,
                        struct mull_file **out, struct mull_error *err);
 
+/** Whether a file begins as LUKS does. */
+bool mull_source_encrypted(struct mull_file *file);
+
+/** Put a clear view over an encrypted @below, which then belongs to it. Needs the key_file of
+ *  options->source, else -ENOKEY. */
+int mull_source_decrypt(const struct mull_file_options *options, struct mull_file *below,
+                        struct mull_file **out, struct mull_error *err);
+
 #endif

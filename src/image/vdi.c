@@ -1,16 +1,15 @@
 /*
- * VDI, VirtualBox's disk image: dynamic and fixed. There is no specification but VirtualBox's own
- * source; field names follow its header, version 1.1. Blocks are numbered in the order they were
- * allocated, and the header counts them.
+ * VDI, VirtualBox's disk image: dynamic, fixed, and differencing (read only). There is no
+ * specification but VirtualBox's own source; field names follow its header, version 1.1. Blocks are
+ * numbered in the order they were allocated, and the header counts them.
  */
-#include "image/formats.h"
+#include "image/vdi.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-#define MAGIC 0xbeda107fu
 #define UNALLOCATED 0xffffffffu
 #define ZEROED 0xfffffffeu
 #define MAP_MAX (256u << 20)
@@ -18,18 +17,19 @@
 #define DIRTY_MAX (8u << 20)
 #define BLOCK_DEFAULT (1u << 20)
 
-enum { TYPE_DYNAMIC = 1, TYPE_FIXED = 2 };
+enum { TYPE_DYNAMIC = 1, TYPE_FIXED = 2, TYPE_DIFFERENCING = 4 };
 enum { STAGE_COUNT, STAGE_MAP };
 enum { AT_COUNT = 388 }; /* blocks allocated, in the header */
 
 struct vdi {
     uint32_t type, block, extra, blocks, allocated;
     uint64_t map, data;
+    uint8_t parent_modify[16]; /* of the parent when a differencing image was made */
 };
 
 static int vdi_probe(const uint8_t *head, size_t len, const uint8_t *tail, const char *path)
 {
-    return len >= 512 && mull_le32(head + 64) == MAGIC ? 100 : 0;
+    return len >= 512 && mull_le32(head + 64) == VDI_MAGIC ? 100 : 0;
 }
 
 static int bad(struct mull_image *image, struct mull_error *err, const char *field, uint64_t value)
@@ -169,6 +169,47 @@ static int survey(struct mull_image *image, bool repair, struct mull_check *chec
                : 0;
 }
 
+static int open_differencing(struct mull_image *image, const struct mull_image_options *o,
+                             const uint8_t *h, struct mull_error *err)
+{
+    struct vdi *v = image->state;
+    char uuid[37];
+
+    if (!image->readonly)
+        return mull_fail(err, ENOTSUP, "%s: a differencing VDI is only read; convert it first",
+                         image->path);
+    memcpy(v->parent_modify, h + VDI_AT_PARENT_MODIFY, sizeof(v->parent_modify));
+    if (o->no_backing)
+        return 0;
+    mull_vdi_uuid_text(h + VDI_AT_UUID_PARENT, uuid);
+    if (!image->file->ops)
+        image->backing_path = mull_vdi_find_parent(image->path, h + VDI_AT_UUID_PARENT);
+    image->backing_format = strdup("vdi");
+    return image->backing_path && image->backing_format
+               ? 0
+               : mull_fail(err, ENOENT,
+                           "%s: its parent, the VDI with UUID %s, is neither beside it nor one "
+                           "folder up",
+                           image->path, uuid);
+}
+
+/* Whether the parent was written to since. */
+static int vdi_check_parent(struct mull_image *image, struct mull_image *parent,
+                            struct mull_error *err)
+{
+    static const uint8_t none[16];
+    struct vdi *v = image->state;
+    uint8_t modify[16];
+
+    if (v->type != TYPE_DIFFERENCING || !memcmp(v->parent_modify, none, sizeof(none)))
+        return 0;
+    int ret = mull_file_read(parent->file, modify, sizeof(modify), VDI_AT_UUID_MODIFY);
+    if (!ret && memcmp(modify, v->parent_modify, sizeof(modify)))
+        return mull_fail(err, ESTALE, "%s: its parent %s has changed since it was made",
+                         image->path, parent->path);
+    return ret ? mull_fail(err, -ret, "%s: cannot read its header", parent->path) : 0;
+}
+
 static int vdi_open(struct mull_image *image, const struct mull_image_options *o,
                     struct mull_error *err)
 {
@@ -179,7 +220,7 @@ static int vdi_open(struct mull_image *image, const struct mull_image_options *o
         return mull_fail(err, ENOMEM, "%s: out of memory", image->path);
     image->state = v;
     int ret = mull_file_read(image->file, h, sizeof(h), 0);
-    if (ret || mull_le32(h + 64) != MAGIC)
+    if (ret || mull_le32(h + 64) != VDI_MAGIC)
         return mull_fail(err, ret ? -ret : EINVAL, "%s: is not a VDI image", image->path);
     if (mull_le32(h + 68) >> 16 != 1 || mull_le32(h + 72) < 0x180)
         return bad(image, err, "version", mull_le32(h + 68));
@@ -191,9 +232,8 @@ static int vdi_open(struct mull_image *image, const struct mull_image_options *o
     v->extra = mull_le32(h + 380);
     v->blocks = mull_le32(h + 384);
     v->allocated = mull_le32(h + AT_COUNT);
-    if (v->type != TYPE_DYNAMIC && v->type != TYPE_FIXED)
-        return mull_fail(err, ENOTSUP, "%s: VDI type %u (differencing images name no file)",
-                         image->path, v->type);
+    if (v->type != TYPE_DYNAMIC && v->type != TYPE_FIXED && v->type != TYPE_DIFFERENCING)
+        return bad(image, err, "type", v->type);
     if (v->block < 4096 || v->block > 256u << 20 || v->block & (v->block - 1))
         return bad(image, err, "block size", v->block);
     if (v->extra > 1u << 20 || v->extra % 512)
@@ -213,7 +253,8 @@ static int vdi_open(struct mull_image *image, const struct mull_image_options *o
     image->size &= ~UINT64_C(511);
     image->unit = 512;
     image->lock_unit = v->block;
-    return image->readonly || o->repair ? 0 : survey(image, true, NULL, err);
+    ret = v->type == TYPE_DIFFERENCING ? open_differencing(image, o, h, err) : 0;
+    return ret || image->readonly || o->repair ? ret : survey(image, true, NULL, err);
 }
 
 static void vdi_close(struct mull_image *image)
@@ -231,6 +272,8 @@ static int map_block(struct mull_image *image, uint64_t offset, bool cached,
 
     out->length = v->block - offset % v->block;
     out->kind = MULL_EXTENT_ZERO;
+    if (!ret && index == UNALLOCATED && v->type == TYPE_DIFFERENCING)
+        out->kind = MULL_EXTENT_HOLE;
     if (ret || index >= ZEROED)
         return ret;
     if (index >= v->blocks)
@@ -357,7 +400,7 @@ static int vdi_create(const struct mull_create_options *o, struct mull_error *er
     if (!o->size || bytes > MAP_MAX || data > UINT32_MAX)
         return mull_fail(err, EFBIG, "%s: VDI disk of %llu bytes", o->path,
                          (unsigned long long)o->size);
-    mull_put_le32(h + 64, MAGIC);
+    mull_put_le32(h + 64, VDI_MAGIC);
     mull_put_le32(h + 68, 0x00010001);
     mull_put_le32(h + 72, 0x190);
     mull_put_le32(h + 76, fixed ? TYPE_FIXED : TYPE_DYNAMIC);
@@ -500,5 +543,6 @@ const struct mull_format mull_format_vdi = {
     .may_resize = vdi_may_resize,
     .resize = vdi_resize,
     .check = vdi_check,
+    .check_parent = vdi_check_parent,
     .info = vdi_info,
 };
