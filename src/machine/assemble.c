@@ -397,5 +397,6 @@ void machine_disassemble(struct mull_machine *m)
     mull_boot_close(m->boot);
     mull_firmware_close(m->firmware);
     free(m->acpi);
+    free(m->vga_rom);
     free(m->name);
 }

@@ -11,6 +11,8 @@
 #include "boot/firmware.h"
 #include "device/chardev.h"
 #include "device/devices.h"
+#include "device/display/vga.h"
+#include "device/legacy/i8042.h"
 #include "engine/engine.h"
 #include "image/block.h"
 #include "machine/debug.h"
@@ -70,6 +72,9 @@ struct mull_machine {
     struct mull_boot *boot;         /* NULL: firmware runs first */
     struct mull_firmware *firmware; /* NULL: a kernel is loaded directly */
     struct mull_acpi_blobs *acpi;   /* scratch for what firmware reads */
+    struct mull_vga *vga;           /* NULL: no screen; a device, too */
+    struct mull_i8042 *i8042;       /* NULL: no keyboard; a device, too */
+    uint8_t *vga_rom;
     unsigned boot_paths;
     struct machine_boot_path boot_path[MACHINE_BOOT_PATHS];
     struct mull_device *devices; /* ours, in order of creation */
