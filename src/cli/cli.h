@@ -17,5 +17,8 @@ int cli_stats(int argc, char **argv);
 int cli_top(int argc, char **argv);
 int cli_import(int argc, char **argv);
 int cli_export(int argc, char **argv);
+int cli_screen(int argc, char **argv);
+int cli_screenshot(int argc, char **argv);
+int cli_sendkey(int argc, char **argv);
 
 #endif

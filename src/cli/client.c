@@ -119,13 +119,23 @@ static char *next_line(struct client *c)
 
 json_t *client_call(struct client *c, const char *method)
 {
-    char text[128];
-    int n = snprintf(text, sizeof(text), "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"%s\"}\n",
-                     ++c->id, method);
+    return client_call_with(c, method, json_object());
+}
+
+json_t *client_call_with(struct client *c, const char *method, json_t *params)
+{
+    json_t *request = json_pack("{s:s, s:i, s:s, s:o}", "jsonrpc", "2.0", "id", ++c->id, "method",
+                                method, "params", params);
+    char *text = json_dumps(request, JSON_COMPACT);
     const char *line = NULL;
 
-    if (send(c->fd, text, (size_t)n, MSG_NOSIGNAL) == n)
+    json_decref(request);
+    size_t n = text ? strlen(text) : 0;
+    if (text)
+        text[n] = '\n'; /* in the place of the NUL */
+    if (text && send(c->fd, text, n + 1, MSG_NOSIGNAL) == (ssize_t)n + 1)
         line = next_line(c);
+    free(text);
     if (!line) {
         cli_fail(0, "%s: the machine does not answer", method);
         return NULL;

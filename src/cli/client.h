@@ -27,6 +27,9 @@ bool client_open(struct client *c, const char *path);
  *  wrong. @return the result, to be released; NULL: none */
 json_t *client_call(struct client *c, const char *method);
 
+/** The same with parameters, an object; takes the reference. */
+json_t *client_call_with(struct client *c, const char *method, json_t *params);
+
 void client_close(struct client *c);
 
 #endif

@@ -22,6 +22,9 @@ static const char usage[] =
     "  top        show what the running machines do\n"
     "  import     make a machine of an OVA, OVF, VMX, libvirt XML or disk\n"
     "  export     write a machine in one of those formats\n"
+    "  screen     print what a machine shows in a text mode\n"
+    "  screenshot write a picture of what it shows\n"
+    "  sendkey    press keys on its keyboard\n"
     "  help       show this text, or 'help COMMAND' for a command's\n"
     "\n"
     "  --version  show the version\n"
@@ -41,6 +44,9 @@ static const struct {
     {"image", mull_cli_image},
     {"import", cli_import},
     {"export", cli_export},
+    {"screen", cli_screen},
+    {"screenshot", cli_screenshot},
+    {"sendkey", cli_sendkey},
 };
 
 int cli_fail(int status, const char *fmt, ...)

@@ -72,46 +72,6 @@ void machine_add_device(struct mull_machine *m, struct mull_device *device)
     *end = device;
 }
 
-static int make_disk(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
-                     const struct mull_disk_config *disk, struct mull_error *err)
-{
-    struct mull_block_options options = {
-        .path = disk->path,
-        .format = disk->format,
-        .readonly = disk->readonly,
-        .direct = disk->direct,
-        .cbt = disk->cbt,
-        .on_error = disk->on_error == MULL_ON_ERROR_REPORT ? MULL_BLOCK_REPORT : MULL_BLOCK_HOLD,
-        .held = disk->on_error == MULL_ON_ERROR_STOP ? machine_event_disk_stop
-                                                     : machine_event_disk_pause,
-        .opaque = m,
-        .log = m->log,
-    };
-    int ret = mull_block_open(&options, &m->block[i], err);
-    if (!ret)
-        ret = mull_block_start(m->block[i], m->loop, err);
-    if (ret)
-        return ret;
-    char name[32];
-    snprintf(name, sizeof(name), "virtio-blk.%u", i);
-    struct mull_virtio_blk_config cfg = {
-        .name = name,
-        .devfn = -1,
-        .block = m->block[i],
-        .readonly = disk->readonly,
-    };
-    memcpy(cfg.serial, disk->serial, sizeof(cfg.serial));
-    if (!*cfg.serial)
-        snprintf(cfg.serial, sizeof(cfg.serial), "disk%u", i);
-    struct mull_device *device;
-    machine_boot_path_add(m, MULL_BOOT_DISK, i, "scsi",
-                          mull_pci_bus_free_slot(mull_platform_pci(m->platform)), 0);
-    ret = mull_virtio_blk_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
-    if (!ret)
-        machine_add_device(m, device);
-    return ret;
-}
-
 /* A locally administered address (IEEE 802): the same for the same machine name, else random. */
 static void make_mac(const struct mull_machine_config *config, unsigned i, uint8_t mac[6])
 {
@@ -222,8 +182,8 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
     struct mull_device_env env = {
         .memory = m->memory, .loop = m->loop, .clock = m->clock, .log = m->log};
     int ret = make_consoles(m, &env, config, err);
-    for (unsigned i = 0; i < config->disk_count && !ret; i++)
-        ret = make_disk(m, &env, i, &config->disk[i], err);
+    if (!ret)
+        ret = machine_storage_devices(m, &env, config, err);
     for (unsigned i = 0; i < config->network_count && !ret; i++)
         ret = make_network(m, &env, i, config, err);
     if (ret)
@@ -384,6 +344,8 @@ void machine_disassemble(struct mull_machine *m)
         mull_netdev_destroy(m->netdev[i]);
     for (unsigned i = 0; i < MULL_CONFIG_DISKS; i++)
         mull_block_close(m->block[i]);
+    for (unsigned i = 0; i < MULL_CONFIG_CDROMS; i++)
+        mull_block_close(m->cdrom_block[i]);
     mull_platform_destroy(m->platform);
     for (unsigned i = 0; i < m->cpus; i++)
         if (m->vcpu[i].vcpu)

@@ -121,7 +121,9 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
     struct list l = {out, room, 0};
     *out = '\0';
     for (unsigned i = 0; i < c->disk_count; i++)
-        if (c->disk[i].bus != MULL_BUS_VIRTIO)
+        if (c->disk[i].bus == MULL_BUS_IDE)
+            add(&l, "disk %u is on sata instead of ide", i);
+        else if (c->disk[i].bus != MULL_BUS_VIRTIO && c->disk[i].bus != MULL_BUS_SATA)
             add(&l, "disk %u is on virtio instead of %s", i, mull_bus_names[c->disk[i].bus]);
     for (unsigned i = 0; i < c->network_count; i++) {
         if (c->network[i].kind == MULL_NETWORK_NONE)
@@ -134,7 +136,9 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
         if (c->console[i].kind == MULL_CONSOLE_FILE || c->console[i].kind == MULL_CONSOLE_TCP)
             add(&l, "console %u is connected to nothing instead of %s", i, c->console[i].path);
     for (unsigned i = 0; i < c->cdrom_count; i++)
-        add(&l, "CD-ROM drive %u is left out", i);
+        if (c->cdrom[i].bus != MULL_BUS_SATA)
+            add(&l, "CD-ROM drive %u is on sata instead of %s", i,
+                mull_bus_names[c->cdrom[i].bus]);
     if (c->firmware && c->kernel)
         add(&l, "no firmware %s: the kernel is loaded directly", c->firmware);
     if (c->secure_boot)

@@ -79,6 +79,7 @@ struct mull_machine {
     struct machine_boot_path boot_path[MACHINE_BOOT_PATHS];
     struct mull_device *devices; /* ours, in order of creation */
     struct mull_block *block[MULL_CONFIG_DISKS];
+    struct mull_block *cdrom_block[MULL_CONFIG_CDROMS];
     struct mull_netdev *netdev[MULL_CONFIG_NETWORKS];
     struct mull_chardev *chardev[MULL_CONFIG_CONSOLES];
 
@@ -128,6 +129,10 @@ void machine_debug_ended(struct mull_machine *m);
 
 /** Put a device at the end of the machine's list, which owns it from now on. */
 void machine_add_device(struct mull_machine *m, struct mull_device *device);
+
+/** Open disks and CD-ROM media and put them on their buses (storage.c). */
+int machine_storage_devices(struct mull_machine *m, const struct mull_device_env *env,
+                            const struct mull_machine_config *config, struct mull_error *err);
 
 /* firmware.c */
 

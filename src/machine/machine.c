@@ -487,6 +487,16 @@ void mull_machine_stats(struct mull_machine *m,
     }
 }
 
+struct mull_vga *mull_machine_vga(struct mull_machine *m)
+{
+    return m->vga;
+}
+
+struct mull_i8042 *mull_machine_keyboard(struct mull_machine *m)
+{
+    return m->i8042;
+}
+
 struct mull_loop *mull_machine_loop(struct mull_machine *m)
 {
     return m->loop;

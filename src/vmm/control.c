@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vmm/screen.h"
+
 #include "vmm/gdb.h"
 #include "vmm/listen.h"
 
@@ -126,10 +128,14 @@ static json_t *method_gdb(struct mull_machine *m, struct mull_error *err)
 static const struct {
     const char *name;
     json_t *(*fn)(struct mull_machine *m, struct mull_error *err);
+    json_t *(*with)(struct mull_machine *m, json_t *params, struct mull_error *err);
 } methods[] = {
-    {"status", method_status}, {"stats", method_stats}, {"powerdown", method_powerdown},
-    {"reset", method_reset},   {"pause", method_pause}, {"resume", method_resume},
-    {"quit", method_quit},     {"gdb", method_gdb},
+    {"screen", NULL, vmm_screen_text},
+    {"screenshot", NULL, vmm_screen_shot},
+    {"sendkey", NULL, vmm_screen_keys},
+    {"status", method_status, NULL}, {"stats", method_stats, NULL}, {"powerdown", method_powerdown, NULL},
+    {"reset", method_reset, NULL},   {"pause", method_pause, NULL}, {"resume", method_resume, NULL},
+    {"quit", method_quit, NULL},     {"gdb", method_gdb, NULL},
 };
 
 static json_t *rpc_error(int code, const char *message)
@@ -148,10 +154,16 @@ static json_t *dispatch(struct mull_machine *m, json_t *request)
     for (unsigned i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         if (strcmp(methods[i].name, json_string_value(method)))
             continue;
+        struct mull_error err = {0};
+        json_t *result;
+        if (methods[i].with) {
+            result = methods[i].with(m, params, &err);
+            return result ? json_pack("{s:o}", "result", result)
+                          : rpc_error(RPC_FAILED, *err.message ? err.message : "failed");
+        }
         if (params && json_object_size(params) + json_array_size(params) > 0)
             return rpc_error(RPC_PARAMS, "this method takes no parameters");
-        struct mull_error err = {0};
-        json_t *result = methods[i].fn(m, &err);
+        result = methods[i].fn(m, &err);
         if (!result)
             return rpc_error(RPC_FAILED, *err.message ? err.message : "failed");
         return json_pack("{s:o}", "result", result);

@@ -635,7 +635,6 @@ static int add_regions(struct mull_vga *v, struct mull_error *err)
         {MULL_SPACE_PORT, 0x3b0, 0x30, &port_ops, "VGA"},
         {MULL_SPACE_PORT, 0x1ce, 1, &index_ops, "VBE index"},
         {MULL_SPACE_PORT, 0x1cf, 2, &data_ops, "VBE data"},
-        {MULL_SPACE_PORT, 0x1d0, 2, &data_ops, "VBE data"},
     };
     int code = 0;
 

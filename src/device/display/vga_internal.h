@@ -48,7 +48,7 @@ struct mull_vga {
     uint8_t palette[768];
     uint16_t dispi_index, dispi[DISPI_COUNT];
     uint8_t retrace;
-    struct mull_region *region[5];
+    struct mull_region *region[4];
     uint8_t memory[VGA_MEMORY]; /* planes interleaved, or linear */
 };
 
