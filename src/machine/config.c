@@ -137,8 +137,7 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
             add(&l, "console %u is connected to nothing instead of %s", i, c->console[i].path);
     for (unsigned i = 0; i < c->cdrom_count; i++)
         if (c->cdrom[i].bus != MULL_BUS_SATA)
-            add(&l, "CD-ROM drive %u is on sata instead of %s", i,
-                mull_bus_names[c->cdrom[i].bus]);
+            add(&l, "CD-ROM drive %u is on sata instead of %s", i, mull_bus_names[c->cdrom[i].bus]);
     if (c->firmware && c->kernel)
         add(&l, "no firmware %s: the kernel is loaded directly", c->firmware);
     if (c->secure_boot)

@@ -72,8 +72,8 @@ static int flush_adapter(struct sata *s, struct mull_error *err)
         return 0;
     snprintf(name, sizeof(name), "ahci.%u", s->adapters++);
     s->config.name = name;
-    int ret = mull_ahci_create(s->env, mull_platform_pci(s->machine->platform), &s->config, &device,
-                               err);
+    int ret =
+        mull_ahci_create(s->env, mull_platform_pci(s->machine->platform), &s->config, &device, err);
     if (!ret)
         machine_add_device(s->machine, device);
     memset(&s->config, 0, sizeof(s->config));
@@ -87,10 +87,9 @@ static int add_drive(struct sata *s, const struct mull_ahci_drive *drive, unsign
     int ret = s->drives == MULL_AHCI_PORTS ? flush_adapter(s, err) : 0;
     if (ret)
         return ret;
-    machine_boot_path_add(s->machine, drive->cdrom ? MULL_BOOT_CDROM : MULL_BOOT_DISK, index,
-                          "pci8086,2922",
-                          mull_pci_bus_free_slot(mull_platform_pci(s->machine->platform)),
-                          s->drives);
+    machine_boot_path_add(
+        s->machine, drive->cdrom ? MULL_BOOT_CDROM : MULL_BOOT_DISK, index, "pci8086,2922",
+        mull_pci_bus_free_slot(mull_platform_pci(s->machine->platform)), s->drives);
     s->config.drive[s->drives++] = *drive;
     return 0;
 }

@@ -101,8 +101,8 @@ json_t *vmm_screen_shot(struct mull_machine *m, json_t *params, struct mull_erro
         return NULL;
     }
     uint32_t *pixels = malloc(max * sizeof(*pixels));
-    unsigned width, height, rows = wanted > MULL_VGA_MAX_HEIGHT ? MULL_VGA_MAX_HEIGHT
-                                                                : (unsigned)wanted;
+    unsigned width, height,
+        rows = wanted > MULL_VGA_MAX_HEIGHT ? MULL_VGA_MAX_HEIGHT : (unsigned)wanted;
     if (pixels && mull_vga_render(vga, pixels, max, &width, &height)) {
         char *text = rows_text(pixels, width, height, (unsigned)row, &rows);
         if (text)

@@ -11,7 +11,8 @@
 /** {"text": ...}, or {"width", "height"} alone in a graphics mode. */
 json_t *vmm_screen_text(struct mull_machine *m, json_t *params, struct mull_error *err);
 
-/** Rows of the picture: params "row", "rows". {"width", "height", "rows", "data": base64 of RGB}. */
+/** Rows of the picture: params "row", "rows". {"width", "height", "rows", "data": base64 of RGB}.
+ */
 json_t *vmm_screen_shot(struct mull_machine *m, json_t *params, struct mull_error *err);
 
 /** Params "keys": a list of names, those pressed together with '-' between them. */

@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import appliance_tests  # noqa: E402
 import cli_tests  # noqa: E402
 import debian_tests  # noqa: E402
+import firmware_tests  # noqa: E402
 import disk_tests  # noqa: E402
 import gdb_tests  # noqa: E402
 import guest_tests  # noqa: E402
@@ -133,9 +134,10 @@ def main():
     args.guest = args.guest or os.path.join(args.build, "guest")
     tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **disk_tests.TESTS,
              **appliance_tests.TESTS, **gdb_tests.TESTS, **insight_tests.TESTS,
-             **debian_tests.TESTS}
+             **debian_tests.TESTS, **firmware_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)
+        tests.update(firmware_tests.LONG)
     if args.clock:
         tests.update(debian_tests.CLOCK)
     if args.loop:

@@ -220,9 +220,10 @@ static void dispi_enable(struct mull_vga *v, uint16_t value)
     v->dispi[DISPI_X_OFFSET] = v->dispi[DISPI_Y_OFFSET] = v->dispi[DISPI_BANK] = 0;
     dispi_bound(v);
     if (!(value & DISPI_NOCLEAR))
-        memset(v->memory, 0, (size_t)bytes_per_line(v) * v->dispi[DISPI_YRES] < VGA_MEMORY
-                                 ? (size_t)bytes_per_line(v) * v->dispi[DISPI_YRES]
-                                 : VGA_MEMORY);
+        memset(v->memory, 0,
+               (size_t)bytes_per_line(v) * v->dispi[DISPI_YRES] < VGA_MEMORY
+                   ? (size_t)bytes_per_line(v) * v->dispi[DISPI_YRES]
+                   : VGA_MEMORY);
 }
 
 static void dispi_set(struct mull_vga *v, unsigned index, uint16_t value)
@@ -238,8 +239,8 @@ static void dispi_set(struct mull_vga *v, unsigned index, uint16_t value)
             v->dispi[index] = value;
         break;
     case DISPI_BPP:
-        if (!vga_linear(v) && (value == 8 || value == 15 || value == 16 || value == 24 ||
-                               value == 32))
+        if (!vga_linear(v) &&
+            (value == 8 || value == 15 || value == 16 || value == 24 || value == 32))
             v->dispi[index] = value;
         break;
     case DISPI_ENABLE:

@@ -132,8 +132,8 @@ static bool cursor_at(const struct mull_vga *v, unsigned column, unsigned row)
 {
     unsigned at = (unsigned)v->cr[0x0e] << 8 | v->cr[0x0f];
 
-    return !(v->cr[0x0a] & 0x20) && at == ((start_address(v) + row * v->cr[0x13] * 2 + column) &
-                                          0xffff);
+    return !(v->cr[0x0a] & 0x20) &&
+           at == ((start_address(v) + row * v->cr[0x13] * 2 + column) & 0xffff);
 }
 
 static void draw_cell(const struct mull_vga *v, uint32_t *to, unsigned stride, unsigned column,
@@ -247,9 +247,9 @@ static void render_graphics(const struct mull_vga *v, uint32_t *to, unsigned wid
             }
             unsigned index = 0;
             for (unsigned plane = 0; plane < 4; plane++)
-                index |= (memory_at(v, (start + y * line + x / 8) * 4 + plane) >> (7 - (x & 7)) &
-                          1u)
-                         << plane;
+                index |=
+                    (memory_at(v, (start + y * line + x / 8) * 4 + plane) >> (7 - (x & 7)) & 1u)
+                    << plane;
             *to++ = colour(v, index & v->ar[0x12]);
         }
 }

@@ -1,7 +1,7 @@
 /*
  * The 8042 as in the PS/2 (IBM PS/2 Hardware Interface Technical Reference, keyboard and auxiliary
- * device controller) with a 101/102-key keyboard and a wheel mouse. Each device has a queue of bytes
- * for the guest; the controller takes one at a time into its output buffer.
+ * device controller) with a 101/102-key keyboard and a wheel mouse. Each device has a queue of
+ * bytes for the guest; the controller takes one at a time into its output buffer.
  */
 #include "device/legacy/i8042.h"
 
@@ -224,8 +224,8 @@ static void mouse_packet(struct mull_i8042 *k)
     int dx = clamp(k->mouse_dx, -255, 255), dy = clamp(k->mouse_dy, -255, 255);
     int dz = clamp(k->mouse_dz, -8, 7);
     const uint8_t bytes[4] = {
-        (uint8_t)(k->mouse_buttons | 0x08 | (dx < 0 ? 0x10 : 0) | (dy < 0 ? 0x20 : 0)),
-        (uint8_t)dx, (uint8_t)dy, (uint8_t)dz};
+        (uint8_t)(k->mouse_buttons | 0x08 | (dx < 0 ? 0x10 : 0) | (dy < 0 ? 0x20 : 0)), (uint8_t)dx,
+        (uint8_t)dy, (uint8_t)dz};
 
     if (QUEUE_SIZE - k->mouse.count < 16)
         return; /* the guest is slow: what it missed comes later */

@@ -126,8 +126,9 @@ static void begin_command(struct pflash *p, uint8_t value)
         p->step = BUFFER_COUNT;
         p->mode = CMD_STATUS;
         break;
-    case 0x50:
-        p->status = STATUS_READY;
+    case 0x50: /* firmware takes a chip for real whose status is 0 then (OVMF, QemuFlash.c) */
+        p->status = 0;
+        p->mode = CMD_ARRAY;
         break;
     case CMD_STATUS:
     case CMD_ID:
@@ -148,6 +149,7 @@ static void continue_command(struct pflash *p, uint32_t offset, uint8_t value)
     uint8_t step = p->step;
 
     p->step = IDLE;
+    p->status |= STATUS_READY;
     switch (step) {
     case PROGRAM:
         program(p, offset, value);

@@ -354,11 +354,8 @@ static const struct mull_field fields[] = {
 };
 static const struct mull_state_desc desc = {
     .name = "ahci", .version = 1, .oldest = 1, .fields = fields};
-static const struct mull_device_ops ops = {.state = &desc,
-                                           .reset = reset,
-                                           .quiesce = quiesce,
-                                           .resume = resume,
-                                           .destroy = destroy};
+static const struct mull_device_ops ops = {
+    .state = &desc, .reset = reset, .quiesce = quiesce, .resume = resume, .destroy = destroy};
 
 static void set_up_port(struct ahci *h, unsigned i, const struct mull_ahci_drive *drive)
 {

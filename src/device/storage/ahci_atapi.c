@@ -310,9 +310,8 @@ void ahci_atapi_command(struct ahci_request *r, const struct ahci_command *c)
     case 0xa1:
         ahci_identify(r->port, id);
         r->pio = true;
-        ahci_finish(r, ahci_copy_out(r, id, sizeof(id)) == sizeof(id) ? ATA_GOOD
-                                                                     : ATA_GOOD | ATA_ERR,
-                    0);
+        ahci_finish(
+            r, ahci_copy_out(r, id, sizeof(id)) == sizeof(id) ? ATA_GOOD : ATA_GOOD | ATA_ERR, 0);
         break;
     case 0x08: /* DEVICE RESET */
         ahci_port_signature(r->port);

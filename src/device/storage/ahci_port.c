@@ -220,8 +220,8 @@ static uint64_t gather(struct ahci_request *r)
     while (total < r->left && r->segments < AHCI_SEGMENTS && next_piece(r, &gpa, &piece)) {
         if (piece > r->left - total)
             piece = (uint32_t)(r->left - total);
-        int n = mull_mem_iov(memory(r->port), gpa, piece, r->to_guest,
-                             r->block.iov + r->block.niov, MULL_BLOCK_MAX_IOV - r->block.niov);
+        int n = mull_mem_iov(memory(r->port), gpa, piece, r->to_guest, r->block.iov + r->block.niov,
+                             MULL_BLOCK_MAX_IOV - r->block.niov);
         if (n == -E2BIG)
             break;
         if (n < 0)
@@ -381,8 +381,7 @@ static void begin(struct ahci_port *p, unsigned slot)
     p->started |= 1u << slot;
     p->in_flight++;
     if (mull_mem_read(memory(p), header_address(p, slot), &header, sizeof(header)) ||
-        mull_mem_read(memory(p), header.table & ~0x7full, fis, sizeof(fis)) ||
-        fis[0] != FIS_H2D ||
+        mull_mem_read(memory(p), header.table & ~0x7full, fis, sizeof(fis)) || fis[0] != FIS_H2D ||
         mull_mem_read(memory(p), (header.table & ~0x7full) + 0x40, c.packet, sizeof(c.packet))) {
         ahci_finish(r, ATA_GOOD | ATA_ERR, ATA_ABORTED);
         return;

@@ -1,0 +1,166 @@
+"""Machines that start with firmware: SeaBIOS and OVMF from Debian's packages, small disks whose boot
+sector says what it found, and (LONG) the disk of a whole Debian (scripts/guest-disk)."""
+import os
+import shutil
+import struct
+import subprocess
+import zlib
+
+from guest import Mullion, Skipped, expect
+
+TESTS = {}
+LONG = {}
+
+BIOS = "/usr/share/seabios/bios-256k.bin"
+UEFI = ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd")
+
+
+def need(*paths):
+    for path in paths:
+        if not os.path.exists(path):
+            raise Skipped(f"{path} is not installed: scripts/setup test")
+
+
+def boot_sector(ctx, text, then):
+    """A disk whose first sector prints @text (INT 10h) and goes on with the bytes @then."""
+    print_text = bytes.fromhex(
+        "31c08ed8"       # 7c00: xor ax, ax; mov ds, ax
+        "be0000"         # 7c04: mov si, the text
+        "ac84c07409"     # 7c07: lodsb; test al, al; jz 7c15h
+        "b40ebb0700cd10" # 7c0c: mov ah, 0eh; mov bx, 7; int 10h
+        "ebf2")          # 7c13: jmp 7c07h
+    at = struct.pack("<H", 0x7c00 + len(print_text) + len(then))
+    sector = print_text[:5] + at + print_text[7:] + then + text.encode() + b"\0"
+    path = ctx.path("sector.img")
+    with open(path, "wb") as f:
+        f.write(sector.ljust(510, b"\0") + b"\x55\xaa")
+        f.truncate(1 << 20)
+    return path
+
+
+# mov dx, 604h; mov ax, 3400h; out dx, ax; hlt: ACPI's soft off.
+POWER_OFF = bytes.fromhex("ba0406b80034effa f4".replace(" ", ""))
+# mov dx, 0cf9h; mov al, 6; out dx, al; hlt: a reset.
+RESET = bytes.fromhex("baf90cb006eef4")
+
+
+def bios_boots_a_disk(ctx, bus):
+    need(BIOS)
+    disk = boot_sector(ctx, "Hello from a boot sector\r\nand good bye\r\n", POWER_OFF)
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--disk",
+                               f"{disk},format=raw,bus={bus}"]) as m:
+        m.wait_for("Hello from a boot sector", 60 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+
+
+def bios_virtio(ctx):
+    bios_boots_a_disk(ctx, "virtio")
+
+
+def bios_sata(ctx):
+    bios_boots_a_disk(ctx, "sata")
+
+
+def bios_reset(ctx):
+    need(BIOS)
+    disk = boot_sector(ctx, "Once\r\nand again\r\n", RESET)
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--no-reboot",
+                               "--cpus", "2", "--firmware", "bios", "--disk",
+                               f"{disk},format=raw"]) as m:
+        m.expect_status(3, 60 * ctx.patience)
+        expect(m.output.count(b"Once") == 1, "the boot sector ran not once")
+
+
+def screen_and_keys(ctx):
+    """The firmware's screen as text and as a picture; a key reaches the boot sector."""
+    need(BIOS)
+    # mov ah, 0; int 16h (wait for a key), then off.
+    disk = boot_sector(ctx, "Press a key\r\n", bytes.fromhex("b400cd16") + POWER_OFF)
+    control = ctx.path("control")
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--disk",
+                               f"{disk},format=raw", "--control", control]) as m:
+        m.wait_for("Press a key", 60 * ctx.patience)
+        run = lambda *words: subprocess.run([ctx.program, *words], capture_output=True,
+                                            timeout=60 * ctx.patience, check=False)
+        text = run("screen", control)
+        expect(b"Press a key" in text.stdout, f"screen: {text.stdout} {text.stderr}")
+        shot = run("screenshot", control, "--output", ctx.path("shot.png"))
+        expect(shot.returncode == 0, f"screenshot: {shot.stderr}")
+        check_png(ctx.path("shot.png"), (720, 400))
+        expect(run("sendkey", control, "nosuchkey").returncode == 1, "sendkey took nonsense")
+        expect(run("sendkey", control, "ret").returncode == 0, "sendkey failed")
+        m.expect_status(0, 30 * ctx.patience)
+
+
+def check_png(path, size):
+    """A PNG of that size in which there is something to be seen."""
+    with open(path, "rb") as f:
+        data = f.read()
+    expect(data[:8] == b"\x89PNG\r\n\x1a\n", "not a PNG")
+    expect(struct.unpack(">II", data[16:24]) == size, f"size {struct.unpack('>II', data[16:24])}")
+    length = struct.unpack(">I", data[33:37])[0]
+    pixels = zlib.decompress(data[41:41 + length])
+    expect(len(pixels) == size[1] * (3 * size[0] + 1), "pixels are missing")
+    expect(len(set(pixels)) > 1, "an empty picture")
+
+
+def uefi_shell(ctx):
+    """UEFI finds nothing to boot, starts its shell, and has kept its variables."""
+    need(*UEFI)
+    vars_file = ctx.path("vars.fd")
+    args = ["--engine", ctx.engine, "--memory", "128M", "--firmware", "uefi", "--nvram", vars_file]
+    with Mullion(ctx.program, args) as m:
+        m.wait_for("Shell|startup.nsh", 120 * ctx.patience)
+    expect(os.path.getsize(vars_file) == os.path.getsize(UEFI[1]), "the store has another size")
+    with open(vars_file, "rb") as a, open(UEFI[1], "rb") as b:
+        expect(a.read() != b.read(), "no variable was written")
+    with open(vars_file, "ab") as f:
+        f.write(b"\0" * 4096)
+    with Mullion(ctx.program, args) as m:
+        m.expect_status(1, 30)
+        expect(b"UEFI variables" in m.errors, m.errors)
+
+
+def bad_firmware(ctx):
+    path = ctx.path("firmware.bin")
+    for size, part in ((0, b"firmware"), (4096, b"64 KiB"), (65537, b"64 KiB"), (None, b"firmware")):
+        if size is not None:
+            with open(path, "wb") as f:
+                f.truncate(size)
+        elif os.path.exists(path):
+            os.unlink(path)
+        with Mullion(ctx.program, ["--engine", ctx.engine, "--firmware", path]) as m:
+            m.expect_status(1, 30)
+            expect(part in m.errors, f"{size}: {m.errors}")
+
+
+def debian(ctx, options, cpus, word):
+    """The disk of a whole Debian to its login prompt, and off again by its power button."""
+    image = os.path.join(ctx.guest, "disk", "debian.img")
+    expect(os.path.exists(image), f"{image} is missing: scripts/guest-disk makes it")
+    copy = ctx.path("debian.img")
+    shutil.copyfile(image, copy)
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "512M", "--cpus", str(cpus),
+                               "--disk", f"{copy},format=raw{word}", *options],
+                 stdin=subprocess.PIPE) as m:
+        m.wait_for("login: ", 300 * ctx.patience)
+        m.send(b"root\n")
+        m.wait_for("root@mullion:~# ", 60 * ctx.patience, m.output.rfind(b"login: "))
+        m.send(b"nproc; echo $((6*7)); [ -d /sys/firmware/efi ] && echo by uefi || echo by bios; "
+               b"systemctl poweroff\n")
+        m.wait_for(f"\n{cpus}\r+\n42\r+\nby {'uefi' if options else 'bios'}", 60 * ctx.patience)
+        m.expect_status(0, 120 * ctx.patience)
+
+
+TESTS["bios-boots-virtio-disk"] = bios_virtio
+TESTS["bios-boots-sata-disk"] = bios_sata
+TESTS["bios-reset"] = bios_reset
+TESTS["screen-and-keys"] = screen_and_keys
+TESTS["uefi-shell-and-variables"] = uefi_shell
+TESTS["firmware-refused"] = bad_firmware
+for bus in ("virtio", "sata"):
+    for count in (1, 2):
+        LONG[f"debian-bios-{bus}-{count}cpu"] = \
+            lambda ctx, b=bus, n=count: debian(ctx, [], n, f",bus={b}")
+        LONG[f"debian-uefi-{bus}-{count}cpu"] = \
+            lambda ctx, b=bus, n=count: debian(ctx, ["--firmware", "uefi"], n, f",bus={b}")
