@@ -18,7 +18,7 @@ PROGRAMS = {
     "openssl-rsa", "openssl-ec", "openssl-speed-sha256", "openssl-speed-sha512",
     "openssl-speed-rsa2048", "openssl-speed-ecdsap256", "openssl-speed-aes-256-gcm",
     "openssl-speed-aes-128-cbc", "openssl-speed-chacha20-poly1305",
-    "python-test-math", "python-test-struct", "python-test-json", "gcc-compile", "gcc-run"}
+    "python-test-math", "python-test-struct", "python-test-json", "gcc-compile", "gcc-run", "remap"}
 
 
 def expect_no_complaints(m):

@@ -100,6 +100,19 @@ int diff_guest_init(void);
 void diff_guest_run(const struct diff_case *c, enum diff_tier tier, bool kernel,
                     struct diff_result *out);
 void diff_guest_fini(void);
+/** The vCPU that runs them. */
+struct soft_cpu *diff_guest_cpu(void);
+/** Run a case on the translate tier with a TLB that takes @host for the first page of data. */
+void diff_guest_run_wild(const struct diff_case *c, uint8_t *host, struct diff_result *out);
+
+/* contain.c */
+bool diff_contain_init(void);
+/** Can what is looked at show an access that is not contained? */
+bool diff_contain_check(void);
+/** A program with addresses of this process in its registers. */
+void diff_generate_hostile(struct diff_case *c, uint64_t seed);
+/** Is the host as it was, and knows the guest nothing of it? Prints what is wrong. */
+bool diff_contained(const struct diff_case *c, const struct diff_result *result);
 
 /* fill.c */
 /** The bytes that the memory windows begin with (all of struct diff_result.memory). */
@@ -122,6 +135,8 @@ static inline unsigned diff_below(struct diff_random *r, unsigned n)
 /* generate.c */
 void diff_generate_init(void);
 void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits);
+/** Longer: loops in loops' company, code that rewrites itself, jumps through registers. */
+void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits);
 /** The @index-th single instruction of the exhaustive list. @return false: no such instruction. */
 bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits);
 extern const uint64_t diff_enumerate_count;

@@ -243,6 +243,7 @@ struct sequence {
     bool known[16];
     uint64_t value[16];
     bool full;
+    bool tame; /* most accesses go well, so that long programs come to their end */
 };
 
 static void append(struct sequence *s, const uint8_t *bytes, unsigned size)
@@ -289,10 +290,10 @@ static void set_register(struct sequence *s, unsigned reg, uint64_t value)
     append(s, b, n + 8);
 }
 
-/* An address in the windows for an operand of @size bytes. */
-static uint64_t choose_address(struct diff_random *r, unsigned size, bool aligned)
+/* An address in the windows for an operand of @size bytes. @tame: one that can be accessed */
+static uint64_t choose_address(struct diff_random *r, unsigned size, bool aligned, bool tame)
 {
-    unsigned how = diff_below(r, 100);
+    unsigned how = diff_below(r, tame ? 75 : 100);
     uint64_t at;
     if (how < 60)
         at = DIFF_DATA + 0x200 + diff_below(r, 0x600);
@@ -392,7 +393,7 @@ static void direct_memory(struct sequence *s, struct instruction *in)
             uint64_t sp = DIFF_STACK + 0x400 + diff_below(&s->r, 0x800);
             bool popa = in->z.mnemonic == ZYDIS_MNEMONIC_POPA || /* the host loads some */
                         in->z.mnemonic == ZYDIS_MNEMONIC_POPAD;  /* before it faults */
-            if (!popa && diff_below(&s->r, 16) == 0)             /* near an end */
+            if (!popa && diff_below(&s->r, s->tame ? 256 : 16) == 0)             /* near an end */
                 sp = diff_below(&s->r, 2) ? DIFF_STACK + diff_below(&s->r, 24)
                                           : DIFF_STACK + DIFF_PAGE - diff_below(&s->r, 24);
             int base = gpr_of(op->mem.base);
@@ -400,9 +401,12 @@ static void direct_memory(struct sequence *s, struct instruction *in)
                 set_register(s, (unsigned)base, sp);
             continue;
         }
-        if (diff_below(&s->r, 24) == 0)
+        bool tame = s->tame && diff_below(&s->r, 128);
+        if (!tame && diff_below(&s->r, 24) == 0)
             continue; /* wherever it goes */
-        uint64_t at = choose_address(&s->r, size, needs_alignment(in));
+        uint64_t at = choose_address(&s->r, size, needs_alignment(in), tame);
+        if (tame && needs_alignment(in))
+            at &= ~63ull;
         if (diff_below(&s->r, 40) == 0) /* a page with code, but beside it */
             at = DIFF_CODE + (s->c->offset < 256 ? 0x500 : 0x1500) + diff_below(&s->r, 0x800);
         direct_operand(s, in, op, at);
@@ -569,6 +573,70 @@ static bool random_loop(struct sequence *s)
     return !s->full;
 }
 
+/* A loop that rewrites an immediate of its own, of an instruction before or behind the store. */
+static bool random_rewrite(struct sequence *s)
+{
+    unsigned counter = 8 + diff_below(&s->r, 8), reg = diff_below(&s->r, 8);
+    uint8_t set[6] = {0x41, (uint8_t)(0xb8 | (counter & 7)), (uint8_t)(2 + diff_below(&s->r, 4))};
+    uint8_t target[5] = {(uint8_t)(0xb8 | reg), 1, 2, 3, 4};
+    uint8_t store[7] = {0xc6, 0x05, 0, 0, 0, 0, (uint8_t)diff_random(&s->r)};
+    uint8_t dec[3] = {0x41, 0xff, (uint8_t)(0xc8 | (counter & 7))}, jump[2] = {0x75, 0};
+    bool first = diff_below(&s->r, 2); /* the target before the store */
+    unsigned at_target = 0, at_store = 0;
+
+    if (s->c->bits != 64 || reg == 4)
+        return random_instruction(s);
+    append(s, set, sizeof(set));
+    unsigned begin = s->c->size;
+    memset(s->known, 0, sizeof(s->known));
+    for (unsigned part = 0; part < 2; part++) {
+        if ((part == 0) == first) {
+            at_target = s->c->size;
+            append(s, target, sizeof(target));
+        } else {
+            at_store = s->c->size;
+            append(s, store, sizeof(store));
+        }
+        s->known[reg] = false;
+        unsigned insns = s->c->insns, size = s->c->size;
+        s->known[counter] = true;
+        s->value[counter] = 0xdead;
+        if (diff_below(&s->r, 2) && !random_instruction(s))
+            return false;
+        if (!s->known[counter] || s->value[counter] != 0xdead) {
+            s->c->insns = insns;
+            s->c->size = size;
+            memset(s->known, 0, sizeof(s->known));
+        }
+    }
+    append(s, dec, sizeof(dec));
+    if (s->full || s->c->size + 2 - begin > 128)
+        return false;
+    uint32_t rel = at_target + 1 + diff_below(&s->r, 4) - (at_store + (unsigned)sizeof(store));
+    memcpy(s->c->code + at_store + 2, &rel, sizeof(rel));
+    jump[1] = (uint8_t)(begin - s->c->size - 2);
+    append(s, jump, 2);
+    memset(s->known, 0, sizeof(s->known));
+    return !s->full;
+}
+
+/* A jump through a register over something that is not executed. */
+static bool random_indirect(struct sequence *s)
+{
+    unsigned reg = diff_below(&s->r, 8), n = 1 + diff_below(&s->r, 9);
+    uint8_t lea[7] = {0x48, 0x8d, (uint8_t)(0x05 | reg << 3), (uint8_t)(2 + n), 0, 0, 0};
+    uint8_t jump[2] = {0xff, (uint8_t)(0xe0 | reg)}, junk[9];
+
+    if (s->c->bits != 64 || reg == 4)
+        return random_instruction(s);
+    memset(junk, 0xcc, sizeof(junk));
+    append(s, lea, sizeof(lea));
+    append(s, jump, sizeof(jump));
+    append(s, junk, n);
+    s->known[reg] = false;
+    return !s->full;
+}
+
 static void random_state(struct diff_case *c, struct diff_random *r)
 {
     static const uint64_t edge[] = {0,          1,          ~0ull,      0x7f,
@@ -583,7 +651,7 @@ static void random_state(struct diff_case *c, struct diff_random *r)
         else if (how < 6)
             c->gpr[i] = diff_below(r, 128);
         else
-            c->gpr[i] = choose_address(r, 16, false);
+            c->gpr[i] = choose_address(r, 16, false, false);
         if (c->bits != 64)
             c->gpr[i] &= 0xffffffffu;
     }
@@ -602,6 +670,41 @@ void diff_generate_init(void)
     soft_decoder_init(&decoders[2], 16);
 }
 
+/* What does not fit ends the sequence. */
+static void add_parts(struct sequence *s, unsigned n, bool program)
+{
+    for (unsigned i = 0; i < n && !s->full; i++) {
+        unsigned how = diff_below(&s->r, 16), insns = s->c->insns, size = s->c->size;
+        bool done = how == 0              ? random_skip(s)
+                    : how == 1            ? random_loop(s)
+                    : how == 2            ? random_call(s)
+                    : program && how < 5  ? random_loop(s)
+                    : program && how < 8  ? random_rewrite(s)
+                    : program && how < 10 ? random_indirect(s)
+                                          : random_instruction(s);
+        if (!done) {
+            s->c->insns = insns;
+            s->c->size = size;
+            break;
+        }
+    }
+}
+
+void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits)
+{
+    struct sequence s = {.c = c, .r = {seed * 0xd1342543de82ef95ull | 1}, .tame = true};
+
+    for (unsigned i = 0; i < 4; i++)
+        diff_random(&s.r);
+    c->name = "program";
+    c->seed = seed;
+    c->bits = bits;
+    c->size = c->insns = 0;
+    c->offset = diff_below(&s.r, 4) ? diff_below(&s.r, 64) : DIFF_PAGE - diff_below(&s.r, 400);
+    random_state(c, &s.r);
+    add_parts(&s, 10 + diff_below(&s.r, 30), true);
+}
+
 void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
 {
     struct sequence s = {.c = c, .r = {seed * 0x9e3779b97f4a7c15ull | 1}};
@@ -616,18 +719,7 @@ void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
                                     : DIFF_PAGE - diff_below(&s.r, 64); /* across the pages */
     random_state(c, &s.r);
     unsigned n = 1 + diff_below(&s.r, 20);
-    for (unsigned i = 0; i < n && !s.full; i++) {
-        unsigned how = diff_below(&s.r, 16), insns = c->insns, size = c->size;
-        bool done = how == 0   ? random_skip(&s)
-                    : how == 1 ? random_loop(&s)
-                    : how == 2 ? random_call(&s)
-                               : random_instruction(&s);
-        if (!done) {
-            c->insns = insns;
-            c->size = size;
-            break;
-        }
-    }
+    add_parts(&s, n, false);
 }
 
 /* ---- Every encoding ---- */

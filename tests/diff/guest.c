@@ -8,14 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "diff.h"
 #include "engine/engine.h"
 #include "engine/soft/run.h"
 #include "step.h"
 
-#define RAM_SIZE (2u << 20)
 #define ARITH_AND_DF 0xcd5ull
 
 /* Guest physical layout. */
@@ -54,7 +56,52 @@ static struct mull_clock *guest_clock;
 static struct mull_vm *vm;
 static struct mull_vcpu *vcpu;
 static struct mull_cpuid cpuid;
-static uint8_t *ram;
+
+/* ---- RAM: each piece somewhere, and nothing around it ---- */
+
+#define RAM_PIECES (sizeof(ram_pieces) / sizeof(ram_pieces[0]))
+#define GUARD (1u << 20)
+
+/* Guest memory, in pieces of a few pages: the data's pages one by one, because instructions reach
+ * over their ends. */
+static const struct {
+    uint32_t gpa, size;
+} ram_pieces[] = {
+    {0, 0x10000},
+    {GPA_CODE, DIFF_CODE_PAGES *DIFF_PAGE},
+    {GPA_DATA, DIFF_PAGE},
+    {GPA_DATA + DIFF_PAGE, DIFF_PAGE},
+    {GPA_DATA + DIFF_READONLY * DIFF_PAGE, DIFF_PAGE},
+    {GPA_DATA + 4 * DIFF_PAGE, DIFF_PAGE},
+    {GPA_STACK, DIFF_PAGE},
+    {GPA_SYSTEM, SYS_PAGES *DIFF_PAGE},
+};
+
+static uint8_t *at(uint64_t gpa)
+{
+    const struct mull_ram *ram = mull_memory_find_ram(memory, gpa);
+
+    return ram->host + (gpa - ram->gpa);
+}
+
+/* Move a piece to a random host address between two stretches that are not mapped: an access that
+ * leaves it faults on the host, which the engine reports as its own failure (signal.c). */
+static bool scatter(struct mull_ram *ram, struct diff_random *r)
+{
+    size_t room = ram->size + 2 * GUARD;
+    uint64_t page = diff_random(r) >> 8 & 0x3ffffffffull; /* below 2^46, above what is used */
+    uint8_t *hint = (uint8_t *)(uintptr_t)(0x100000000000ull + page * DIFF_PAGE);
+    uint8_t *area = mmap(hint, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (area == MAP_FAILED)
+        return false;
+    uint8_t *to =
+        mremap(ram->host, ram->size, ram->size, MREMAP_MAYMOVE | MREMAP_FIXED, area + GUARD);
+    if (to == MAP_FAILED)
+        return false;
+    ram->host = to;
+    return true;
+}
 static struct mull_cpu_state base[4]; /* user 64, user 32, kernel 64, user 16 */
 
 /* ---- The bus: no interrupts, one port ---- */
@@ -106,7 +153,7 @@ static const struct mull_region_ops exit_ops = {.read = port_read, .write = port
 
 static void put64(uint64_t gpa, uint64_t value)
 {
-    memcpy(ram + gpa, &value, 8);
+    memcpy(at(gpa), &value, 8);
 }
 
 static void map_page(unsigned table, unsigned index, uint64_t gpa, uint64_t flags)
@@ -157,7 +204,7 @@ static void make_idt(void)
         handler[n++] = 0xf4; /* hlt */
         handler[n++] = 0xeb; /* jmp to it */
         handler[n++] = 0xfd;
-        memcpy(ram + GPA_SYSTEM + SYS_HANDLERS + v * HANDLER_SIZE, handler, sizeof(handler));
+        memcpy(at(GPA_SYSTEM + SYS_HANDLERS + v * HANDLER_SIZE), handler, sizeof(handler));
 
         uint64_t at = SYSTEM + SYS_HANDLERS + v * HANDLER_SIZE;
         uint64_t gate =
@@ -241,15 +288,22 @@ int diff_guest_init(void)
     struct mull_vm_config config = {.bus = &bus, .cpus = 1};
 
     if (mull_clock_create(&guest_clock, &err) || mull_memory_create(NULL, &memory, &err) ||
-        mull_memory_add_ram(memory, 0, RAM_SIZE, false, &err) ||
         mull_region_add(memory, MULL_SPACE_PORT, EXIT_PORT, 1, &exit_ops, NULL, "exit", NULL, &err))
         return complain(&err);
-    ram = mull_memory_find_ram(memory, 0)->host;
+    struct diff_random where = {(uint64_t)getpid() << 32 | (uint64_t)time(NULL) | 1};
+    for (unsigned i = 0; i < RAM_PIECES; i++) {
+        if (mull_memory_add_ram(memory, ram_pieces[i].gpa, ram_pieces[i].size, false, &err))
+            return complain(&err);
+        if (!scatter((struct mull_ram *)mull_memory_find_ram(memory, ram_pieces[i].gpa), &where)) {
+            perror("test_diff: scattering memory");
+            return -1;
+        }
+    }
     make_page_tables();
     make_idt();
     make_gdt();
-    memset(ram + GPA_CODE, 0xcc, DIFF_CODE_PAGES * DIFF_PAGE);
-    memcpy(ram + GPA_DATA + DIFF_READONLY * DIFF_PAGE, diff_fill(0) + DIFF_READONLY * DIFF_PAGE,
+    memset(at(GPA_CODE), 0xcc, DIFF_CODE_PAGES * DIFF_PAGE);
+    memcpy(at(GPA_DATA + DIFF_READONLY * DIFF_PAGE), diff_fill(0) + DIFF_READONLY * DIFF_PAGE,
            DIFF_PAGE);
     config.memory = memory;
     config.clock = guest_clock;
@@ -278,15 +332,15 @@ void diff_guest_fini(void)
 static uint8_t *page_at(unsigned p)
 {
     if (p < DIFF_DATA_PAGES)
-        return ram + GPA_DATA + p * DIFF_PAGE;
-    return p == DIFF_DATA_PAGES ? ram + GPA_STACK
-                                : ram + GPA_CODE + (p - DIFF_DATA_PAGES - 1) * DIFF_PAGE;
+        return at(GPA_DATA + p * DIFF_PAGE);
+    return p == DIFF_DATA_PAGES ? at(GPA_STACK)
+                                : at(GPA_CODE + (p - DIFF_DATA_PAGES - 1) * DIFF_PAGE);
 }
 
 static void put_case(const struct diff_case *c)
 {
     static uint8_t window[DIFF_CODE_PAGES * DIFF_PAGE];
-    const uint8_t *code = ram + GPA_CODE;
+    const uint8_t *code = at(GPA_CODE);
     unsigned first = 0, last = sizeof(window);
 
     memset(window, 0xcc, sizeof(window));
@@ -350,7 +404,7 @@ static void run_exec(const struct diff_case *c, struct diff_result *out)
 static uint64_t frame_word(unsigned index)
 {
     uint64_t v;
-    memcpy(&v, ram + GPA_SYSTEM + SYS_STACK - 8 * (index + 1), 8);
+    memcpy(&v, at(GPA_SYSTEM + SYS_STACK - 8 * (index + 1)), 8);
     return v;
 }
 
@@ -361,6 +415,8 @@ static void on_timer(int signo)
     mull_engine_soft.vcpu_signal(vcpu, MULL_SIGNAL_STOP, 0);
 }
 
+static bool provoked; /* the engine's failure is wanted */
+
 static void run_translate(struct diff_result *out)
 {
     struct itimerval limit = {.it_value = {.tv_usec = 50000}}, none = {0};
@@ -369,7 +425,7 @@ static void run_translate(struct diff_result *out)
     struct mull_exit exit;
     struct mull_error err;
 
-    memset(ram + GPA_SYSTEM + SYS_STACK - 64, 0xff, 64);
+    memset(at(GPA_SYSTEM + SYS_STACK - 64), 0xff, 64);
     sigaction(SIGVTALRM, &timer, &before);
     setitimer(ITIMER_VIRTUAL, &limit, NULL);
     mull_engine_soft.vcpu_run(vcpu, &exit);
@@ -381,7 +437,7 @@ static void run_translate(struct diff_result *out)
     if (exit.reason != MULL_EXIT_STOPPED || frame_word(6) == ~0ull) {
         out->vector = -1;
         out->rip = s.rip;
-        if (exit.reason == MULL_EXIT_FAILED)
+        if (exit.reason == MULL_EXIT_FAILED && !provoked)
             fprintf(stderr, "test_diff: engine failed: %s\n", exit.error.message);
         return;
     }
@@ -411,4 +467,24 @@ void diff_guest_run(const struct diff_case *c, enum diff_tier tier, bool kernel,
         run_translate(out);
     }
     get_memory(out);
+}
+
+struct soft_cpu *diff_guest_cpu(void)
+{
+    return (struct soft_cpu *)vcpu;
+}
+
+void diff_guest_run_wild(const struct diff_case *c, uint8_t *host, struct diff_result *out)
+{
+    struct mull_ram *ram = (struct mull_ram *)mull_memory_find_ram(memory, GPA_DATA);
+    uint8_t *right = ram->host;
+
+    memset(out, 0, sizeof(*out));
+    put_case(c);
+    ram->host = host;
+    set_state(c, false); /* empties the TLB */
+    provoked = true;
+    run_translate(out);
+    provoked = false;
+    ram->host = right;
 }

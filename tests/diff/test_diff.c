@@ -148,24 +148,59 @@ static void run_random(unsigned bits, uint64_t seed, uint64_t count)
     }
 }
 
+static void run_programs(unsigned bits, uint64_t seed, uint64_t count)
+{
+    for (uint64_t i = 0; i < count && failed < max_failures; i++) {
+        diff_generate_program(&current, seed + i, bits);
+        try_case(&current);
+    }
+}
+
+/* No host CPU here: the two tiers against each other, and nothing may get out. */
+static void run_hostile(uint64_t seed, uint64_t count)
+{
+    for (uint64_t i = 0; i < count && failed < max_failures; i++) {
+        bool kernel = i & 1, good;
+
+        diff_generate_hostile(&current, seed + i);
+        diff_guest_run(&current, DIFF_EXEC, kernel, &native);
+        good = diff_contained(&current, &native);
+        for (unsigned turn = 0; turn < 2 && good && native.vector >= 0; turn++) {
+            diff_guest_run(&current, DIFF_TRANSLATE, kernel, &soft);
+            good = diff_contained(&current, &soft) &&
+                   diff_compare(&current, DIFF_TRANSLATE, &native, &soft, true);
+        }
+        ran++;
+        if (native.vector >= 0)
+            ended[native.vector < 32 ? native.vector + 1 : 0]++;
+        if (good)
+            continue;
+        failed++;
+        printf("FAILED: hostile %llu%s\n", (unsigned long long)(seed + i),
+               kernel ? ", kernel mode" : "");
+        diff_print_case(&current);
+    }
+}
+
 static int usage(void)
 {
     fprintf(stderr, "usage: test_diff [--tier exec|translate|both] [--seed S] [--count N]\n"
                     "                 [--bits 64|32|16|all] [--kernel] [--table] [--encodings]\n"
-                    "                 [--failures N] [--only NAME]\n");
+                    "                 [--failures N] [--only NAME] [--programs N] [--hostile N]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"tier", required_argument, NULL, 't'},  {"seed", required_argument, NULL, 's'},
-        {"count", required_argument, NULL, 'n'}, {"bits", required_argument, NULL, 'b'},
-        {"kernel", no_argument, NULL, 'k'},      {"table", no_argument, NULL, 'T'},
-        {"encodings", no_argument, NULL, 'e'},   {"failures", required_argument, NULL, 'f'},
-        {"only", required_argument, NULL, 'o'},  {0},
+        {"tier", required_argument, NULL, 't'},    {"seed", required_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},   {"bits", required_argument, NULL, 'b'},
+        {"kernel", no_argument, NULL, 'k'},        {"table", no_argument, NULL, 'T'},
+        {"encodings", no_argument, NULL, 'e'},     {"failures", required_argument, NULL, 'f'},
+        {"only", required_argument, NULL, 'o'},    {"programs", required_argument, NULL, 'p'},
+        {"hostile", required_argument, NULL, 'h'}, {0},
     };
-    uint64_t seed = 1, count = 0;
+    uint64_t seed = 1, count = 0, programs = 0, hostile = 0;
     bool table = false, encodings = false;
     unsigned only_bits = 64;
     const char *only = NULL;
@@ -198,6 +233,12 @@ int main(int argc, char **argv)
         case 'f':
             max_failures = strtoull(optarg, NULL, 0);
             break;
+        case 'p':
+            programs = strtoull(optarg, NULL, 0);
+            break;
+        case 'h':
+            hostile = strtoull(optarg, NULL, 0);
+            break;
         case 'o':
             only = optarg;
             table = true;
@@ -224,6 +265,14 @@ int main(int argc, char **argv)
         if (encodings)
             run_encodings(bits);
         run_random(bits, seed, count);
+        run_programs(bits, seed, programs);
+    }
+    if (hostile) {
+        if (!diff_contain_init() || !diff_contain_check()) {
+            printf("FAILED: what is not contained would not be seen\n");
+            failed++;
+        }
+        run_hostile(seed, hostile);
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
     double s = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;

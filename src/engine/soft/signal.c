@@ -80,6 +80,16 @@ static bool from_translated_code(int signo, ucontext_t *uc)
 
     store_registers(cpu, uc);
     cpu->s.rip = soft_block_rip(b, index);
+    /* Every access was checked and goes to RAM, which is there: the engine is wrong. The machine
+     * must not run on, and nobody should take this for a fault of the guest's. */
+    if (uc->uc_mcontext.gregs[REG_TRAPNO] == SOFT_PFV) {
+        mull_fail(&cpu->error, EFAULT,
+                  "soft engine: translated code of RIP %#llx touched host address %#llx, which is "
+                  "not the guest's",
+                  (unsigned long long)cpu->s.rip,
+                  (unsigned long long)uc->uc_mcontext.gregs[REG_CR2]);
+        __atomic_store_n(&cpu->run_ok, 0, __ATOMIC_SEQ_CST);
+    }
     uint8_t vector = guest_vector(cpu, uc);
     if (vector == SOFT_GP)
         soft_raise_error(cpu, vector, 0);
