@@ -15,7 +15,7 @@
 #include "cli/store.h"
 
 static const char usage[] =
-    "Usage: mullion import [OPTION]... FILE|FOLDER\n"
+    "Usage: mullion import [OPTION]... FILE|FOLDER|URL\n"
     "\n"
     "Makes a machine of an OVA, an OVF or VMX with its disks, a libvirt domain's XML, or a disk.\n"
     "\n"
@@ -222,8 +222,9 @@ static int parse(int argc, char **argv, struct options *o)
             return ret;
     }
     if (argc - optind != 1)
-        return cli_fail(VMM_STATUS_USAGE, "import: give one FILE or FOLDER; see mullion import "
-                                          "--help");
+        return cli_fail(VMM_STATUS_USAGE,
+                        "import: give one FILE, FOLDER or URL; see mullion import "
+                        "--help");
     o->import.source = argv[optind];
     return -1;
 }

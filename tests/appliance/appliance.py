@@ -10,11 +10,13 @@ TAP. Nothing that fails may leave anything behind, which each test checks.
 import fnmatch
 import gzip
 import hashlib
+import http.server
 import io
 import json
 import os
 import pty
 import random
+import re
 import resource
 import select
 import shutil
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import traceback
 
 PROGRAM = os.path.abspath(sys.argv[1])
@@ -543,6 +546,50 @@ def disk_full(world):
         with open(world.path("said"), encoding="utf-8") as f:
             text = f.read()
         expect("No space left" in text and not mount.stdout, f"{text} {mount.stdout}")
+
+
+@test
+def from_a_server(world):
+    raw, data = stream_vmdk(world)
+    os.mkdir(world.path("site"))
+    make_ova(world, "site/vm.ova", {"a.ovf": ovf(), "d.vmdk": data})
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=world.path("site"))
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            """With ranges, which the standard library's handler does not do."""
+            try:
+                with open(self.translate_path(self.path), "rb") as f:
+                    whole = f.read()
+            except OSError:
+                return self.send_error(404)
+            asked = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            first = int(asked[1]) if asked else 0
+            last = min(int(asked[2]), len(whole) - 1) if asked and asked[2] else len(whole) - 1
+            self.send_response(206 if asked else 200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Accept-Ranges", "bytes")
+            if asked:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
+            self.send_header("Content-Length", str(last - first + 1))
+            self.end_headers()
+            self.wfile.write(whole[first:last + 1])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        world.refused("import", url + "/none.ova", says="none.ova")
+        world.refused("import", url + "/vm.ova", "--in-place", says="--in-place")
+        out = world.mullion("import", url + "/vm.ova")
+        expect("machine 'vm'" in out, out)
+        server.shutdown()
+    same(raw, "raw", os.path.join(world.machines, "vm/disk0.qcow2"))
+    expect(os.listdir(world.machines) == ["vm"], "the download is left")
 
 
 @test

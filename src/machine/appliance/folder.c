@@ -252,6 +252,28 @@ int folder_append(const char *from, uint64_t offset, uint64_t size, const char *
     return copy_file(from, offset, size, to, O_APPEND, NULL, err);
 }
 
+int folder_fetch(struct mull_file *from, const char *to, const struct folder_progress *progress,
+                 struct mull_error *err)
+{
+    uint64_t size = atomic_load(&from->size);
+    char *buf = malloc(STEP);
+    int out = buf ? open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+    int ret = !buf ? -ENOMEM : out < 0 ? -errno : 0;
+    for (uint64_t done = 0; done < size && !ret;) {
+        uint64_t n = size - done < STEP ? size - done : STEP;
+        ret = mull_file_read(from, buf, n, done);
+        if (!ret)
+            ret = write_all(out, buf, n);
+        done += n;
+        if (!ret)
+            ret = step(progress, done, size);
+    }
+    if (out >= 0)
+        ret = finish(out, ret);
+    free(buf);
+    return ret ? mull_fail(err, -ret, "fetching %s: %s", from->path, strerror(-ret)) : 0;
+}
+
 /* ---- gzip (RFC 1952), a member after the other ---- */
 
 static int inflate_all(int in, uint64_t offset, uint64_t size, int out, uint64_t max)

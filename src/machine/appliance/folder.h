@@ -5,6 +5,7 @@
 #ifndef MULL_MACHINE_APPLIANCE_FOLDER_H
 #define MULL_MACHINE_APPLIANCE_FOLDER_H
 
+#include "image/file.h"
 #include "machine/appliance/package.h"
 
 /** Read a whole file of at most @max bytes; a zero byte follows. @return malloc'ed, or NULL */
@@ -38,6 +39,10 @@ struct folder_progress {
 /** Copy part of a file into a new one, durably. */
 int folder_copy(const char *from, uint64_t offset, uint64_t size, const char *to,
                 const struct folder_progress *progress, struct mull_error *err);
+
+/** Copy all of a file that may be a server's into a new one, durably. */
+int folder_fetch(struct mull_file *from, const char *to, const struct folder_progress *progress,
+                 struct mull_error *err);
 
 /** Append part of a file to another one, which may be new. */
 int folder_append(const char *from, uint64_t offset, uint64_t size, const char *to,

@@ -15,6 +15,8 @@
 
 #include "image/image.h"
 #include "image/ovf/tar.h"
+#include "image/source.h"
+#include "image/url.h"
 #include "machine/appliance/folder.h"
 #include "machine/appliance/internal.h"
 
@@ -28,9 +30,10 @@ enum kind { KIND_NONE, KIND_OVA, KIND_OVF, KIND_VMX, KIND_LIBVIRT, KIND_DISK };
 struct package {
     struct mull_import *import;
     enum kind kind;
-    char *path;   /* the description, or the archive */
-    char *folder; /* real path of the folder it is in */
-    char *member; /* OVA: the descriptor's name */
+    char *path;    /* the description, or the archive */
+    char *folder;  /* real path of the folder it is in */
+    char *member;  /* OVA: the descriptor's name */
+    char *fetched; /* folder of what was brought from a URL */
     struct mull_tar tar;
     int tar_fd;
     struct mull_error *err;
@@ -222,14 +225,51 @@ static int open_archive(struct package *p)
     return ret;
 }
 
+/* Bring a file from a server: once, so that what was checked is what is used. */
+static int fetch(struct package *p)
+{
+    const char *url = p->import->source;
+    struct mull_source_options source = {.ca_file = p->import->ca_file};
+    struct mull_file_options o = {.path = url, .readonly = true, .source = &source};
+    struct mull_url parts;
+    struct mull_file *from = NULL;
+    char *name = NULL, *inside = NULL;
+    int ret = mull_url_parse(url, &parts, p->err);
+    if (ret)
+        return ret;
+    const char *last = strrchr(parts.path, '/');
+    last = last ? last + 1 : parts.path;
+    name = strdup(mull_tar_name_is_safe(last) ? last : "download");
+    mull_url_free(&parts);
+    ret = name ? folder_make(p->import->into, p->err) : no_memory(p);
+    if (!ret && !(inside = folder_join(p->import->into, "download", p->err)))
+        ret = -ENOMEM;
+    if (!ret)
+        ret = folder_temporary(inside, &p->fetched, p->err);
+    if (!ret && !(p->path = folder_join(p->fetched, name, p->err)))
+        ret = -ENOMEM;
+    if (!ret)
+        ret = mull_file_open(&o, &from, p->err);
+    struct folder_progress progress = {p->import->progress, p->import->opaque, url};
+    if (!ret)
+        ret = folder_fetch(from, p->path, &progress, p->err);
+    mull_file_close(from);
+    free(name);
+    free(inside);
+    return ret;
+}
+
 static int open_package(struct package *p)
 {
     struct stat st;
     char real[PATH_MAX];
-    if (stat(p->import->source, &st))
+    bool url = mull_source_is_url(p->import->source);
+    if (!url && stat(p->import->source, &st))
         return mull_fail(p->err, errno, "%s: %s", p->import->source, strerror(errno));
     int ret = 0;
-    if (S_ISDIR(st.st_mode))
+    if (url)
+        ret = fetch(p);
+    else if (S_ISDIR(st.st_mode))
         ret = look_into(p);
     else if (!(p->path = strdup(p->import->source)))
         ret = no_memory(p);
@@ -250,6 +290,8 @@ static int open_package(struct package *p)
 
 static void close_package(struct package *p)
 {
+    folder_remove(p->fetched);
+    free(p->fetched);
     mull_tar_close(&p->tar);
     if (p->tar_fd >= 0)
         close(p->tar_fd);
@@ -724,10 +766,10 @@ static int make_disk(struct package *p, unsigned i, const char *folder)
         ret = part.inside || packed ? refuse_data_file(p, &part, file->name)
                                     : check_chain(p, &part, file->format);
     if (!ret && import->in_place) {
-        if (!file->name || part.inside || packed)
+        if (!file->name || part.inside || packed || p->fetched)
             ret = mull_fail(p->err, ENOTSUP,
-                            "--in-place: disk %u is inside an archive, packed or empty; leave the "
-                            "option out",
+                            "--in-place: disk %u is inside an archive, packed, fetched or empty; "
+                            "leave the option out",
                             i);
         else
             ret = appliance_set(&disk->path, part.path) ? no_memory(p) : 0;

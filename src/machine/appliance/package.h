@@ -20,13 +20,13 @@ struct mull_pair {
 #define MULL_IMPORT_PAIRS 64
 
 struct mull_import {
-    const char *source;        /* a file, or a folder with one description in it */
+    const char *source;        /* a file, a folder with one description in it, or a URL */
     const char *into;          /* folder of machines; made if it is missing */
     const char *name;          /* NULL: the source's */
     const char *disk_format;   /* NULL: qcow2 */
     const char *configuration; /* deployment option of an OVF; NULL: its default */
     const char *system;        /* id of one of several virtual systems; NULL: there is one */
-    const char *ca_file;       /* authorities that vouch for signers; NULL: the host's */
+    const char *ca_file;       /* authorities for signers and servers; NULL: the host's */
     bool in_place;             /* use the disks where they are */
     bool outside;              /* follow names that lead out of the package's folder */
     bool no_verify;            /* a wrong manifest or signature is only reported */
