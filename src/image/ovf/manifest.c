@@ -265,7 +265,7 @@ static void judge(gnutls_x509_crt_t *chain, unsigned count, const char *ca_file,
     }
     if (out->trusted)
         *out->why = '\0';
-    gnutls_x509_trust_list_deinit(trust, 0);
+    gnutls_x509_trust_list_deinit(trust, 1);
 }
 
 static int check_with(const char *what, gnutls_x509_crt_t crt, enum mull_digest digest,
