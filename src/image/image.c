@@ -519,6 +519,8 @@ int mull_image_resize(struct mull_image *image, uint64_t size, struct mull_error
         return mull_fail(err, image->readonly ? EROFS : ENOTSUP,
                          "%s: format %s cannot be resized%s", image->path, image->format->name,
                          image->readonly ? " read-only" : "");
+    if (image->failed)
+        return mull_fail(err, EIO, "%s: an earlier change failed; close it first", image->path);
     if (size > MULL_IMAGE_SIZE_MAX)
         return mull_fail(err, EFBIG, "%s: larger than the largest disk (1 EiB)", image->path);
     if (size == old)

@@ -334,6 +334,8 @@ static void next_id(const struct qcow2 *q, char *id, size_t room)
 static int supported(struct mull_image *image, struct mull_error *err)
 {
     struct qcow2 *q = image->state;
+    if (image->failed)
+        return mull_fail(err, EIO, "%s: an earlier change failed; open it anew", image->path);
     if (q->data_file)
         return mull_fail(err, ENOTSUP, "%s: an image with an external data file has no snapshots",
                          image->path);

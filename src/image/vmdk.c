@@ -615,6 +615,7 @@ static int vmdk_link(struct mull_image *image, const struct mull_place *p)
 
     for (uint64_t i = 0; i < p->cookie[2] && !ret; i++)
         ret = set_gte(e, gt, rgt, grain + i, (uint32_t)((p->offset + i * e->grain) / VMDK_SECTOR));
+    e->suspect = e->suspect || ret;
     if (!ret && mull_meta_dirty(e->meta) > DIRTY_MAX)
         ret = mull_meta_commit(e->meta, false);
     return ret;
@@ -660,6 +661,7 @@ static int zero_sparse(struct mull_image *image, struct vmdk_extent *e, uint64_t
                 ret = own_gt(e, in / e->grain, &gt, &rgt);
             if (!ret)
                 ret = set_gte(e, gt, rgt, in / e->grain, ZEROED_GTE);
+            e->suspect = e->suspect || ret;
         }
         if (ret)
             return ret;
@@ -724,7 +726,7 @@ static int vmdk_close_clean(struct mull_image *image)
         struct vmdk_extent *e = &v->extents[i];
         if (e->stream)
             ret = vmdk_stream_end(e);
-        else if (e->kind == VMDK_SPARSE)
+        else if (e->kind == VMDK_SPARSE && !e->suspect)
             ret = mark(e, false);
         if (!ret && e->file && atomic_load(&e->file->dirty))
             ret = mull_file_flush(e->file);

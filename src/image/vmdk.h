@@ -50,6 +50,7 @@ struct vmdk_extent {
     bool compressed;
     uint64_t end;               /* next free byte of the file */
     bool marked;                /* uncleanShutdown is set on the disk */
+    bool suspect;               /* a change of tables failed half way: it stays set */
     uint64_t gts, grains;       /* SESPARSE: where tables and grains begin */
     struct vmdk_stream *stream; /* being written as a stream */
 };
