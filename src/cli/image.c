@@ -34,6 +34,9 @@ static const char usage[] =
     "  bitmap add|remove|clear FILE NAME [--granularity N] | merge FILE INTO FROM | list FILE\n"
     "  changes FILE [--since BITMAP] [--format table|json]\n"
     "  rebase FILE [--backing FILE] [--backing-format F] [--unsafe]\n"
+    "  partitions FILE [--format table|json]\n"
+    "  ls FILE [PATH] [--partition N] [--format table|json]      (ext2, ext3, ext4)\n"
+    "  cat FILE PATH [--partition N]\n"
     "  serve FILE [--listen HOST:PORT|unix:PATH] [--name NAME] [--writable] [--once] [--run CMD]\n"
     "        [--tls-certificates DIR | --tls-psk FILE] [--tls required|optional]\n"
     "        [--tls-verify-clients] [--bitmap NAME]... [--max-clients N] [--memory SIZE]\n"
@@ -41,19 +44,22 @@ static const char usage[] =
     "A FILE that is read may be a URL: nbd://HOST:PORT/EXPORT, nbd+unix:///EXPORT?socket=PATH,\n"
     "nbds://... (TLS). --ca-file FILE, --max-size SIZE and --key-file FILE are for such sources.\n"
     "\n"
-    "Commands that read take --anywhere: names of extents and data files inside the image may lead\n"
-    "anywhere, to devices too. Sizes take K, M, G, T, P. Formats are detected; raw is written only when you say so.\n"
+    "Commands that read take --anywhere: names of extents and data files inside the image may "
+    "lead\n"
+    "anywhere, to devices too. Sizes take K, M, G, T, P. Formats are detected; raw is written only "
+    "when you say so.\n"
     "Example: mullion image convert disk.vmdk disk.qcow2 --to qcow2,compress=zstd\n";
 
 static const struct {
     const char *name;
     int (*fn)(int argc, char **argv);
 } commands[] = {
-    {"create", image_create},   {"convert", image_convert}, {"info", image_info},
-    {"check", image_check},     {"compare", image_compare}, {"map", image_map},
-    {"measure", image_measure}, {"resize", image_resize},   {"snapshot", image_snapshot},
-    {"commit", image_commit},   {"rebase", image_rebase},   {"bitmap", image_bitmap},
-    {"changes", image_changes}, {"serve", image_serve},     {"copy", image_copy},
+    {"create", image_create},         {"convert", image_convert}, {"info", image_info},
+    {"check", image_check},           {"compare", image_compare}, {"map", image_map},
+    {"measure", image_measure},       {"resize", image_resize},   {"snapshot", image_snapshot},
+    {"commit", image_commit},         {"rebase", image_rebase},   {"bitmap", image_bitmap},
+    {"changes", image_changes},       {"serve", image_serve},     {"copy", image_copy},
+    {"partitions", image_partitions}, {"ls", image_ls},           {"cat", image_cat},
 };
 
 /* Options that every command takes, because it may open such a source. */

@@ -56,8 +56,7 @@ static int look_at_backing(struct mull_create_options *c, bool size_given)
         c->size = backing->size;
     if (!c->backing_format)
         /* A disc below is raw to whoever reads the overlay. */
-        c->backing_format =
-            backing->format == &mull_format_iso ? "raw" : backing->format->name;
+        c->backing_format = backing->format == &mull_format_iso ? "raw" : backing->format->name;
     mull_image_close(backing);
     return 0;
 }

@@ -78,6 +78,7 @@ void nbd_got_option(struct nbd_client *c)
         nbd_drop(c, "an option is too long");
         return;
     }
+    free(c->option_data); /* STARTTLS leaves its own behind */
     c->option_data = malloc(c->option_length + 1);
     if (!c->option_data) {
         nbd_drop(c, "out of memory");
