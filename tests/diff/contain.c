@@ -92,7 +92,7 @@ void diff_generate_hostile(struct diff_case *c, uint64_t seed)
 {
     struct diff_random r = {seed * 0xa0761d6478bd642full | 1};
 
-    diff_generate_program(c, seed, 64);
+    diff_generate_program(c, seed, 64, false);
     c->name = "hostile";
     for (unsigned i = 1 + diff_below(&r, 6); i > 0; i--)
         c->gpr[diff_below(&r, 16)] = host_address(&r);

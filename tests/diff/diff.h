@@ -26,11 +26,13 @@
 /* What is compared: data, the stack, the code. */
 #define DIFF_MEMORY_PAGES (DIFF_DATA_PAGES + 1 + DIFF_CODE_PAGES)
 
-/* 16-bit code runs with bases: CS, and DS and ES, whose limit is the data's end. SS is flat. */
+/* 16-bit code and some of the 32-bit code run with bases: CS, and DS and ES, whose limit is the
+ * data's end. SS is flat. */
 #define DIFF_CS_LIMIT 0xffffu
 #define DIFF_DS_LIMIT (DIFF_DATA_PAGES * DIFF_PAGE - 1)
 #define DIFF_CS16 0x0fu /* selectors: entries of the local descriptor table */
 #define DIFF_DS16 0x17u
+#define DIFF_CS32 0x1fu
 
 /* Segment bases while the code runs. */
 #define DIFF_FS_BASE (DIFF_DATA + 0x180)
@@ -41,6 +43,7 @@ struct diff_case {
     uint64_t seed; /* which random case, encoding, or table entry */
     const char *name;
     unsigned bits;   /* 64, 32 or 16 */
+    bool based;      /* segments have bases and limits */
     unsigned offset; /* of the code in its window */
     unsigned size;   /* bytes of code; an INT3 follows */
     unsigned insns;
@@ -55,7 +58,7 @@ struct diff_case {
 /** The base of its code segment. */
 static inline uint64_t diff_code_base(const struct diff_case *c)
 {
-    return c->bits == 16 ? DIFF_CODE : 0;
+    return c->based ? DIFF_CODE : 0;
 }
 
 /** Where page @p of struct diff_result.memory lies. */
@@ -89,8 +92,8 @@ enum diff_tier { DIFF_EXEC, DIFF_TRANSLATE };
 
 /* native.c */
 int diff_native_init(void);
-/** @return false: this kernel does not let programs have 16-bit segments. */
-bool diff_native_init_16(void);
+/** @return false: this kernel does not let programs have segments. */
+bool diff_native_init_segments(void);
 void diff_native_run(const struct diff_case *c, struct diff_result *out);
 /** Does the host's CPU know this instruction (no #UD)? */
 bool diff_native_knows(const uint8_t *code, unsigned size, unsigned bits);
@@ -134,9 +137,9 @@ static inline unsigned diff_below(struct diff_random *r, unsigned n)
 
 /* generate.c */
 void diff_generate_init(void);
-void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits);
+void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits, bool based);
 /** Longer: loops in loops' company, code that rewrites itself, jumps through registers. */
-void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits);
+void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits, bool based);
 /** The @index-th single instruction of the exhaustive list. @return false: no such instruction. */
 bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits);
 extern const uint64_t diff_enumerate_count;

@@ -329,7 +329,7 @@ static void direct_operand(struct sequence *s, struct instruction *in,
         target -= DIFF_FS_BASE;
     if (op->mem.segment == ZYDIS_REGISTER_GS && s->c->bits == 64)
         target -= DIFF_GS_BASE;
-    if (s->c->bits == 16 && op->mem.segment != ZYDIS_REGISTER_SS)
+    if (s->c->based && op->mem.segment != ZYDIS_REGISTER_SS)
         target -= op->mem.segment == ZYDIS_REGISTER_CS ? DIFF_CODE : DIFF_DATA;
     if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
         index = -1;
@@ -391,9 +391,9 @@ static void direct_memory(struct sequence *s, struct instruction *in)
             if (op->mem.base == ZYDIS_REGISTER_NONE)
                 continue;
             uint64_t sp = DIFF_STACK + 0x400 + diff_below(&s->r, 0x800);
-            bool popa = in->z.mnemonic == ZYDIS_MNEMONIC_POPA || /* the host loads some */
-                        in->z.mnemonic == ZYDIS_MNEMONIC_POPAD;  /* before it faults */
-            if (!popa && diff_below(&s->r, s->tame ? 256 : 16) == 0)             /* near an end */
+            bool popa = in->z.mnemonic == ZYDIS_MNEMONIC_POPA ||     /* the host loads some */
+                        in->z.mnemonic == ZYDIS_MNEMONIC_POPAD;      /* before it faults */
+            if (!popa && diff_below(&s->r, s->tame ? 256 : 16) == 0) /* near an end */
                 sp = diff_below(&s->r, 2) ? DIFF_STACK + diff_below(&s->r, 24)
                                           : DIFF_STACK + DIFF_PAGE - diff_below(&s->r, 24);
             int base = gpr_of(op->mem.base);
@@ -690,7 +690,7 @@ static void add_parts(struct sequence *s, unsigned n, bool program)
     }
 }
 
-void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits)
+void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits, bool based)
 {
     struct sequence s = {.c = c, .r = {seed * 0xd1342543de82ef95ull | 1}, .tame = true};
 
@@ -699,13 +699,14 @@ void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits)
     c->name = "program";
     c->seed = seed;
     c->bits = bits;
+    c->based = based;
     c->size = c->insns = 0;
     c->offset = diff_below(&s.r, 4) ? diff_below(&s.r, 64) : DIFF_PAGE - diff_below(&s.r, 400);
     random_state(c, &s.r);
     add_parts(&s, 10 + diff_below(&s.r, 30), true);
 }
 
-void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
+void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits, bool based)
 {
     struct sequence s = {.c = c, .r = {seed * 0x9e3779b97f4a7c15ull | 1}};
 
@@ -714,6 +715,7 @@ void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits)
     c->name = "random";
     c->seed = seed;
     c->bits = bits;
+    c->based = based;
     c->size = c->insns = 0;
     c->offset = diff_below(&s.r, 4) ? diff_below(&s.r, 64)
                                     : DIFF_PAGE - diff_below(&s.r, 64); /* across the pages */
@@ -802,6 +804,7 @@ bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits)
     c->name = "encoding";
     c->seed = index;
     c->bits = bits;
+    c->based = bits == 16;
     c->size = c->insns = 0;
     c->offset = diff_below(&s.r, 64);
     random_state(c, &s.r);

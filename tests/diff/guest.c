@@ -102,7 +102,8 @@ static bool scatter(struct mull_ram *ram, struct diff_random *r)
     ram->host = to;
     return true;
 }
-static struct mull_cpu_state base[4]; /* user 64, user 32, kernel 64, user 16 */
+/* user 64, user 32, kernel 64, user 16, user 32 with bases */
+static struct mull_cpu_state base[5];
 
 /* ---- The bus: no interrupts, one port ---- */
 
@@ -262,13 +263,13 @@ static void make_state(struct mull_cpu_state *s, bool kernel, unsigned bits)
     s->xcr0 = 3 | (diff_xsave_offset(2) ? 4 : 0) | (diff_xsave_offset(5) ? 0xe0 : 0);
 }
 
-static void make_16bit(struct mull_cpu_state *s)
+static void make_based(struct mull_cpu_state *s, unsigned bits)
 {
     *s = base[1];
     s->seg[MULL_CS].base = DIFF_CODE;
     s->seg[MULL_CS].limit = DIFF_CS_LIMIT;
-    s->seg[MULL_CS].attr &= ~(MULL_SEG_DB | MULL_SEG_G);
-    s->seg[MULL_CS].selector = DIFF_CS16;
+    s->seg[MULL_CS].attr &= ~(MULL_SEG_G | (bits == 16 ? MULL_SEG_DB : 0));
+    s->seg[MULL_CS].selector = bits == 16 ? DIFF_CS16 : DIFF_CS32;
     s->seg[MULL_DS].base = DIFF_DATA;
     s->seg[MULL_DS].limit = DIFF_DS_LIMIT;
     s->seg[MULL_DS].attr &= ~(MULL_SEG_DB | MULL_SEG_G);
@@ -316,7 +317,8 @@ int diff_guest_init(void)
     /* As in a 64-bit process that goes to 32-bit code. */
     base[1].seg[MULL_FS].attr = base[1].seg[MULL_GS].attr = MULL_SEG_UNUSABLE;
     base[1].seg[MULL_FS].selector = base[1].seg[MULL_GS].selector = 0;
-    make_16bit(&base[3]);
+    make_based(&base[3], 16);
+    make_based(&base[4], 32);
     return 0;
 }
 
@@ -369,7 +371,7 @@ static void set_state(const struct diff_case *c, bool kernel)
     static struct mull_cpu_state s;
     struct mull_error err;
 
-    s = base[c->bits == 16 ? 3 : c->bits == 32 ? 1 : kernel ? 2 : 0];
+    s = base[c->bits == 16 ? 3 : c->based ? 4 : c->bits == 32 ? 1 : kernel ? 2 : 0];
     memcpy(s.gpr, c->gpr, sizeof(s.gpr));
     s.rip = DIFF_CODE + c->offset - diff_code_base(c);
     s.rflags = 0x202 | (c->rflags & ARITH_AND_DF);

@@ -77,7 +77,9 @@ enter(ucontext_t *uc)
     g[REG_RIP] = (greg_t)(DIFF_CODE + current->offset - diff_code_base(current));
     g[REG_EFL] = (greg_t)(0x202 | (current->rflags & ARITH_AND_DF));
     if (current->bits != 64)
-        g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | (current->bits == 32 ? 0x23 : DIFF_CS16);
+        g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | (!current->based       ? 0x23
+                                                       : current->bits == 32 ? DIFF_CS32
+                                                                             : DIFF_CS16);
     copy_xsave(uc->uc_mcontext.fpregs, current->xsave);
     running = true;
     write_bases(DIFF_FS_BASE, DIFF_GS_BASE);
@@ -172,22 +174,24 @@ static void load_data_segments(unsigned selector)
     __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(selector));
 }
 
-static bool add_segment(unsigned selector, uint64_t base, uint32_t limit, bool code)
+static bool add_segment(unsigned selector, uint64_t base, uint32_t limit, bool code, bool wide)
 {
     struct user_desc d = {
         .entry_number = selector >> 3,
         .base_addr = (unsigned)base,
         .limit = limit,
+        .seg_32bit = wide,
         .contents = code ? MODIFY_LDT_CONTENTS_CODE : MODIFY_LDT_CONTENTS_DATA,
         .useable = 1,
     };
     return !syscall(SYS_modify_ldt, 0x11, &d, sizeof(d));
 }
 
-bool diff_native_init_16(void)
+bool diff_native_init_segments(void)
 {
-    return add_segment(DIFF_CS16, DIFF_CODE, DIFF_CS_LIMIT, true) &&
-           add_segment(DIFF_DS16, DIFF_DATA, DIFF_DS_LIMIT, false);
+    return add_segment(DIFF_CS16, DIFF_CODE, DIFF_CS_LIMIT, true, false) &&
+           add_segment(DIFF_DS16, DIFF_DATA, DIFF_DS_LIMIT, false, false) &&
+           add_segment(DIFF_CS32, DIFF_CODE, DIFF_CS_LIMIT, true, true);
 }
 
 static void copy_memory(bool to_windows, uint8_t *copy_of, const uint8_t *from)
@@ -218,7 +222,7 @@ void diff_native_run(const struct diff_case *c, struct diff_result *out)
     for (unsigned i = 0; i < CAUGHT; i++)
         sigaction(caught[i], &ours[i], &theirs[i]);
     setitimer(ITIMER_VIRTUAL, &limit, NULL);
-    load_data_segments(c->bits == 16 ? DIFF_DS16 : 0x2b);
+    load_data_segments(c->based ? DIFF_DS16 : 0x2b);
     home_fs = read_fs();
     __asm__ volatile("int3" : : : "memory");
     load_data_segments(0x2b);
@@ -235,6 +239,7 @@ bool diff_native_knows(const uint8_t *code, unsigned size, unsigned bits)
     static struct diff_result r;
     memset(&c, 0, sizeof(c));
     c.bits = bits;
+    c.based = bits == 16;
     c.size = size;
     memcpy(c.code, code, size);
     for (unsigned i = 0; i < 16; i++)

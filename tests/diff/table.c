@@ -45,6 +45,7 @@ bool diff_table_case(struct diff_case *c, unsigned index, bool kernel)
     c->name = e->name;
     c->seed = index;
     c->bits = e->bits;
+    c->based = e->bits == 16;
     c->offset = 16;
     c->size = e->size;
     c->insns = 1;

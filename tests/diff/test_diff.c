@@ -140,18 +140,24 @@ static void run_encodings(unsigned bits)
             try_case(&current);
 }
 
-static void run_random(unsigned bits, uint64_t seed, uint64_t count)
+/* 32-bit code in flat segments and in others, in turn. */
+static bool is_based(unsigned bits, uint64_t seed, bool segments)
+{
+    return bits == 16 || (bits == 32 && segments && seed % 2);
+}
+
+static void run_random(unsigned bits, uint64_t seed, uint64_t count, bool segments)
 {
     for (uint64_t i = 0; i < count && failed < max_failures; i++) {
-        diff_generate(&current, seed + i, bits);
+        diff_generate(&current, seed + i, bits, is_based(bits, seed + i, segments));
         try_case(&current);
     }
 }
 
-static void run_programs(unsigned bits, uint64_t seed, uint64_t count)
+static void run_programs(unsigned bits, uint64_t seed, uint64_t count, bool segments)
 {
     for (uint64_t i = 0; i < count && failed < max_failures; i++) {
-        diff_generate_program(&current, seed + i, bits);
+        diff_generate_program(&current, seed + i, bits, is_based(bits, seed + i, segments));
         try_case(&current);
     }
 }
@@ -250,22 +256,23 @@ int main(int argc, char **argv)
     if (diff_native_init() || diff_guest_init())
         return 2;
     diff_generate_init();
+    const bool segments = diff_native_init_segments();
 
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (unsigned bits = 64; bits >= 16; bits /= 2) {
         if (only_bits && bits != only_bits)
             continue;
-        if (bits == 16 && !diff_native_init_16()) {
-            printf("no 16-bit segments here: 16-bit cases left out\n");
+        if (bits == 16 && !segments) {
+            printf("programs have no segments here: 16-bit cases left out\n");
             continue;
         }
         if (table)
             run_table(bits, only);
         if (encodings)
             run_encodings(bits);
-        run_random(bits, seed, count);
-        run_programs(bits, seed, programs);
+        run_random(bits, seed, count, segments);
+        run_programs(bits, seed, programs, segments);
     }
     if (hostile) {
         if (!diff_contain_init() || !diff_contain_check()) {
