@@ -49,9 +49,12 @@ static void emit_pushf(struct translation *t, const struct tr_insn *in)
 {
     struct emit *e = &t->e;
 
+    const unsigned size = tr_stack_size(in);
+
     t->window = -1;
-    emit_lea(e, H_R10, H_RSP, H_NONE, 1, -8);
-    tr_emit_check(t, 8, true, true);
+    tr_emit_stack_offset(t, H_RSP, -(int32_t)size);
+    tr_emit_segment(t, MULL_SS, size, true, true);
+    tr_emit_check(t, size, true, true);
     emit_load_gs(e, H_RCX, TR_OFF(s.rflags));
     emit_store_gs(e, TR_OFF(spill[4]), H_RAX);
     emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0);                 /* seto al */
@@ -70,8 +73,8 @@ static void emit_pushf(struct translation *t, const struct tr_insn *in)
     emit8(e, 0x0f), emit8(e, 0xb6), emit8(e, 0xc4);
     emit_lea(e, H_RCX, H_RCX, H_RAX, 1, 0);
     emit_load_gs(e, H_RAX, TR_OFF(spill[4]));
-    emit_op_mem(e, 0, true, 0x89, H_RCX, H_R10, H_NONE, 1, 0);
-    emit_lea(e, H_RSP, H_RSP, H_NONE, 1, -8);
+    tr_emit_store(t, H_RCX, 0, size);
+    tr_emit_set_sp(t, H_RSP, -(int32_t)size);
 }
 
 static void emit_swapgs(struct translation *t)
@@ -201,6 +204,12 @@ bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last)
         if (last)
             return false;
         emit_sti(t, in);
+        return true;
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
+        if (tr_code64(t))
+            return false;
+        emit_pushf(t, in);
         return true;
     case ZYDIS_MNEMONIC_PUSHFQ:
         emit_pushf(t, in);

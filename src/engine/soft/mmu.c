@@ -311,7 +311,14 @@ static unsigned exec_index(uint64_t va)
            (unsigned)(va >> 63) * (SOFT_EXEC_ENTRIES / 2);
 }
 
-/* Remember that a piece of a large page of the upper half is entered. */
+/* Is it known which large pages there are around @va? Of the kernel's half; outside long mode,
+ * where the kernel has no half, of all. */
+static bool knows_large(const struct soft_cpu *cpu, uint64_t va)
+{
+    return va >> 63 || !soft_long_mode(cpu);
+}
+
+/* Remember that a piece of a large page is entered. */
 static void note_large(struct soft_mmu *mmu, uint64_t va, unsigned log2_size)
 {
     uint64_t gib = va >> 30;
@@ -337,6 +344,8 @@ static void note_large(struct soft_mmu *mmu, uint64_t va, unsigned log2_size)
     } else {
         unsigned bit = va >> 21 & 511;
         mmu->large_2m[i][bit / 64] |= 1ull << bit % 64;
+        if (log2_size == 22) /* 4 MiB, of 32-bit paging */
+            mmu->large_2m[i][bit / 64] |= 1ull << (bit ^ 1) % 64;
     }
 }
 
@@ -357,13 +366,12 @@ static void note_kind(struct soft_cpu *cpu, struct soft_window *win, uint64_t va
     bool large = page->log2_size > MULL_PAGE_SHIFT;
 
     win->has_global |= page->global;
-    if (!(va >> 63)) {
-        win->lower_large |= large;
-        return;
-    }
-    win->upper_local |= !page->global;
-    if (large)
+    if (va >> 63)
+        win->upper_local |= !page->global;
+    if (large && knows_large(cpu, va))
         note_large(&cpu->mmu, va, page->log2_size);
+    else
+        win->lower_large |= large;
 }
 
 /* Log a slot that is going to be filled. The counts are visible before the tags, so that
@@ -916,16 +924,16 @@ static void flush_page(struct soft_cpu *cpu, struct soft_window *win, uint64_t v
 void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 {
     struct soft_mmu *mmu = &cpu->mmu;
-    bool upper = va >> 63;
+    const bool known = knows_large(cpu, va);
 
     cpu->stats.tlb_flushes++;
     /* A large page is here in pieces: any address in it drops them all. */
-    if (upper && is_large(mmu, va)) {
+    if (known && is_large(mmu, va)) {
         flush_everything(cpu);
     } else {
         for (unsigned i = 0; i < SOFT_WIN_COUNT; i++) {
             struct soft_window *win = cpu->window[i];
-            if (!upper && win->lower_large) {
+            if (!known && win->lower_large) {
                 flush_lower(win);
                 soft_jump_clear(cpu, win);
             } else {

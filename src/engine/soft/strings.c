@@ -10,7 +10,7 @@
 
 #define LOG2_MAX_BYTES 12 /* what one page can hold: the sum below cannot wrap */
 
-enum operation { STRING_MOVS, STRING_STOS, STRING_LODS };
+enum operation { STRING_MOVS, STRING_STOS, STRING_LODS, STRING_SCAS };
 
 struct string {
     struct translation *t;
@@ -44,6 +44,9 @@ static bool describe(struct string *s)
     case ZYDIS_MNEMONIC_LODSQ:
         s->op = STRING_LODS;
         break;
+    case ZYDIS_MNEMONIC_SCASB: /* what looks for the end of a string */
+        s->op = STRING_SCAS;
+        break;
     default:
         return false;
     }
@@ -68,6 +71,21 @@ static void leave_unless_zero(struct string *s)
     emit_jmp(e, emit_here(e));
     s->slow[s->slow_count++] = e->p - 4;
     emit_patch8(e, zero);
+}
+
+/* Jump to C if RCX is zero. */
+static void leave_if_zero(struct string *s)
+{
+    struct emit *e = &s->t->e;
+    uint8_t *zero = emit_jrcxz(e);
+
+    emit8(e, 0xeb);
+    uint8_t *some = e->p;
+    emit8(e, 0);
+    emit_patch8(e, zero);
+    emit_jmp(e, emit_here(e));
+    s->slow[s->slow_count++] = e->p - 4;
+    emit_patch8(e, some);
 }
 
 static void leave_if(struct string *s, unsigned condition)
@@ -212,6 +230,47 @@ static void emit_repeated(struct string *s)
     emit_ways_out(s);
 }
 
+/* REP SCASB to the end of the page, where C goes on. */
+static void emit_scan(struct string *s)
+{
+    struct emit *e = &s->t->e;
+    const bool repe = !(s->in->z.attributes & ZYDIS_ATTRIB_HAS_REPNE);
+
+    /* No element: no flag changes. C knows. */
+    emit_move(s, H_RCX, H_R9);
+    leave_if_zero(s);
+    s->live = true;
+    leave_if_backward(s);
+    emit_move(s, H_R10, H_RDI);
+    tr_emit_check(s->t, 1, false, true);
+    /* RCX = the smaller of the count and what is left of the page; the flags are SCAS's now. */
+    emit_mov_imm(e, H_RCX, MULL_PAGE_SIZE);
+    emit_op_reg(e, false, 0x89, H_R10, H_R11);
+    emit8(e, 0x41), emit8(e, 0x81), emit8(e, 0xe3); /* and r11d, 0xfff */
+    emit32(e, MULL_PAGE_SIZE - 1);
+    emit_op_reg(e, false, 0x29, H_R11, H_RCX);  /* sub ecx, r11d */
+    emit_op_reg(e, s->wide, 0x39, H_RCX, H_R9); /* cmp r9, rcx */
+    emit8(e, s->wide ? 0x49 : 0x41);            /* cmovb rcx, r9 */
+    emit8(e, 0x0f), emit8(e, 0x42), emit8(e, 0xc9);
+    emit_mov_reg(e, H_R11, H_RDI);
+    emit_mov_reg(e, H_RDI, H_R10);
+    emit8(e, repe ? 0xf3 : 0xf2), emit8(e, 0xae);
+    /* R10 = how many there were; NOT and LEA leave the flags alone. */
+    emit8(e, 0x49), emit8(e, 0xf7), emit8(e, 0xd2);
+    emit_lea(e, H_R10, H_R10, H_RDI, 1, 1);
+    emit_op_mem(e, 0, s->wide, 0x8d, H_RDI, H_R11, H_R10, 1, 0);
+    emit8(e, 0x49), emit8(e, 0xf7), emit8(e, 0xd2);
+    emit_op_mem(e, 0, s->wide, 0x8d, H_R9, H_R9, H_R10, 1, 1);
+    /* Ended by what was found, or by the count; else in the next page. */
+    emit8(e, repe ? 0x75 : 0x74);
+    uint8_t *found = e->p;
+    emit8(e, 0);
+    emit_move(s, H_RCX, H_R9);
+    leave_unless_zero(s);
+    emit_patch8(e, found);
+    emit_ways_out(s);
+}
+
 /* ---- Without REP ---- */
 
 /* R10 = host address of the element at @base, checked. */
@@ -281,7 +340,8 @@ bool tr_emit_string(struct translation *t, const struct tr_insn *in)
 {
     struct string s = {.t = t, .in = in, .live = in->flags_live_behind};
     const unsigned seg = source_segment(in);
-    const bool repeats = in->z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPNE);
+    const bool repeats =
+        in->z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
 
     if (!describe(&s))
         return false;
@@ -292,7 +352,15 @@ bool tr_emit_string(struct translation *t, const struct tr_insn *in)
                (in->z.address_width != 32 || !tr_is_flat(t, seg) || !tr_is_flat(t, MULL_ES))) {
         return false;
     }
-    if (repeats && (s.op == STRING_LODS || !(in->z.attributes & ZYDIS_ATTRIB_HAS_REP)))
+    const bool plain_rep = in->z.attributes & ZYDIS_ATTRIB_HAS_REP;
+    if (s.op == STRING_SCAS) {
+        if (!repeats)
+            return false;
+        t->window = -1;
+        emit_scan(&s);
+        return true;
+    }
+    if (repeats && (s.op == STRING_LODS || !plain_rep))
         return false;
     t->window = -1;
     if (repeats)
