@@ -1,8 +1,9 @@
 /*
  * String instructions in translated code. REP MOVS and REP STOS, where kernels clear and copy small
  * things all the time: one check that the whole string lies in one page, then the host's own string
- * instruction. MOVS, STOS and LODS without REP: as the moves that they are. Whatever is not as
- * simple (a page crossing, MMIO, DF set) leaves to C before anything has happened.
+ * instruction; REP SCASB, page by page. Without REP they are the moves and compares that they are.
+ * Whatever is not as simple (a page crossing, MMIO, DF set) leaves to C before anything has
+ * happened.
  */
 #include "engine/soft/translate.h"
 
@@ -10,7 +11,7 @@
 
 #define LOG2_MAX_BYTES 12 /* what one page can hold: the sum below cannot wrap */
 
-enum operation { STRING_MOVS, STRING_STOS, STRING_LODS, STRING_SCAS };
+enum operation { STRING_MOVS, STRING_STOS, STRING_LODS, STRING_SCAS, STRING_CMPS };
 
 struct string {
     struct translation *t;
@@ -44,8 +45,17 @@ static bool describe(struct string *s)
     case ZYDIS_MNEMONIC_LODSQ:
         s->op = STRING_LODS;
         break;
-    case ZYDIS_MNEMONIC_SCASB: /* what looks for the end of a string */
+    case ZYDIS_MNEMONIC_SCASB:
+    case ZYDIS_MNEMONIC_SCASW:
+    case ZYDIS_MNEMONIC_SCASD:
+    case ZYDIS_MNEMONIC_SCASQ:
         s->op = STRING_SCAS;
+        break;
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ:
+        s->op = STRING_CMPS;
         break;
     default:
         return false;
@@ -292,32 +302,39 @@ static void emit_advance(const struct string *s, unsigned reg)
                 H_NONE, 1, 1 << s->log2_size);
 }
 
-/* MOV between [R10] and a register: 8A, 8B, 88, 89 */
-static void emit_transfer(const struct string *s, bool store, unsigned reg)
+/* An instruction on [R10] and a register, by its opcode for bytes. */
+#define STORE 0x88
+#define LOAD 0x8a
+#define COMPARE 0x3a
+static void emit_transfer(const struct string *s, uint8_t opcode, unsigned reg)
 {
     emit_op_mem(&s->t->e, s->log2_size == 1 ? 0x66 : 0, s->log2_size == 3,
-                (uint8_t)((store ? 0x88 : 0x8a) | (s->log2_size > 0)), reg, H_R10, H_NONE, 1, 0);
+                (uint8_t)(opcode | (s->log2_size > 0)), reg, H_R10, H_NONE, 1, 0);
 }
 
 static void emit_single(struct string *s, unsigned source_seg)
 {
     struct emit *e = &s->t->e;
+    const bool source = s->op != STRING_STOS && s->op != STRING_SCAS;
+    const bool compares = s->op == STRING_SCAS || s->op == STRING_CMPS;
+    const bool accumulator = s->op != STRING_MOVS && s->op != STRING_CMPS;
 
+    s->live &= !compares;
     leave_if_backward(s);
-    if (s->op != STRING_STOS) {
+    if (source) {
         emit_element(s, H_RSI, source_seg, false);
-        emit_transfer(s, false, s->op == STRING_LODS ? H_RAX : H_RCX);
-        if (s->op == STRING_MOVS)
+        emit_transfer(s, LOAD, accumulator ? H_RAX : H_RCX);
+        if (!accumulator)
             emit_store_gs(e, TR_OFF(spill[5]), H_RCX);
     }
     if (s->op != STRING_LODS) {
-        emit_element(s, H_RDI, MULL_ES, true);
-        if (s->op == STRING_MOVS)
+        emit_element(s, H_RDI, MULL_ES, !compares);
+        if (!accumulator)
             emit_load_gs(e, H_RCX, TR_OFF(spill[5]));
-        emit_transfer(s, true, s->op == STRING_STOS ? H_RAX : H_RCX);
+        emit_transfer(s, compares ? COMPARE : STORE, accumulator ? H_RAX : H_RCX);
         emit_advance(s, H_RDI);
     }
-    if (s->op != STRING_STOS)
+    if (source)
         emit_advance(s, H_RSI);
     emit_ways_out(s);
 }
@@ -353,19 +370,16 @@ bool tr_emit_string(struct translation *t, const struct tr_insn *in)
         return false;
     }
     const bool plain_rep = in->z.attributes & ZYDIS_ATTRIB_HAS_REP;
-    if (s.op == STRING_SCAS) {
-        if (!repeats)
-            return false;
-        t->window = -1;
-        emit_scan(&s);
-        return true;
-    }
-    if (repeats && (s.op == STRING_LODS || !plain_rep))
+    const bool scans = s.op == STRING_SCAS && s.log2_size == 0; /* for the end of a string */
+    const bool copies = (s.op == STRING_MOVS || s.op == STRING_STOS) && plain_rep;
+    if (repeats && !scans && !copies)
         return false;
     t->window = -1;
-    if (repeats)
-        emit_repeated(&s);
-    else
+    if (!repeats)
         emit_single(&s, seg);
+    else if (scans)
+        emit_scan(&s);
+    else
+        emit_repeated(&s);
     return true;
 }
