@@ -3,10 +3,12 @@
  * instructions in C. The first byte chooses real mode, 32-bit protected mode (with flat or small
  * segments, 16-bit code, or in virtual-8086 mode), or 64-bit mode at CPL 0 or 3; the next eight
  * fill registers; the rest is code. It runs for about a millisecond and may do to its machine what
- * it likes, page tables included: the host must not notice.
+ * it likes, page tables included: the host must not notice, and translated code must not leave
+ * guest memory, which the engine would report as its own failure.
  */
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -181,6 +183,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     s.idt.limit = data[0] & 0x20 ? 0xfff : 0;
     mull_engine_soft.vcpu_set(vcpu, &s, &err);
     mull_engine_soft.vcpu_run(vcpu, &exit);
+    if (exit.reason == MULL_EXIT_FAILED) {
+        fprintf(stderr, "%s\n", exit.error.message);
+        abort();
+    }
     mull_engine_soft.vcpu_get(vcpu, &s, &err);
     return 0;
 }

@@ -146,7 +146,8 @@ def main():
     if args.list:
         print("\n".join(chosen))
         return 0
-    burners = [multiprocessing.Process(target=burn, daemon=True) for _ in range(args.busy or (args.load and os.cpu_count() or 0))]
+    busy = args.busy or (args.load and os.cpu_count() or 0)
+    burners = [multiprocessing.Process(target=burn, daemon=True) for _ in range(busy)]
     for burner in burners:
         burner.start()
     results = []
