@@ -45,6 +45,11 @@ struct vmhi_image_options {
     const char *backing_format;
     const char *compression; /* QCOW2: "zlib", "zstd" */
     uint32_t unit;           /* cluster or block size; 0: the format's own */
+    /* open, read-only: `path` may also be a URL (nbd, nbds, nbd+unix, nbds+unix, http, https), and
+     * the file compressed (gzip, xz, zstd, bzip2) or encrypted (LUKS1) as a whole */
+    const char *ca_file;  /* https: authorities to trust instead of the system's (PEM); or NULL */
+    const char *key_file; /* LUKS: the passphrase, all of the file; or NULL */
+    uint64_t max_size;    /* bytes that a compressed file may unpack to; 0: 2 TiB */
 };
 
 /** What an image is. Set `size` before the call; strings live as long as the image. */

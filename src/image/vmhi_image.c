@@ -8,6 +8,7 @@
 
 #include "image/convert.h"
 #include "image/image.h"
+#include "image/source.h"
 
 struct vmhi_image {
     struct mull_image *image;
@@ -39,8 +40,11 @@ static int take_options(const struct vmhi_image_options *in, struct vmhi_image_o
 static int open_mull(const struct vmhi_image_options *o, bool bulk, struct mull_image **out,
                      struct mull_error *err)
 {
+    struct mull_source_options source = {
+        .ca_file = o->ca_file, .key_file = o->key_file, .max_size = o->max_size};
     struct mull_image_options io = {.path = o->path,
                                     .format = o->format,
+                                    .source = &source,
                                     .readonly = o->flags & VMHI_IMAGE_READONLY,
                                     .no_lock = o->flags & VMHI_IMAGE_NO_LOCK,
                                     .no_backing = o->flags & VMHI_IMAGE_NO_BACKING,
