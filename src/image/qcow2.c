@@ -567,9 +567,22 @@ static int qcow2_flush(struct mull_image *image)
     return qcow2_commit(image, true);
 }
 
+/* The sectors that the last compressed cluster names are there: some readers want all of them. */
+static int fill_last_cluster(struct mull_image *image)
+{
+    const struct qcow2 *q = image->state;
+    uint64_t size = atomic_load(&image->file->size), rest = size & (q->cluster_size - 1);
+    if (!(size % 512) || image->file->block_device)
+        return 0;
+    int ret = mull_file_truncate(image->file, size - rest + q->cluster_size);
+    return ret ? ret : mull_file_flush(image->file);
+}
+
 static int qcow2_close_clean(struct mull_image *image)
 {
     int ret = qcow2_bitmaps_store(image);
+    if (!ret)
+        ret = fill_last_cluster(image);
     /* What the last commit freed is counted down now. */
     return ret ? ret : mull_meta_commit(image->meta, true);
 }

@@ -366,6 +366,17 @@ static int vdi_flush(struct mull_image *image)
     return mull_meta_commit(image->meta, true);
 }
 
+/* Other readers want the last block whole, and the file as long as it would be. */
+static int vdi_close_clean(struct mull_image *image)
+{
+    struct vdi *v = image->state;
+    uint64_t end = place_of(v, v->allocated) - v->extra;
+    if (image->file->block_device || atomic_load(&image->file->size) >= end)
+        return 0;
+    int ret = mull_file_truncate(image->file, end);
+    return ret ? ret : mull_file_flush(image->file);
+}
+
 static int vdi_check(struct mull_image *image, struct mull_check *check, struct mull_error *err)
 {
     int ret = image->readonly ? 0 : vdi_flush(image);
@@ -532,6 +543,7 @@ const struct mull_format mull_format_vdi = {
     .probe = vdi_probe,
     .open = vdi_open,
     .close = vdi_close,
+    .close_clean = vdi_close_clean,
     .map = vdi_map,
     .place = vdi_place,
     .link = vdi_link,

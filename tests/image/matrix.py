@@ -470,6 +470,64 @@ def test_vdi(raw):
         resize("vdi", o, ("+3M", "4M", "40M", "5M") if o else ("+3M", "300M", "4M", "2G", "4M", "5M"))
 
 
+# What we make, for readers that share no code with us or qemu-img: content by 7-Zip, the rest by
+# the libyal tools. 7-Zip (26.02) opens no VHDX, not qemu-img's either, and no zstd clusters.
+OTHERS = [
+    ("qcow2", "", "QCOW", "qcowinfo"),
+    ("qcow2", "compat=0.10", "QCOW", "qcowinfo"),
+    ("qcow2", "cluster_size=4k", "QCOW", "qcowinfo"),
+    ("qcow2", "compress=zlib", "QCOW", "qcowinfo"),
+    ("vmdk", "subformat=monolithicSparse", "VMDK", "vmdkinfo"),
+    ("vmdk", "subformat=monolithicFlat", "VMDK", "vmdkinfo"),
+    ("vmdk", "subformat=twoGbMaxExtentSparse", "VMDK", "vmdkinfo"),
+    ("vmdk", "subformat=twoGbMaxExtentFlat", "VMDK", "vmdkinfo"),
+    ("vmdk", "subformat=streamOptimized", "VMDK", "vmdkinfo"),
+    ("vmdk", "subformat=vmfs", None, "vmdkinfo"),
+    ("vmdk", "subformat=vmfsSparse", None, "vmdkinfo"),
+    ("vhd", "", "VHD", "vhdiinfo"),
+    ("vhd", "block_size=64k", "VHD", "vhdiinfo"),
+    ("vhd", "subformat=fixed", "VHD", "vhdiinfo"),
+    ("vhdx", "", None, "vhdiinfo"),
+    ("vhdx", "subformat=fixed", None, "vhdiinfo"),
+    ("vdi", "", "VDI", None),
+    ("vdi", "subformat=fixed", "VDI", None),
+]
+
+
+def test_others(raw):
+    size = os.path.getsize(raw)
+    missing = {t for t in ("7z", "qcowinfo", "vmdkinfo", "vhdiinfo") if not shutil.which(t)}
+    if missing:
+        print("other readers: without", ", ".join(sorted(missing)))
+    with open(raw, "rb") as f:
+        want = f.read()
+    for fmt, opts, kind, info in OTHERS:
+        print("other readers", fmt, opts or "-", flush=True)
+        name = "other." + fmt
+        ours("convert", raw, name, "--from", "raw", "--to", fmt + ("," + opts if opts else ""))
+        for written in (False, True):
+            if kind and "7z" not in missing:
+                p = subprocess.run(["7z", "e", "-so", "-t" + kind, name], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+                if p.returncode or p.stdout != want:
+                    raise SystemExit("FAIL 7z %s %s: %d, %d bytes\n%s" %
+                                     (fmt, opts, p.returncode, len(p.stdout), p.stderr.decode()))
+            if info and info not in missing:
+                out = run(info, name)
+                assert "(%d bytes)" % size in out, out
+            if written or "stream" in opts:
+                break
+            # The same once more, after it was opened again and written to where it had nothing.
+            at = next(a for a in range(0, size - 65536, 65536) if not any(want[a:a + 65536]))
+            io(name, fmt, "write %d 65536 5\n" % at)
+            want = want[:at] + b"\5" * 65536 + want[at + 65536:]
+        with open(raw, "rb") as f:
+            want = f.read()
+        for p in os.listdir("."):
+            if p.startswith("other"):
+                os.unlink(p)
+
+
 def test_parallels(raw):
     for q in ("", "cluster_size=64k"):
         print("parallels", q or "-", flush=True)
@@ -478,7 +536,7 @@ def test_parallels(raw):
         os.unlink("p.hds")
 
 
-TESTS = {"vhd": test_vhd, "vdi": test_vdi, "parallels": test_parallels, "vhdx": test_vhdx, "raw": test_raw, "qcow2": test_qcow2, "vmdk": test_vmdk}
+TESTS = {"vhd": test_vhd, "vdi": test_vdi, "others": test_others, "parallels": test_parallels, "vhdx": test_vhdx, "raw": test_raw, "qcow2": test_qcow2, "vmdk": test_vmdk}
 
 
 def main():
