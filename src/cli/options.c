@@ -48,6 +48,8 @@ static const char usage[] =
     "  --net none         a network card; may be repeated. user needs passt(1)\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio]\n"
     "                     a console (stdio, on a serial port); may be repeated\n"
+    "  --display none|vnc=unix:PATH|vnc=HOST:PORT,password-file=FILE\n"
+    "                     serve the screen to VNC clients (needs firmware)\n"
     "  --no-reboot        end instead of resetting the machine\n"
     "  --control PATH     listen for JSON-RPC on a Unix socket\n"
     "  --gdb [ADDRESS:]PORT[,wait=on] | unix=PATH[,wait=on]\n"
@@ -179,6 +181,29 @@ static int parse_cdrom(json_t *config, const char *text)
     return json_array_append_new(list, cdrom)
                ? cli_fail(VMM_STATUS_HOST_ERROR, "--cdrom: file names must be UTF-8")
                : -1;
+}
+
+static int parse_display(json_t *config, const char *text)
+{
+    struct parts p;
+    json_t *display = json_object();
+    const char *value;
+    int ret = -1;
+    json_object_set_new(config, "display", display);
+    if (!split(text, &p))
+        ret = wrong("--display", text, "too many properties");
+    else if (!strcmp(p.part[0], "none"))
+        set_string(display, "type", "none");
+    else if (!(value = value_of(p.part[0], "vnc")) || !*value ||
+             !set_string(display, "type", "vnc") || !set_string(display, "listen", value))
+        ret = wrong("--display", text, "give none, vnc=unix:PATH or vnc=HOST:PORT");
+    for (unsigned i = 1; i < p.count && ret < 0; i++) {
+        value = value_of(p.part[i], "password-file");
+        if (!value || !set_string(display, "password_file", value))
+            ret = wrong("--display", p.part[i], "give password-file=FILE");
+    }
+    free(p.text);
+    return ret;
 }
 
 /* "order=cdrom:disk": names with colons between them. */
@@ -359,6 +384,7 @@ enum {
     NVRAM,
     BOOT,
     CDROM,
+    DISPLAY,
     KERNEL,
     INITRD,
     APPEND,
@@ -385,6 +411,7 @@ static const struct option known[] = {
     {"nvram", required_argument, NULL, NVRAM},
     {"boot", required_argument, NULL, BOOT},
     {"cdrom", required_argument, NULL, CDROM},
+    {"display", required_argument, NULL, DISPLAY},
     {"kernel", required_argument, NULL, KERNEL},
     {"initrd", required_argument, NULL, INITRD},
     {"append", required_argument, NULL, APPEND},
@@ -428,6 +455,8 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_string(c, "nvram", value);
     case BOOT:
         return parse_boot(c, value);
+    case DISPLAY:
+        return parse_display(c, value);
     case CDROM:
         return parse_cdrom(c, value);
     case APPEND:

@@ -142,8 +142,8 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
         add(&l, "no firmware %s: the kernel is loaded directly", c->firmware);
     if (c->secure_boot)
         add(&l, "no secure boot");
-    if (c->display != MULL_DISPLAY_NONE)
-        add(&l, "no display");
+    if (c->display != MULL_DISPLAY_NONE && (c->kernel || !c->display_listen))
+        add(&l, "no display: it needs firmware and a place to listen");
     if (c->video.model)
         add(&l, "no graphics adapter %s", c->video.model);
     if (c->tpm)
@@ -245,6 +245,7 @@ void mull_machine_config_free(struct mull_machine_config *c)
     free(c->firmware);
     free(c->nvram);
     free(c->display_listen);
+    free(c->display_password_file);
     free(c->video.model);
     free(c->usb);
     free(c->sound);

@@ -149,7 +149,8 @@ struct mull_machine_config {
     unsigned boot_count;
     struct mull_boot_entry boot[MULL_CONFIG_BOOT];
     enum mull_display_kind display;
-    char *display_listen; /* VNC: "unix:PATH" or "HOST:PORT"; NULL: chosen */
+    char *display_password_file; /* its first line; NULL: none */
+    char *display_listen;        /* VNC: "unix:PATH" or "HOST:PORT"; NULL: chosen */
     struct mull_video_config video;
     bool tpm;
     bool localtime;           /* the RTC shows local time, not UTC */

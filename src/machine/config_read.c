@@ -348,7 +348,7 @@ static int read_boot(struct reader *r, json_t *root, struct mull_machine_config 
 
 static int read_screen(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
-    static const char *const display_known[] = {"type", "listen", NULL};
+    static const char *const display_known[] = {"type", "listen", "password_file", NULL};
     static const char *const video_known[] = {"model", "memory", "heads", NULL};
     static const char *const kinds[] = {"none", "vnc", NULL};
     json_t *display = json_object_get(root, "display"), *video = json_object_get(root, "video");
@@ -361,6 +361,8 @@ static int read_screen(struct reader *r, json_t *root, struct mull_machine_confi
             ret = read_choice(r, display, "type", kinds, &kind);
         if (!ret)
             ret = read_string(r, display, "listen", &c->display_listen);
+        if (!ret)
+            ret = read_string(r, display, "password_file", &c->display_password_file);
         c->display = (enum mull_display_kind)kind;
     }
     if (!ret && video) {

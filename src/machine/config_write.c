@@ -138,6 +138,7 @@ static void write_screen(json_t *root, const struct mull_machine_config *c)
         json_t *o = json_object();
         put_text(o, "type", c->display == MULL_DISPLAY_VNC ? "vnc" : "none");
         put_text(o, "listen", c->display_listen);
+        put_text(o, "password_file", c->display_password_file);
         json_object_set_new(root, "display", o);
     }
     if (c->video.model) {

@@ -18,6 +18,7 @@
 #include "machine/machine.h"
 #include "vmm/control.h"
 #include "vmm/gdb.h"
+#include "vmm/rfb.h"
 #include "vmm/sandbox.h"
 #include "vmm/status.h"
 
@@ -27,6 +28,7 @@ struct vmm {
     struct mull_machine *machine;
     struct vmm_control *control;
     struct vmm_gdb *gdb;
+    struct vmm_rfb *rfb;
     int signal_fd;
     struct mull_source *signal_source;
     unsigned terminations; /* SIGTERM and SIGINT so far */
@@ -171,6 +173,16 @@ static int watch_signals(struct vmm *vmm, const sigset_t *signals, struct mull_e
                            signal_readable, vmm, &vmm->signal_source, err);
 }
 
+static int serve_display(struct vmm *vmm, const struct mull_machine_config *config,
+                         const struct mull_log *log, struct mull_error *err)
+{
+    const struct vmm_rfb_config rfb = {.machine = vmm->machine,
+                                       .log = log,
+                                       .listen = config->display_listen,
+                                       .password_file = config->display_password_file};
+    return vmm_rfb_create(&rfb, &vmm->rfb, err);
+}
+
 static int run_machine(struct vmm *vmm, const struct options *o,
                        const struct mull_machine_config *config, const struct mull_log *log,
                        const sigset_t *signals, struct mull_error *err)
@@ -183,9 +195,11 @@ static int run_machine(struct vmm *vmm, const struct options *o,
         ret = vmm_control_create(&control, &vmm->control, err);
     if (!ret)
         ret = watch_signals(vmm, signals, err);
-    const char *sockets[] = {o->control_path, vmm_gdb_path(vmm->gdb)};
+    if (!ret && config->display == MULL_DISPLAY_VNC && config->display_listen && !config->kernel)
+        ret = serve_display(vmm, config, log, err);
+    const char *sockets[] = {o->control_path, vmm_gdb_path(vmm->gdb), vmm_rfb_path(vmm->rfb)};
     if (!ret && o->sandbox)
-        ret = vmm_sandbox_enter(config, sockets, 2, log, err);
+        ret = vmm_sandbox_enter(config, sockets, 3, log, err);
     struct mull_machine_info info;
     mull_machine_info(vmm->machine, &info);
     mull_log(log, MULL_LOG_INFO, "%s", info.engine_why);
@@ -245,6 +259,7 @@ int main(int argc, char **argv)
     mull_machine_halt(vmm.machine);
     vmm_control_destroy(vmm.control);
     vmm_gdb_destroy(vmm.gdb);
+    vmm_rfb_destroy(vmm.rfb);
     mull_machine_destroy(vmm.machine);
     mull_machine_config_free(&config);
     free(json);

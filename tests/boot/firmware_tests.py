@@ -2,10 +2,13 @@
 sector says what it found, and (LONG) the disk of a whole Debian (scripts/guest-disk)."""
 import os
 import shutil
+import socket
 import struct
 import subprocess
+import time
 import zlib
 
+from rfb_client import Client
 from guest import Mullion, Skipped, expect
 
 TESTS = {}
@@ -92,6 +95,87 @@ def screen_and_keys(ctx):
         m.expect_status(0, 30 * ctx.patience)
 
 
+def vnc_garbage(path):
+    """Clients that send nonsense, or nothing, or do not read."""
+    kept = []
+    for data in (b"GET / HTTP/1.0\r\n\r\n", b"RFB 003.008\n\2", b"RFB 003.008\n\1\1\x63",
+                 b"RFB 003.008\n\1\1" + struct.pack(">BBH", 2, 0, 65535) + b"\xff" * 20000,
+                 b"RFB 003.003\n\1" + struct.pack(">BBHHHH", 3, 0, 0, 0, 65535, 65535) * 2000,
+                 b"RFB 003.008\n\1\1" + struct.pack(">BBHI", 6, 0, 0, 0xffffffff), b""):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(path)
+        try:
+            client.sendall(data)
+        except OSError:
+            pass  # dropped already
+        kept.append(client)
+        if len(kept) > 2:
+            kept.pop(0).close()
+    for client in kept:
+        client.close()
+
+
+def vnc_screen(ctx):
+    """A VNC client sees the firmware's screen, the same in both encodings, and types."""
+    need(BIOS)
+    disk = boot_sector(ctx, "Press a key\r\n\r\n", bytes.fromhex("b400cd16") + POWER_OFF)
+    path = ctx.path("vnc")
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--name", "seen",
+                               "--console", "none", "--disk", f"{disk},format=raw", "--display",
+                               f"vnc=unix:{path}", "--control", ctx.path("control")]) as m:
+        wait_for_text(ctx, ctx.path("control"), b"Press a key")
+        vnc_garbage(path)
+        client = Client(path)
+        expect(client.name == "seen", client.name)
+        expect((client.width, client.height) == (720, 400), f"{client.width} x {client.height}")
+        raw = client.update()
+        client.encodings(16, 0)
+        zrle = client.update()
+        expect(len(set(raw)) > 1, "an empty picture")
+        # The cursor may blink in between; nothing else may differ.
+        expect(sum(a != b for a, b in zip(raw, zrle)) <= 9 * 16 * 3, "the encodings disagree")
+        client.key(0xff0d)
+        m.expect_status(0, 30 * ctx.patience)
+        expect(not os.path.exists(path), "the socket was left behind")
+
+
+def wait_for_text(ctx, control, text):
+    deadline = time.monotonic() + 60 * ctx.patience
+    while True:
+        run = subprocess.run([ctx.program, "screen", control], capture_output=True, check=False)
+        if text in run.stdout:
+            return
+        expect(time.monotonic() < deadline, f"no {text} on the screen: {run}")
+        time.sleep(0.1)
+
+
+def vnc_foreign_client(ctx):
+    """Somebody else's client (vncsnapshot) with a password, on a TCP port."""
+    need(BIOS, "/usr/bin/vncsnapshot")
+    disk = boot_sector(ctx, "Look at me\r\n\r\n", bytes.fromhex("f4ebfd"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with open(ctx.path("password"), "w", encoding="ascii") as f:
+        f.write("secret1\n")
+    for name, stored in (("right", "b4ab9e8c4e005607"), ("wrong", "0000000000000000")):
+        with open(ctx.path(name), "wb") as f:
+            f.write(bytes.fromhex(stored))
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--disk",
+                               f"{disk},format=raw", "--display",
+                               f"vnc=127.0.0.1:{port},password-file={ctx.path('password')}",
+                               "--control", ctx.path("control"), "--console", "none"]):
+        wait_for_text(ctx, ctx.path("control"), b"Look at me")
+        for name, want in (("wrong", False), ("right", True)):
+            picture = ctx.path(f"{name}.jpg")
+            run = subprocess.run(["vncsnapshot", "-passwd", ctx.path(name),
+                                  f"127.0.0.1:{port - 5900}", picture], capture_output=True,
+                                 timeout=60 * ctx.patience, check=False)
+            expect(os.path.exists(picture) == want, f"{name} password: {run}")
+        expect(os.path.getsize(picture) > 5000, "an empty picture")
+
+
 def check_png(path, size):
     """A PNG of that size in which there is something to be seen."""
     with open(path, "rb") as f:
@@ -148,7 +232,7 @@ def debian(ctx, options, cpus, word):
         m.wait_for("root@mullion:~# ", 60 * ctx.patience, m.output.rfind(b"login: "))
         m.send(b"nproc; echo $((6*7)); [ -d /sys/firmware/efi ] && echo by uefi || echo by bios; "
                b"systemctl poweroff\n")
-        m.wait_for(f"\n{cpus}\r+\n42\r+\nby {'uefi' if options else 'bios'}", 60 * ctx.patience)
+        m.wait_for(f"{cpus}\r+\n42\r+\nby {'uefi' if options else 'bios'}", 60 * ctx.patience)
         m.expect_status(0, 120 * ctx.patience)
 
 
@@ -156,6 +240,8 @@ TESTS["bios-boots-virtio-disk"] = bios_virtio
 TESTS["bios-boots-sata-disk"] = bios_sata
 TESTS["bios-reset"] = bios_reset
 TESTS["screen-and-keys"] = screen_and_keys
+TESTS["vnc-screen-and-keys"] = vnc_screen
+TESTS["vnc-foreign-client"] = vnc_foreign_client
 TESTS["uefi-shell-and-variables"] = uefi_shell
 TESTS["firmware-refused"] = bad_firmware
 for bus in ("virtio", "sata"):
