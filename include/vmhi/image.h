@@ -132,6 +132,79 @@ VMHI_EXPORT int vmhi_image_compare(struct vmhi_image *a, struct vmhi_image *b, u
 VMHI_EXPORT int vmhi_image_run_check(struct vmhi_image *image, int repair,
                                      struct vmhi_image_check *check, struct vmhi_error *err);
 
+/* ---- Changed-block tracking ---- */
+
+/** A bitmap of what has changed since it was added or cleared. Set `size` before the call; the name
+ *  lives until the bitmap is removed or the image closed. */
+struct vmhi_image_bitmap {
+    size_t size;
+    const char *name;
+    uint64_t granularity;   /* bytes that one bit stands for */
+    uint64_t changed_bytes; /* all of the disk where it is unknown */
+    int recording;
+    int unknown; /* a change may be missing (a crash, another writer): everything counts as changed
+                  */
+};
+
+/** A changed range. Set `size` before the call. */
+struct vmhi_image_change {
+    size_t size;
+    uint64_t offset, length;
+    int unknown; /* the whole disk, as nobody knows */
+};
+
+/** Bitmap number @index, from 0. @return 0, -ENOENT: there are no more, or a negative errno. */
+VMHI_EXPORT int vmhi_image_get_bitmap(struct vmhi_image *image, unsigned index,
+                                      struct vmhi_image_bitmap *bitmap, struct vmhi_error *err);
+
+/** Begin to track changes. @granularity: a power of two from 512; 0: 64 KiB. What these four change
+ *  is on the disk after vmhi_image_close(); a crash before makes the bitmaps unknown. */
+VMHI_EXPORT int vmhi_image_add_bitmap(struct vmhi_image *image, const char *name,
+                                      uint32_t granularity, struct vmhi_error *err);
+VMHI_EXPORT int vmhi_image_remove_bitmap(struct vmhi_image *image, const char *name,
+                                         struct vmhi_error *err);
+VMHI_EXPORT int vmhi_image_clear_bitmap(struct vmhi_image *image, const char *name,
+                                        struct vmhi_error *err);
+VMHI_EXPORT int vmhi_image_merge_bitmap(struct vmhi_image *image, const char *into,
+                                        const char *from, struct vmhi_error *err);
+
+/** The next changed range at or after @offset. A bitmap that does not exist is unknown.
+ *  @return 0, -ENOENT: there is none, or a negative errno. */
+VMHI_EXPORT int vmhi_image_next_change(struct vmhi_image *image, const char *bitmap,
+                                       uint64_t offset, struct vmhi_image_change *change,
+                                       struct vmhi_error *err);
+
+/* ---- Snapshots and chains ---- */
+
+/** An internal snapshot. Set `size` before the call. */
+struct vmhi_image_snapshot {
+    size_t size;
+    char id[32];
+    char name[256];
+    uint64_t disk_size;
+    uint64_t date_s; /* since 1970 */
+};
+
+/** Snapshot number @index, from 0. @return 0, -ENOENT: there are no more, -ENOTSUP: the format has
+ *  none, or a negative errno. */
+VMHI_EXPORT int vmhi_image_get_snapshot(struct vmhi_image *image, unsigned index,
+                                        struct vmhi_image_snapshot *snapshot,
+                                        struct vmhi_error *err);
+VMHI_EXPORT int vmhi_image_create_snapshot(struct vmhi_image *image, const char *name,
+                                           struct vmhi_error *err);
+VMHI_EXPORT int vmhi_image_apply_snapshot(struct vmhi_image *image, const char *name,
+                                          struct vmhi_error *err);
+VMHI_EXPORT int vmhi_image_delete_snapshot(struct vmhi_image *image, const char *name,
+                                           struct vmhi_error *err);
+
+/** Copy what an image, which nobody has open, holds into the one below it. */
+VMHI_EXPORT int vmhi_image_commit(const struct vmhi_image_options *options, vmhi_progress progress,
+                                  void *opaque, struct vmhi_error *err);
+
+/** Put an image, which nobody has open, on the one that options->backing names (none: NULL),
+ * copying first what would read differently. */
+VMHI_EXPORT int vmhi_image_rebase(const struct vmhi_image_options *options, struct vmhi_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,12 +9,9 @@
 #include "image/convert.h"
 #include "image/image.h"
 #include "image/source.h"
+#include "image/vmhi_image.h"
 
-struct vmhi_image {
-    struct mull_image *image;
-};
-
-static int give(struct vmhi_error *out, const struct mull_error *err, int ret)
+int vmhi_give_error(struct vmhi_error *out, const struct mull_error *err, int ret)
 {
     if (out && ret < 0) {
         out->code = err->code ? err->code : -ret;
@@ -24,9 +21,8 @@ static int give(struct vmhi_error *out, const struct mull_error *err, int ret)
     return ret;
 }
 
-/* The caller's options, with zeroes for what it does not know of. */
-static int take_options(const struct vmhi_image_options *in, struct vmhi_image_options *out,
-                        struct mull_error *err)
+int vmhi_take_options(const struct vmhi_image_options *in, struct vmhi_image_options *out,
+                      struct mull_error *err)
 {
     memset(out, 0, sizeof(*out));
     if (!in || in->size < offsetof(struct vmhi_image_options, flags))
@@ -59,15 +55,15 @@ int vmhi_image_open(const struct vmhi_image_options *options, struct vmhi_image 
 {
     struct mull_error err = {0};
     struct vmhi_image_options o;
-    int ret = take_options(options, &o, &err);
+    int ret = vmhi_take_options(options, &o, &err);
 
     if (ret)
-        return give(error, &err, ret);
+        return vmhi_give_error(error, &err, ret);
     struct vmhi_image *image = calloc(1, sizeof(*image));
     ret = image ? open_mull(&o, false, &image->image, &err) : -ENOMEM;
     if (ret) {
         free(image);
-        return give(error, &err, ret);
+        return vmhi_give_error(error, &err, ret);
     }
     *out = image;
     return 0;
@@ -105,10 +101,10 @@ int vmhi_image_create(const struct vmhi_image_options *options, struct vmhi_erro
 {
     struct mull_error err = {0};
     struct vmhi_image_options o;
-    int ret = take_options(options, &o, &err);
+    int ret = vmhi_take_options(options, &o, &err);
     if (!ret)
         ret = create_mull(&o, &err);
-    return give(error, &err, ret);
+    return vmhi_give_error(error, &err, ret);
 }
 
 int vmhi_image_get_info(struct vmhi_image *image, struct vmhi_image_info *out)
@@ -197,7 +193,7 @@ int vmhi_image_resize(struct vmhi_image *image, uint64_t disk_size, struct vmhi_
     struct mull_error err = {0};
     int ret = disk_size % 512 ? mull_fail(&err, EINVAL, "size is not whole sectors of 512 bytes")
                               : mull_image_resize(image->image, disk_size, &err);
-    return give(error, &err, ret);
+    return vmhi_give_error(error, &err, ret);
 }
 
 int vmhi_image_convert(struct vmhi_image *source, const struct vmhi_image_options *target,
@@ -206,7 +202,7 @@ int vmhi_image_convert(struct vmhi_image *source, const struct vmhi_image_option
     struct mull_error err = {0};
     struct vmhi_image_options o;
     struct mull_image *to = NULL;
-    int ret = take_options(target, &o, &err);
+    int ret = vmhi_take_options(target, &o, &err);
 
     if (!ret) {
         o.disk_size = source->image->size;
@@ -229,7 +225,7 @@ int vmhi_image_convert(struct vmhi_image *source, const struct vmhi_image_option
             ret = mull_image_close(to);
         }
     }
-    return give(error, &err, ret);
+    return vmhi_give_error(error, &err, ret);
 }
 
 int vmhi_image_compare(struct vmhi_image *a, struct vmhi_image *b, uint64_t *where,
@@ -240,7 +236,7 @@ int vmhi_image_compare(struct vmhi_image *a, struct vmhi_image *b, uint64_t *whe
     int ret = mull_compare(a->image, b->image, 0, &at, progress, opaque, &err);
     if (where)
         *where = at;
-    return give(error, &err, ret);
+    return vmhi_give_error(error, &err, ret);
 }
 
 int vmhi_image_run_check(struct vmhi_image *image, int repair, struct vmhi_image_check *out,
@@ -252,11 +248,12 @@ int vmhi_image_run_check(struct vmhi_image *image, int repair, struct vmhi_image
     int ret;
 
     if (!i->format->check)
-        return give(error, &err,
-                    mull_fail(&err, ENOTSUP, "%s: format %s has nothing to check", i->path,
-                              i->format->name));
+        return vmhi_give_error(error, &err,
+                               mull_fail(&err, ENOTSUP, "%s: format %s has nothing to check",
+                                         i->path, i->format->name));
     if (repair && i->readonly)
-        return give(error, &err, mull_fail(&err, EROFS, "%s: is open read-only", i->path));
+        return vmhi_give_error(error, &err,
+                               mull_fail(&err, EROFS, "%s: is open read-only", i->path));
     pthread_mutex_lock(&i->lock);
     ret = i->format->check(i, &check, &err);
     pthread_mutex_unlock(&i->lock);
@@ -266,5 +263,5 @@ int vmhi_image_run_check(struct vmhi_image *image, int repair, struct vmhi_image
     if (c.size < sizeof(size_t))
         return -EINVAL;
     memcpy(out, &c, c.size);
-    return give(error, &err, ret);
+    return vmhi_give_error(error, &err, ret);
 }

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "image/bitmap.h"
+#include "vmhi/image.h"
 
 #define SIZE (UINT64_C(8) << 20)
 #define UNIT 65536u
@@ -292,6 +294,91 @@ static void bits_follow_the_size(void **state)
     }
 }
 
+/* The same from outside. */
+static void through_vmhi(void **state)
+{
+    struct vmhi_image_options o = {
+        .size = sizeof(o), .path = in_folder("disk"), .format = "vhdx", .disk_size = SIZE};
+    struct vmhi_image_bitmap b = {.size = sizeof(b)};
+    struct vmhi_image_change c = {.size = sizeof(c)};
+    struct vmhi_image_snapshot snap = {.size = sizeof(snap)};
+    struct vmhi_error err = {0};
+    struct vmhi_image *image;
+    uint8_t buf[512] = {1};
+
+    assert_int_equal(vmhi_image_create(&o, &err), 0);
+    assert_int_equal(vmhi_image_open(&o, &image, &err), 0);
+    assert_int_equal(vmhi_image_get_bitmap(image, 0, &b, &err), -ENOENT);
+    assert_int_equal(vmhi_image_add_bitmap(image, "day", 0, &err), 0);
+    assert_int_equal(vmhi_image_add_bitmap(image, "day", 0, &err), -EEXIST);
+    assert_non_null(strstr(err.message, "day"));
+    assert_int_equal(vmhi_image_write(image, 5 * UNIT, buf, sizeof(buf)), 0);
+    assert_int_equal(vmhi_image_add_bitmap(image, "hour", 4096, &err), 0);
+    assert_int_equal(vmhi_image_merge_bitmap(image, "hour", "day", &err), 0);
+    assert_int_equal(vmhi_image_clear_bitmap(image, "day", &err), 0);
+    assert_int_equal(vmhi_image_close(image), 0);
+    o.flags = VMHI_IMAGE_READONLY;
+    assert_int_equal(vmhi_image_open(&o, &image, &err), 0);
+    assert_int_equal(vmhi_image_get_bitmap(image, 1, &b, &err), 0);
+    assert_string_equal(b.name, "hour");
+    assert_int_equal(b.granularity, 4096);
+    assert_int_equal(b.changed_bytes, UNIT);
+    assert_true(b.recording && !b.unknown);
+    assert_int_equal(vmhi_image_next_change(image, "hour", 0, &c, &err), 0);
+    assert_true(c.offset == 5 * UNIT && c.length == UNIT && !c.unknown);
+    assert_int_equal(vmhi_image_next_change(image, "hour", c.offset + c.length, &c, &err), -ENOENT);
+    assert_int_equal(vmhi_image_next_change(image, "day", 0, &c, &err), -ENOENT);
+    assert_int_equal(vmhi_image_next_change(image, "lost", 0, &c, &err), 0);
+    assert_true(c.length == SIZE && c.unknown);
+    assert_int_equal(vmhi_image_remove_bitmap(image, "day", &err), -EROFS);
+    assert_int_equal(vmhi_image_create_snapshot(image, "s", &err), -ENOTSUP);
+    vmhi_image_close(image);
+
+    o.format = "qcow2";
+    o.flags = 0;
+    assert_int_equal(vmhi_image_create(&o, &err), 0);
+    assert_int_equal(vmhi_image_open(&o, &image, &err), 0);
+    assert_int_equal(vmhi_image_create_snapshot(image, "s", &err), 0);
+    assert_int_equal(vmhi_image_write(image, 0, buf, sizeof(buf)), 0);
+    assert_int_equal(vmhi_image_get_snapshot(image, 0, &snap, &err), 0);
+    assert_string_equal(snap.name, "s");
+    assert_int_equal(snap.disk_size, SIZE);
+    assert_int_equal(vmhi_image_get_snapshot(image, 1, &snap, &err), -ENOENT);
+    assert_int_equal(vmhi_image_apply_snapshot(image, "s", &err), 0);
+    assert_int_equal(vmhi_image_read(image, 0, buf, sizeof(buf)), 0);
+    assert_int_equal(buf[0], 0);
+    assert_int_equal(vmhi_image_delete_snapshot(image, "s", &err), 0);
+    assert_int_equal(vmhi_image_delete_snapshot(image, "s", &err), -ENOENT);
+    assert_int_equal(vmhi_image_close(image), 0);
+
+    struct vmhi_image_options top = {.size = sizeof(top),
+                                     .path = in_folder("disk"),
+                                     .format = "qcow2",
+                                     .disk_size = SIZE,
+                                     .backing = "below",
+                                     .backing_format = "raw"};
+    char below[128];
+    snprintf(below, sizeof(below), "%s/below", folder);
+    struct vmhi_image_options raw = {.size = sizeof(raw), .path = below, .disk_size = SIZE};
+    top.path = in_folder("disk");
+    assert_int_equal(vmhi_image_create(&raw, &err), 0);
+    assert_int_equal(vmhi_image_create(&top, &err), 0);
+    assert_int_equal(vmhi_image_open(&top, &image, &err), 0);
+    buf[0] = 7;
+    assert_int_equal(vmhi_image_write(image, 0, buf, sizeof(buf)), 0);
+    assert_int_equal(vmhi_image_close(image), 0);
+    if (vmhi_image_commit(&top, NULL, NULL, &err))
+        fail_msg("%s", err.message);
+    raw.flags = VMHI_IMAGE_READONLY;
+    raw.format = "raw";
+    assert_int_equal(vmhi_image_open(&raw, &image, &err), 0);
+    assert_int_equal(vmhi_image_read(image, 0, buf, sizeof(buf)), 0);
+    assert_int_equal(buf[0], 7);
+    assert_int_equal(vmhi_image_close(image), 0);
+    top.backing = NULL;
+    assert_int_equal(vmhi_image_rebase(&top, &err), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +388,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_damaged_file_is_never_believed, setup, teardown),
         cmocka_unit_test_setup_teardown(the_name_must_not_lead_elsewhere, setup, teardown),
         cmocka_unit_test_setup_teardown(bits_follow_the_size, setup, teardown),
+        cmocka_unit_test_setup_teardown(through_vmhi, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
