@@ -802,15 +802,136 @@ static void test_ports(void **state)
     fix_free(f);
 }
 
+/* A page with a watch stays out of the TLB, one with a breakpoint out of translations. */
+static void test_debug_pages(void **state)
+{
+    static const uint8_t to_dr7[] = {0x0f, 0x23, 0xf8}, to_dr0[] = {0x0f, 0x23, 0xc0};
+    struct fix *f = fix_with_host_cpuid();
+
+    fix_set_cpl(f, 0);
+    fix_map(f, DATA, DATA, FIX_W);
+    fix_map(f, DATA + 0x1000, DATA + 0x1000, FIX_W);
+    assert_true(soft_tlb_fill(f->cpu, DATA, 8, false));
+    RAX(f) = DATA + 0x124;
+    assert_int_equal(run(f, to_dr0, 3), SOFT_JUMP);
+    RAX(f) = 0xd0402; /* G0, RW0 = 1, LEN0 = 4 */
+    assert_int_equal(run(f, to_dr7, 3), SOFT_JUMP);
+    assert_false(soft_tlb_fill(f->cpu, DATA, 8, false));
+    assert_true(soft_tlb_fill(f->cpu, DATA + 0x1000, 8, true));
+    assert_false(f->cpu->mode & SOFT_MODE_DEBUG);
+    soft_debug_access(f->cpu, DATA + 0x120, 4, SOFT_WRITE);
+    soft_debug_access(f->cpu, DATA + 0x126, 1, SOFT_READ);
+    assert_int_equal(f->cpu->debug_hits, 0);
+    soft_debug_access(f->cpu, DATA + 0x120, 5, SOFT_WRITE);
+    assert_int_equal(f->cpu->debug_hits, 1);
+
+    RAX(f) = 0x402; /* G0, on execution */
+    assert_int_equal(run(f, to_dr7, 3), SOFT_JUMP);
+    assert_true(f->cpu->mode & SOFT_MODE_DEBUG);
+    assert_true(soft_tlb_fill(f->cpu, DATA, 8, false));
+    assert_true(soft_debug_page_executes(f->cpu, DATA + 0xfff));
+    assert_false(soft_debug_page_executes(f->cpu, DATA + 0x1000));
+    RAX(f) = 0x400;
+    assert_int_equal(run(f, to_dr7, 3), SOFT_JUMP);
+    assert_false(f->cpu->mode & SOFT_MODE_DEBUG);
+    fix_free(f);
+}
+
+/* ---- What translations of 16- and 32-bit code look at ---- */
+
+#define DATA32 (3 | MULL_SEG_S | MULL_SEG_P | MULL_SEG_G | MULL_SEG_DB)
+#define CODE32 (0xb | MULL_SEG_S | MULL_SEG_P | MULL_SEG_G | MULL_SEG_DB)
+
+static void flat_32(struct fix *f)
+{
+    f->cpu->s.efer = 0;
+    f->cpu->s.cr0 = SOFT_CR0_PE | SOFT_CR0_ET;
+    for (unsigned i = 0; i < 6; i++)
+        fix_segment(f, i, 0x18, 0, 0xffffffff, i == MULL_CS ? CODE32 : DATA32);
+    soft_mode_changed(f->cpu);
+}
+
+static uint32_t mode_of(struct fix *f, unsigned seg, uint64_t base, uint32_t limit, uint32_t attr)
+{
+    flat_32(f);
+    fix_segment(f, seg, 0x18, base, limit, attr);
+    soft_mode_changed(f->cpu);
+    return f->cpu->mode;
+}
+
+static void test_segment_modes(void **state)
+{
+    struct fix *f = fix_with_host_cpuid();
+    const uint32_t limits = SOFT_MODE_CODE_64K | SOFT_MODE_CODE_ODD;
+
+    flat_32(f);
+    assert_int_equal(f->cpu->mode & (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 |
+                                     SOFT_MODE_FLAT | SOFT_MODE_PROTECTED | limits),
+                     SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT | SOFT_MODE_PROTECTED);
+    assert_false(mode_of(f, MULL_DS, 1, 0xffffffff, DATA32) & SOFT_MODE_FLAT);
+    assert_false(mode_of(f, MULL_ES, 0, 0xfffff, DATA32) & SOFT_MODE_FLAT);
+    assert_false(mode_of(f, MULL_SS, 0, 0xffffffff, DATA32 | 4) & SOFT_MODE_FLAT);
+    assert_false(mode_of(f, MULL_DS, 0, 0xffffffff, DATA32 & ~2u) & SOFT_MODE_FLAT);
+    assert_false(mode_of(f, MULL_DS, 0, 0xffffffff, MULL_SEG_UNUSABLE) & SOFT_MODE_FLAT);
+    assert_true(mode_of(f, MULL_GS, 0, 0, MULL_SEG_UNUSABLE) & SOFT_MODE_FLAT);
+    assert_int_equal(mode_of(f, MULL_CS, 0x10000, 0xffff, CODE32) & limits, SOFT_MODE_CODE_64K);
+    assert_int_equal(mode_of(f, MULL_CS, 0, 0x7fffffff, CODE32) & limits, SOFT_MODE_CODE_ODD);
+
+    /* One code segment's EIP is another's: the base is in the name. */
+    f->cpu->s.rip = 0x1234;
+    fix_segment(f, MULL_CS, 8, 0xffff0000, 0xffff, CODE32);
+    assert_true(soft_code_key(f->cpu) == 0xffff000000001234);
+    assert_true(soft_key_rip(f->cpu->mode, soft_code_key(f->cpu)) == 0x1234);
+    assert_true(soft_key_linear(f->cpu->mode, soft_code_key(f->cpu)) == 0xffff1234);
+    f->cpu->s.rip = 0x11234; /* linear addresses wrap */
+    assert_true(soft_key_linear(f->cpu->mode, soft_code_key(f->cpu)) == 0x1234);
+    fix_free(f);
+}
+
+/* Negative where the byte at that offset may be accessed: soft_linear() is the judge. */
+static void check_room(struct fix *f, uint32_t limit, uint32_t attr, bool always_asks)
+{
+    static const uint64_t offsets[] = {0,       1,       0xfff,      0x1000,     0xffff,
+                                       0x10000, 0x7ffff, 0xfffffffe, 0xffffffff, 0x100000002};
+    uint64_t va;
+
+    mode_of(f, MULL_DS, 0x5000, limit, attr);
+    for (unsigned write = 0; write < 2; write++) {
+        for (unsigned i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+            bool room = (int64_t)offsets[i] + f->cpu->segment_room[write][MULL_DS] < 0;
+            bool may = soft_linear(f->cpu, MULL_DS, offsets[i], 1, write ? SOFT_WRITE : SOFT_READ,
+                                   &va) == SOFT_NEXT;
+            assert_true(always_asks ? !room : room == may);
+        }
+    }
+}
+
+static void test_segment_room(void **state)
+{
+    struct fix *f = fix_with_host_cpuid();
+
+    check_room(f, 0xffffffff, DATA32, false);
+    check_room(f, 0xfff, DATA32, false);
+    check_room(f, 0, DATA32, false);
+    check_room(f, 0xffff, DATA32 & ~2u, false);          /* read-only */
+    check_room(f, 0xffff, CODE32, false);                /* code that can be read */
+    check_room(f, 0xffff, CODE32 & ~2u, false);          /* code that cannot */
+    check_room(f, 0xffff, CODE32 | 4, false);            /* conforming, not expand-down */
+    check_room(f, 0xffff, MULL_SEG_UNUSABLE | 3, false); /* null */
+    check_room(f, 0xfff, DATA32 | 4, true);              /* expand-down: for C */
+    fix_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cr),     cmocka_unit_test(test_mode_changes),
-        cmocka_unit_test(test_dr),     cmocka_unit_test(test_msr),
-        cmocka_unit_test(test_cpuid),  cmocka_unit_test(test_load_segment),
-        cmocka_unit_test(test_linear), cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_xsave),  cmocka_unit_test(test_xcr0),
-        cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_cr),           cmocka_unit_test(test_mode_changes),
+        cmocka_unit_test(test_dr),           cmocka_unit_test(test_msr),
+        cmocka_unit_test(test_cpuid),        cmocka_unit_test(test_load_segment),
+        cmocka_unit_test(test_linear),       cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_xsave),        cmocka_unit_test(test_xcr0),
+        cmocka_unit_test(test_ports),        cmocka_unit_test(test_segment_modes),
+        cmocka_unit_test(test_segment_room), cmocka_unit_test(test_debug_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,6 +79,16 @@ static unsigned code_bits(const struct soft_cpu *cpu)
     return cpu->mode & SOFT_MODE_CODE64 ? 64 : cpu->mode & SOFT_MODE_CODE32 ? 32 : 16;
 }
 
+/* Does the whole of it lie in the code segment? */
+static enum soft_result check_end(struct soft_cpu *cpu, const struct soft_insn *in)
+{
+    uint64_t va;
+
+    if (!(cpu->mode & (SOFT_MODE_CODE_64K | SOFT_MODE_CODE_ODD)))
+        return SOFT_NEXT;
+    return soft_linear(cpu, MULL_CS, cpu->s.rip, in->length, SOFT_EXEC, &va);
+}
+
 /* The decoded instruction at RIP; stays valid until the next call. */
 static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_insn **out)
 {
@@ -102,7 +112,7 @@ static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_in
             i++;
         if (i == d->insn.length) {
             *out = &d->insn;
-            return SOFT_NEXT;
+            return check_end(cpu, &d->insn);
         }
     }
 
@@ -122,7 +132,7 @@ static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_in
     d->gpa = gpa;
     d->bits = bits;
     *out = &d->insn;
-    return SOFT_NEXT;
+    return check_end(cpu, &d->insn);
 }
 
 /* ---- Going on in translated code ---- */
