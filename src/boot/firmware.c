@@ -232,6 +232,30 @@ int mull_firmware_rom(const char *name, uint8_t **data, uint32_t *size, struct m
     return mull_fail(err, ENOENT, "option ROM %s: not there", name);
 }
 
+void mull_firmware_rom_for(uint8_t *data, uint32_t size, uint16_t vendor, uint16_t device)
+{
+    const uint8_t ids[4] = {(uint8_t)vendor, (uint8_t)(vendor >> 8), (uint8_t)device,
+                            (uint8_t)(device >> 8)};
+
+    for (uint32_t at = 0;
+         at < size && size - at >= 0x1a && data[at] == 0x55 && data[at + 1] == 0xaa;) {
+        uint32_t pcir = at + (data[at + 0x18] | (uint32_t)data[at + 0x19] << 8);
+        if (pcir > size || size - pcir < 0x18 || memcmp(data + pcir, "PCIR", 4))
+            return;
+        uint8_t change = 0;
+        for (unsigned i = 0; i < 4; i++) {
+            change = (uint8_t)(change + data[pcir + 4 + i] - ids[i]);
+            data[pcir + 4 + i] = ids[i];
+        }
+        if (data[pcir + 0x14] == 0) /* for a BIOS: the sum of all bytes has to stay 0 */
+            data[at + 6] = (uint8_t)(data[at + 6] + change);
+        uint32_t length = (data[pcir + 0x10] | (uint32_t)data[pcir + 0x11] << 8) * 512;
+        if ((data[pcir + 0x15] & 0x80) || !length)
+            return;
+        at += length;
+    }
+}
+
 int mull_firmware_load(const struct mull_firmware *f, struct mull_memory *memory,
                        struct mull_error *err)
 {

@@ -43,6 +43,10 @@ void mull_firmware_close(struct mull_firmware *f);
  *  to free(), or -ENOENT and so on */
 int mull_firmware_rom(const char *name, uint8_t **data, uint32_t *size, struct mull_error *err);
 
+/** Make every image in an option ROM one for the PCI device @vendor:@device (PCI Firmware 3.2, 5.1):
+ *  firmware looks at that. */
+void mull_firmware_rom_for(uint8_t *data, uint32_t size, uint16_t vendor, uint16_t device);
+
 /** Fill the ROM below 4 GiB and the shadow RAM below 1 MiB, as at power-on. */
 int mull_firmware_load(const struct mull_firmware *f, struct mull_memory *memory,
                        struct mull_error *err);

@@ -60,6 +60,8 @@ struct mull_virtio_net_config {
     struct mull_netdev *netdev; /* NULL: link down */
     uint8_t mac[6];
     uint16_t mtu; /* 0: not offered */
+    const uint8_t *rom; /* option ROM to boot by; the caller's; NULL: none */
+    uint32_t rom_size;
 };
 int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                            const struct mull_virtio_net_config *cfg, struct mull_device **out,

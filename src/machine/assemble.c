@@ -115,6 +115,8 @@ static int make_network(struct mull_machine *m, const struct mull_device_env *en
         return ret;
     cfg.netdev = m->netdev[i];
     cfg.mtu = m->netdev[i]->caps.mtu;
+    cfg.rom = m->net_rom;
+    cfg.rom_size = m->net_rom_size;
     struct mull_device *device;
     machine_boot_path_add(m, MULL_BOOT_NETWORK, i, "ethernet",
                           mull_pci_bus_free_slot(mull_platform_pci(m->platform)), 0);
@@ -184,6 +186,8 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
     int ret = make_consoles(m, &env, config, err);
     if (!ret)
         ret = machine_storage_devices(m, &env, config, err);
+    if (!ret && m->firmware)
+        machine_firmware_net_rom(m, config);
     for (unsigned i = 0; i < config->network_count && !ret; i++)
         ret = make_network(m, &env, i, config, err);
     if (ret)
@@ -360,5 +364,6 @@ void machine_disassemble(struct mull_machine *m)
     mull_firmware_close(m->firmware);
     free(m->acpi);
     free(m->vga_rom);
+    free(m->net_rom);
     free(m->name);
 }

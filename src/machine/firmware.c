@@ -207,6 +207,25 @@ void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device,
         snprintf(path->path + len, sizeof(path->path) - len, "/drive@%x/disk@0", unit);
 }
 
+/* With disks and no word of the network nobody waits for it. UEFI has its own drivers. */
+void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_config *config)
+{
+    struct mull_error err;
+    bool asked = !config->disk_count && !config->cdrom_count;
+
+    for (unsigned i = 0; i < config->boot_count; i++)
+        asked |= config->boot[i].device == MULL_BOOT_NETWORK;
+    if (!asked || !config->network_count || m->firmware->vars)
+        return;
+    if (mull_firmware_rom("efi-virtio.rom", &m->net_rom, &m->net_rom_size, &err)) {
+        mull_log(m->log, MULL_LOG_WARN,
+                 "firmware: %s; install the package ipxe-qemu to boot by network", err.message);
+        m->net_rom = NULL;
+        return;
+    }
+    mull_firmware_rom_for(m->net_rom, m->net_rom_size, 0x1af4, 0x1041);
+}
+
 /* ---- Devices ---- */
 
 static int add_numbers(struct mull_machine *m, struct mull_fw_cfg *f, bool serial,

@@ -74,7 +74,8 @@ struct mull_machine {
     struct mull_acpi_blobs *acpi;   /* scratch for what firmware reads */
     struct mull_vga *vga;           /* NULL: no screen; a device, too */
     struct mull_i8042 *i8042;       /* NULL: no keyboard; a device, too */
-    uint8_t *vga_rom;
+    uint8_t *vga_rom, *net_rom;
+    uint32_t net_rom_size;
     unsigned boot_paths;
     struct machine_boot_path boot_path[MACHINE_BOOT_PATHS];
     struct mull_device *devices; /* ours, in order of creation */
@@ -146,6 +147,9 @@ int machine_firmware_memory(struct mull_machine *m, struct mull_error *err);
 /** The devices that are there for firmware only: after all that can be booted from. */
 int machine_firmware_devices(struct mull_machine *m, const struct mull_device_env *env,
                              const struct mull_machine_config *config, struct mull_error *err);
+
+/** The network cards' option ROM, where the machine may boot by one: m->net_rom. */
+void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_config *config);
 
 /** Note that a device in PCI slot @slot can be booted from. @param node  what firmware calls such a
  *  device: "scsi" (virtio disk), "ethernet", "pci8086,2922" (AHCI; @unit is the port) */

@@ -64,6 +64,33 @@ def bios_sata(ctx):
     bios_boots_a_disk(ctx, "sata")
 
 
+def bios_cdrom(ctx):
+    """El Torito without emulation (its specification 1.0): the boot sector on a CD, and a torn CD."""
+    need(BIOS)
+    with open(boot_sector(ctx, "Hello from a CD\r\nand good bye\r\n", POWER_OFF), "rb") as f:
+        code = f.read(2048)
+    entry = bytes([1, 0, 0, 0]) + b"Mullion".ljust(24, b"\0") + b"\0\0\x55\xaa"
+    check = -sum(struct.unpack("<16H", entry)) & 0xffff
+    catalog = entry[:28] + struct.pack("<H", check) + entry[30:] + struct.pack(
+        "<BBHBBHI", 0x88, 0, 0, 0, 0, 4, 20)
+    sectors = {16: b"\1CD001\1", 17: b"\0CD001\1" + b"EL TORITO SPECIFICATION".ljust(64, b"\0") +
+               struct.pack("<I", 19), 18: b"\xffCD001\1", 19: catalog, 20: code}
+    image = ctx.path("cd.iso")
+    with open(image, "wb") as f:
+        for number, data in sectors.items():
+            f.seek(2048 * number)
+            f.write(data)
+        f.truncate(2048 * 24)
+    args = ["--engine", ctx.engine, "--memory", "64M", "--cdrom", image]
+    with Mullion(ctx.program, args) as m:
+        m.wait_for("Hello from a CD", 60 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+    os.truncate(image, 2048 * 20 + 100)
+    with Mullion(ctx.program, args) as m:
+        m.wait_for("Boot failed: (Could not read from CDROM|not a bootable disk)|No bootable device",
+                   60 * ctx.patience)
+
+
 def bios_reset(ctx):
     need(BIOS)
     disk = boot_sector(ctx, "Once\r\nand again\r\n", RESET)
@@ -238,6 +265,7 @@ def debian(ctx, options, cpus, word):
 
 TESTS["bios-boots-virtio-disk"] = bios_virtio
 TESTS["bios-boots-sata-disk"] = bios_sata
+TESTS["bios-boots-cdrom"] = bios_cdrom
 TESTS["bios-reset"] = bios_reset
 TESTS["screen-and-keys"] = screen_and_keys
 TESTS["vnc-screen-and-keys"] = vnc_screen

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "boot/firmware.h"
 #include "device/devices.h"
 #include "device/legacy/fw_cfg.h"
 #include "platform/acpi.h"
@@ -279,6 +280,31 @@ static void test_smbios(void **state)
     free(s);
 }
 
+static void test_option_rom(void **state)
+{
+    uint8_t rom[2048] = {0x55, 0xaa};
+
+    rom[0x18] = 0x20;
+    memcpy(rom + 0x20, "PCIR\x86\x80\x0e\x10", 8);
+    rom[0x30] = 2; /* 1 KiB, a BIOS's, not the last */
+    rom[6] = (uint8_t)-sum(rom, 1024);
+    rom[1024] = 0x55;
+    rom[1025] = 0xaa;
+    rom[1024 + 0x18] = 0x1c;
+    memcpy(rom + 1024 + 0x1c, "PCIR\x86\x80\x0e\x10", 8);
+    rom[1024 + 0x1c + 0x14] = 3; /* UEFI's, the last */
+    rom[1024 + 0x1c + 0x15] = 0x80;
+    mull_firmware_rom_for(rom, sizeof(rom), 0x1af4, 0x1041);
+    assert_memory_equal(rom + 0x24, "\xf4\x1a\x41\x10", 4);
+    assert_memory_equal(rom + 1024 + 0x20, "\xf4\x1a\x41\x10", 4);
+    assert_int_equal(sum(rom, 1024), 0);
+    /* Torn ones stay in their bounds. */
+    for (uint32_t size = 0; size < 0x60; size++)
+        mull_firmware_rom_for(rom, size, 1, 2);
+    rom[0x18] = rom[0x19] = 0xff;
+    mull_firmware_rom_for(rom, sizeof(rom), 1, 2);
+}
+
 /* ---- Host bridge and ISA bridge ---- */
 
 static void pci_write(struct world *w, unsigned devfn, unsigned reg, uint32_t value)
@@ -355,6 +381,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pflash, setup, teardown),
         cmocka_unit_test(test_acpi),
         cmocka_unit_test(test_smbios),
+        cmocka_unit_test(test_option_rom),
         cmocka_unit_test_setup_teardown(test_bridges, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

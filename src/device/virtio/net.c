@@ -517,6 +517,8 @@ int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bu
         mull_virtio_add_queue(&n->v, QUEUE_SIZE);
         mull_virtio_add_queue(&n->v, CTRL_QUEUE_SIZE);
         net_reset(&n->v);
+        n->v.rom = cfg->rom;
+        n->v.rom_size = cfg->rom_size;
         rc = mull_virtio_pci_attach(&n->v, bus, cfg->devfn, PCI_CLASS_ETHERNET, err);
     }
     if (rc) {

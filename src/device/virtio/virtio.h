@@ -82,6 +82,8 @@ struct mull_virtio {
     unsigned nqueues;
     struct mull_virtqueue queues[MULL_VIRTIO_MAX_QUEUES];
     struct mull_virtio_pci pci;
+    const uint8_t *rom; /* option ROM, set before mull_virtio_pci_attach(); NULL: none */
+    uint32_t rom_size;
 
     /* Interrupts to send when the lock is dropped. */
     uint32_t due_queues;

@@ -413,6 +413,8 @@ int mull_virtio_pci_attach(struct mull_virtio *v, struct mull_pci_bus *bus, int 
                               v->device.name, v->env.memory, err);
     if (!rc)
         rc = mull_pci_add_msix(f, MSIX_BAR, v->nqueues + 1, v->env.memory, err);
+    if (!rc && v->rom)
+        rc = mull_pci_add_rom(f, v->rom, v->rom_size, v->env.memory, err);
     if (!rc)
         rc = mull_pci_bus_attach(bus, f, devfn, err);
     return rc;
