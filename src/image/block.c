@@ -237,9 +237,13 @@ void mull_block_retry(struct mull_block *block)
 
 void mull_block_cancel(struct mull_block *block)
 {
-    for (struct mull_block_request *r = take_held(block), *next; r; r = next) {
-        next = r->next;
-        r->done(r, -ECANCELED);
+    /* A device may submit what waited behind a request that completes: that goes, too. */
+    while (block->held) {
+        for (struct mull_block_request *r = take_held(block), *next; r; r = next) {
+            next = r->next;
+            r->done(r, -ECANCELED);
+        }
+        mull_block_drain(block);
     }
 }
 

@@ -101,7 +101,8 @@ void mull_block_drain(struct mull_block *block);
 /** Start all held requests again. From the loop's thread. */
 void mull_block_retry(struct mull_block *block);
 
-/** Complete all held requests with -ECANCELED, before this returns. From the loop's thread. */
+/** Complete all held requests with -ECANCELED, before this returns: for a device that is reset or
+ *  goes. From the loop's thread, or where it does not run any more. */
 void mull_block_cancel(struct mull_block *block);
 
 /** Blocking forms, for tools; not to be mixed with a started block. @return 0 or -errno. */

@@ -264,11 +264,20 @@ static void drain(struct ahci *h)
             mull_block_drain(h->port[i].drive.block);
 }
 
+/* Held requests would move bytes from or to memory that is used anew. */
+static void cancel(struct ahci *h)
+{
+    drain(h);
+    for (unsigned i = 0; i < MULL_AHCI_PORTS; i++)
+        if (h->port[i].drive.block)
+            mull_block_cancel(h->port[i].drive.block);
+}
+
 static void reset(struct mull_device *device)
 {
     struct ahci *h = of(device);
 
-    drain(h);
+    cancel(h);
     mull_pci_function_reset(&h->pci);
     pthread_mutex_lock(&h->lock);
     reset_adapter(h);
@@ -295,7 +304,7 @@ static void destroy(struct mull_device *device)
 {
     struct ahci *h = of(device);
 
-    drain(h);
+    cancel(h);
     mull_pci_function_fini(&h->pci);
     for (unsigned i = 0; i < MULL_AHCI_PORTS; i++)
         for (unsigned k = 0; k < AHCI_SLOTS; k++)
