@@ -99,16 +99,10 @@ static int parse_one(struct options *o, int option, const char *value)
 
 static int parse(int argc, char **argv, struct options *o)
 {
-    opterr = 0;
+    int c;
     optind = 0;
-    for (;;) {
-        int c = getopt_long(argc, argv, ":", known, NULL);
-        if (c < 0)
-            break;
-        if (c == ':' || c == '?')
-            return cli_fail(VMM_STATUS_USAGE, "%s: %s; see mullion export --help", argv[optind - 1],
-                            c == ':' ? "needs a value" : "no such option");
-        int ret = parse_one(o, c, optarg);
+    while ((c = package_getopt("export", argc, argv, known)) >= 0) {
+        int ret = c == '?' ? VMM_STATUS_USAGE : parse_one(o, c, optarg);
         if (ret >= 0)
             return ret;
     }

@@ -41,7 +41,17 @@ static const char usage[] =
     "Exit status: 0 made, 1 not made, 2 wrong usage. Nothing is left of what was not made.\n"
     "Example: mullion import appliance.ova && mullion run appliance\n";
 
-/* ---- Progress and reports ---- */
+/* ---- What import and export share ---- */
+
+int package_getopt(const char *command, int argc, char **argv, const struct option *options)
+{
+    opterr = 0;
+    int c = getopt_long(argc, argv, ":", options, NULL);
+    if (c == ':' || c == '?')
+        cli_fail(VMM_STATUS_USAGE, "%s: %s; see mullion %s --help", argv[optind - 1],
+                 c == ':' ? "needs a value" : "no such option", command);
+    return c == ':' ? '?' : c;
+}
 
 int package_bar_step(void *opaque, const char *what, uint64_t done, uint64_t total)
 {
@@ -208,16 +218,10 @@ static int parse_one(struct options *o, int option, char *value)
 
 static int parse(int argc, char **argv, struct options *o)
 {
-    opterr = 0;
+    int c;
     optind = 0;
-    for (;;) {
-        int c = getopt_long(argc, argv, ":", known, NULL);
-        if (c < 0)
-            break;
-        if (c == ':' || c == '?')
-            return cli_fail(VMM_STATUS_USAGE, "%s: %s; see mullion import --help", argv[optind - 1],
-                            c == ':' ? "needs a value" : "no such option");
-        int ret = parse_one(o, c, optarg);
+    while ((c = package_getopt("import", argc, argv, known)) >= 0) {
+        int ret = c == '?' ? VMM_STATUS_USAGE : parse_one(o, c, optarg);
         if (ret >= 0)
             return ret;
     }

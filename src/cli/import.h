@@ -9,6 +9,9 @@
 #include "cli/image.h"
 #include "machine/appliance/package.h"
 
+/** The next option, -1 after the last; '?' where it is wrong, which has been said. */
+int package_getopt(const char *command, int argc, char **argv, const struct option *options);
+
 /** A bar for each file in turn, on a terminal. Starts as zeroes. */
 struct package_bar {
     struct image_bar bar;

@@ -138,6 +138,16 @@ struct mull_console_config *appliance_add_console(struct mull_appliance *a)
     return console;
 }
 
+bool appliance_number(const char *text, uint64_t max, uint64_t *out)
+{
+    char *end;
+    if (!text || !isdigit((unsigned char)*text))
+        return false;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return !errno && !*end && *out <= max;
+}
+
 int appliance_set(char **field, const char *text)
 {
     char *copy = text ? strdup(text) : NULL;

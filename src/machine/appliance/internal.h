@@ -16,6 +16,9 @@ struct mull_network_config *appliance_add_network(struct mull_appliance *a, cons
                                                   struct mull_error *err);
 struct mull_console_config *appliance_add_console(struct mull_appliance *a);
 
+/** A whole number up to @max, and nothing else. @p text may be NULL. */
+bool appliance_number(const char *text, uint64_t max, uint64_t *out);
+
 /** Replace an owned string. @p text NULL: none. @return 0 or -ENOMEM */
 int appliance_set(char **field, const char *text);
 

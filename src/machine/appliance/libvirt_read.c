@@ -36,16 +36,6 @@ static void note(struct reader *r, enum mull_note_kind kind, const struct mull_x
     mull_report_add(&r->a->report, kind, node->name, "line %u: %s", node->line, text);
 }
 
-static bool number(const char *text, uint64_t max, uint64_t *out)
-{
-    char *end;
-    if (!text || !isdigit((unsigned char)*text))
-        return false;
-    errno = 0;
-    *out = strtoull(text, &end, 10);
-    return !errno && !*end && *out <= max;
-}
-
 /* A size with its unit attribute (memory is in KiB without one). */
 static bool memory_of(const struct mull_xml *node, uint64_t *out)
 {
@@ -70,7 +60,8 @@ static bool memory_of(const struct mull_xml *node, uint64_t *out)
     for (unsigned i = 0; unit && i < sizeof(units) / sizeof(units[0]); i++)
         if (!strcmp(units[i].name, unit))
             factor = units[i].factor;
-    if (!factor || !number(node->text, MULL_MEMORY_MAX, &n) || n > MULL_MEMORY_MAX / factor)
+    if (!factor || !appliance_number(node->text, MULL_MEMORY_MAX, &n) ||
+        n > MULL_MEMORY_MAX / factor)
         return false;
     *out = n * factor;
     return true;
@@ -114,15 +105,15 @@ static int read_size(struct reader *r, const struct mull_xml *root)
     if (!memory || !memory_of(memory, &c->memory))
         return mull_fail(r->err, EINVAL, "%s: memory: no size we can use", r->what);
     c->memory &= ~UINT64_C(4095);
-    if (vcpu && (!number(vcpu->text, 4096, &n) || !n))
+    if (vcpu && (!appliance_number(vcpu->text, 4096, &n) || !n))
         return mull_fail(r->err, EINVAL, "%s: line %u: vcpu: no number we can use", r->what,
                          vcpu->line);
     c->cpus = (unsigned)n;
     const struct mull_xml *cpu = mull_xml_child(root, "cpu");
     const struct mull_xml *topology = mull_xml_child(cpu, "topology");
-    if (topology && number(mull_xml_attribute(topology, "sockets"), 4096, &part[0]) &&
-        number(mull_xml_attribute(topology, "cores"), 4096, &part[1]) &&
-        number(mull_xml_attribute(topology, "threads"), 4096, &part[2]) &&
+    if (topology && appliance_number(mull_xml_attribute(topology, "sockets"), 4096, &part[0]) &&
+        appliance_number(mull_xml_attribute(topology, "cores"), 4096, &part[1]) &&
+        appliance_number(mull_xml_attribute(topology, "threads"), 4096, &part[2]) &&
         part[0] * part[1] * part[2] == n) {
         c->sockets = (unsigned)part[0];
         c->cores = (unsigned)part[1];
@@ -228,10 +219,10 @@ static int read_place(struct reader *r, const struct mull_xml *node, const struc
     if (same(mull_xml_attribute(address, "type"), "drive") && *bus != MULL_BUS_VIRTIO) {
         uint64_t channel = 0;
         if (*bus == MULL_BUS_IDE) /* libvirt's controller has two channels */
-            number(mull_xml_attribute(address, "bus"), 1, &channel);
-        if (number(mull_xml_attribute(address, "controller"), 255, &n))
+            appliance_number(mull_xml_attribute(address, "bus"), 1, &channel);
+        if (appliance_number(mull_xml_attribute(address, "controller"), 255, &n))
             *controller = (int)(n + channel);
-        if (number(mull_xml_attribute(address, "unit"), 255, &n))
+        if (appliance_number(mull_xml_attribute(address, "unit"), 255, &n))
             *unit = (int)n;
     }
     const char *model =
@@ -247,7 +238,7 @@ static void read_order(struct reader *r, const struct mull_xml *node, enum mull_
                        unsigned index)
 {
     uint64_t order;
-    if (!number(mull_xml_attribute(mull_xml_child(node, "boot"), "order"), 1000, &order))
+    if (!appliance_number(mull_xml_attribute(mull_xml_child(node, "boot"), "order"), 1000, &order))
         return;
     unsigned at = r->ordered_count++;
     while (at && r->order[at - 1] > (int)order) {
@@ -413,7 +404,7 @@ static int read_graphics(struct reader *r, const struct mull_xml *node)
     }
     r->a->config.display = MULL_DISPLAY_VNC;
     uint64_t n;
-    if (!number(port, 65535, &n))
+    if (!appliance_number(port, 65535, &n))
         return 0;
     char text[128];
     snprintf(text, sizeof(text), "%.80s:%u", listen ? listen : "127.0.0.1", (unsigned)n);
@@ -427,9 +418,9 @@ static int read_video(struct reader *r, const struct mull_xml *node)
     uint64_t n;
     if (!type || !strcmp(type, "none"))
         return 0;
-    if (number(mull_xml_attribute(model, "vram"), 1u << 30, &n))
+    if (appliance_number(mull_xml_attribute(model, "vram"), 1u << 30, &n))
         r->a->config.video.memory = n << 10;
-    if (number(mull_xml_attribute(model, "heads"), 64, &n))
+    if (appliance_number(mull_xml_attribute(model, "heads"), 64, &n))
         r->a->config.video.heads = (unsigned)n;
     return check(
         r, appliance_set(&r->a->config.video.model, !strcmp(type, "vmvga") ? "vmware" : type));

@@ -258,7 +258,7 @@ static int read_memory(struct reader *r, const struct mull_ovf_item *item)
     if (!item->has_quantity || !item->quantity)
         return mull_fail(r->err, EINVAL, "%s: line %u: an amount of memory we cannot use",
                          r->ovf->what, item->node->line);
-    r->a->config.memory = item->quantity;
+    r->a->config.memory = (item->quantity + 4095) & ~UINT64_C(4095);
     return 0;
 }
 

@@ -11,16 +11,6 @@
 
 #include "machine/appliance/internal.h"
 
-static bool number(const char *text, uint64_t max, uint64_t *out)
-{
-    char *end;
-    if (!text || !isdigit((unsigned char)*text))
-        return false;
-    errno = 0;
-    *out = strtoull(text, &end, 10);
-    return !errno && !*end && *out <= max;
-}
-
 static bool present(struct mull_vmx *vmx, const char *device, unsigned i)
 {
     return mull_vmx_true(mull_vmx_getf(vmx, "%s%u.present", device, i));
@@ -309,9 +299,9 @@ static int read_screen(struct mull_appliance *a, struct mull_vmx *vmx)
     int ret = 0;
     if (mull_vmx_true(mull_vmx_get(vmx, "svga.present")) || ram || heads)
         ret = appliance_set(&c->video.model, "vmware");
-    if (number(ram, UINT64_C(1) << 40, &n))
+    if (appliance_number(ram, UINT64_C(1) << 40, &n))
         c->video.memory = n;
-    if (number(heads, 64, &n))
+    if (appliance_number(heads, 64, &n))
         c->video.heads = (unsigned)n;
     bool vnc = mull_vmx_true(mull_vmx_get(vmx, "RemoteDisplay.vnc.enabled"));
     if (!ret && vnc) {
@@ -373,15 +363,15 @@ static int read_numbers(struct mull_appliance *a, struct mull_vmx *vmx, const ch
     const char *cores = mull_vmx_get(vmx, "cpuid.coresPerSocket");
     if (!memory)
         memory = "32"; /* what VMware takes then */
-    if (!number(memory, MULL_MEMORY_MAX >> 20, &n) || !n)
+    if (!appliance_number(memory, MULL_MEMORY_MAX >> 20, &n) || !n)
         return mull_fail(err, EINVAL, "%s: memsize '%.40s' is no number of MiB we can use", what,
                          memory);
     a->config.memory = n << 20;
     n = 1;
-    if (cpus && (!number(cpus, 4096, &n) || !n))
+    if (cpus && (!appliance_number(cpus, 4096, &n) || !n))
         return mull_fail(err, EINVAL, "%s: numvcpus '%.40s' is no number we can use", what, cpus);
     a->config.cpus = (unsigned)n;
-    if (cores && number(cores, 4096, &n))
+    if (cores && appliance_number(cores, 4096, &n))
         appliance_set_cores(&a->config, (unsigned)n);
     return 0;
 }
