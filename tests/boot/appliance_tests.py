@@ -1,5 +1,5 @@
 """Machines that come from elsewhere boot: a VMX machine with divided sparse disks and an OVA, each
-imported in one command. Neither can name a kernel, so the command line does."""
+imported in one command. Neither can name a kernel, so the command line does, or firmware boots."""
 import hashlib
 import json
 import os
@@ -91,4 +91,26 @@ def appliance_vmx_and_ova(ctx):
     expect(boot_it(ctx, env, "again", digest), "the guest wrote nothing")
 
 
+# cli; xor ax, ax; mov ds, ax; mov si, 7c00h + message; 1: lodsb; test al, al; jz 2f; mov dx, 3f8h;
+# out dx, al; jmp 1b; 2: hlt; jmp 2b
+BOOT_SECTOR = bytes.fromhex("fa31c08ed8be167cac84c07406baf803eeebf5f4ebfd")
+
+
+def appliance_boots_by_bios(ctx):
+    """An imported disk's own boot sector runs: nothing but the machine's name is given."""
+    env = dict(os.environ, XDG_DATA_HOME=ctx.path("data"))
+    message = BOOT_SECTOR + b"booted from the imported disk\r\n\0"
+    with open(ctx.path("disk.raw"), "wb") as f:
+        f.write(message.ljust(510, b"\0") + b"\x55\xaa")
+        f.truncate(8 * MIB)
+    command(ctx, env, "import", ctx.path("disk.raw"), "--name", "first", "--disk-format", "vmdk",
+            "--network", "0=none")
+    command(ctx, env, "export", "first", ctx.path("disk.ova"), "--format", "ova")
+    command(ctx, env, "import", ctx.path("disk.ova"), "--name", "second")
+    with Mullion(ctx.program, ["second", "--engine", ctx.engine, "--console", "stdio"],
+                 env=env) as m:
+        m.wait_for("booted from the imported disk", 120 * ctx.patience)
+
+
 TESTS["appliance-vmx-and-ova"] = appliance_vmx_and_ova
+TESTS["appliance-boots-by-bios"] = appliance_boots_by_bios
