@@ -91,6 +91,19 @@ def bios_cdrom(ctx):
                    60 * ctx.patience)
 
 
+def bios_shadow(ctx):
+    """What the BIOS has write-protected stays as it is (the soft engine; kvm leaves it writable)."""
+    need(BIOS)
+    if ctx.engine != "soft":
+        raise Skipped("only the soft engine protects shadow RAM")
+    # es = f000h; bl = al = [es:0]; [es:0] = ~al; while ([es:0] != bl) ;
+    write = bytes.fromhex("b800f0 8ec0 26a00000 88c3 f6d0 26a20000 26381e0000 75fe".replace(" ", ""))
+    disk = boot_sector(ctx, "Writing\r\n\r\n", write + POWER_OFF)
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--disk",
+                               f"{disk},format=raw"]) as m:
+        m.expect_status(0, 60 * ctx.patience)
+
+
 def bios_reset(ctx):
     need(BIOS)
     disk = boot_sector(ctx, "Once\r\nand again\r\n", RESET)
@@ -266,6 +279,7 @@ def debian(ctx, options, cpus, word):
 TESTS["bios-boots-virtio-disk"] = bios_virtio
 TESTS["bios-boots-sata-disk"] = bios_sata
 TESTS["bios-boots-cdrom"] = bios_cdrom
+TESTS["bios-shadow-is-protected"] = bios_shadow
 TESTS["bios-reset"] = bios_reset
 TESTS["screen-and-keys"] = screen_and_keys
 TESTS["vnc-screen-and-keys"] = vnc_screen
