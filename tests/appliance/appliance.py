@@ -263,6 +263,9 @@ def in_place(world):
     expect(os.listdir(os.path.join(world.machines, "web")) == ["machine.json"], "copies")
     world.mullion("export", "web", world.path("d.raw"), "--format", "raw", "--disk", "0")
     same(one, "raw", world.path("d.raw"))
+    world.mullion("export", "web", world.path("ovf"), "--format", "ovf")
+    shutil.rmtree(os.path.join(world.machines, "web"))
+    world.refused("import", world.path("ovf"), "--in-place", says="streamOptimized")
 
 
 @test

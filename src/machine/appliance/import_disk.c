@@ -125,6 +125,29 @@ static int unpack_whole(struct package *p, const struct mull_appliance_file *fil
     return ret;
 }
 
+/* A disk that a machine writes to must be in a format that can be written in any order. */
+static int refuse_stream(struct package *p, const struct part *part, const char *format)
+{
+    struct mull_image_options o = {.path = part->path,
+                                   .format = format,
+                                   .readonly = true,
+                                   .no_backing = true,
+                                   .log = p->import->log};
+    struct mull_image_info info = {0};
+    struct mull_image *image = NULL;
+    int ret = mull_image_open(&o, &image, p->err);
+    if (!ret && image->format->info)
+        image->format->info(image, &info);
+    for (int i = 0; i < info.ndetails && !ret; i++)
+        if (!strcmp(info.details[i][1], "streamOptimized"))
+            ret = mull_fail(p->err, ENOTSUP,
+                            "--in-place: %s is streamOptimized, which is only read; leave the "
+                            "option out",
+                            part->path);
+    mull_image_close(image);
+    return ret;
+}
+
 static const char *ending_of(const char *format)
 {
     return !strcmp(format, "raw") ? "img" : format;
@@ -152,6 +175,8 @@ int package_make_disk(struct package *p, unsigned i, const char *folder)
                             "leave the option out",
                             i);
         else
+            ret = refuse_stream(p, &part, file->format);
+        if (!ret)
             ret = appliance_set(&disk->path, part.path) ? package_no_memory(p) : 0;
         if (!ret && file->format)
             ret = appliance_set(&disk->format, file->format) ? package_no_memory(p) : 0;
