@@ -121,6 +121,8 @@ def main():
                         help="keep N host CPUs busy meanwhile")
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES",
                         help="add stress-ng in a guest with 4 vCPUs for so long")
+    parser.add_argument("--whole", action="store_true",
+                        help="add boots of a whole Debian by BIOS and UEFI (scripts/guest-disk)")
     parser.add_argument("--loop", type=int, default=0, metavar="N",
                         help="just boot N times in a row, with 2 vCPUs")
     parser.add_argument("--load", action="store_true", help="keep all host CPUs busy meanwhile")
@@ -137,6 +139,7 @@ def main():
              **debian_tests.TESTS, **firmware_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)
+    if args.whole:
         tests.update(firmware_tests.LONG)
     if args.clock:
         tests.update(debian_tests.CLOCK)
