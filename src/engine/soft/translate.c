@@ -198,7 +198,9 @@ static void emit_entries(struct translation *t)
     emit_mov_imm(e, H_R10, t->space + t->rip);
     emit_jmp(e, t->cache->glue.poll);
 
-    /* The address is ours and nobody wants us to leave, if all this adds up to zero. */
+    /* The address is ours and nobody wants us to leave, if all this adds up to zero. Flags stay as
+     * they are even where this block overwrites them: if it is not our address, another block needs
+     * them. */
     b->indirect = emit_here(e);
     uint64_t minus = 0 - (t->space + t->rip);
     emit_load_gs(e, H_RCX, TR_OFF(leave));
