@@ -290,7 +290,7 @@ def our_client():
     assert "Input/output error" in out, out
     stop(p)
     # a server that goes away in the middle
-    p = server("nbdkit", "-f", "-U", sock, "--filter=delay", "file", "disk.raw", "rdelay=200ms")
+    p = server("nbdkit", "-f", "-U", sock, "--filter=delay", "file", "disk.raw", "rdelay=1")
     q = subprocess.Popen([TOOL, "convert", uri, "copy.raw", "--to", "raw"],
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     time.sleep(0.5)
