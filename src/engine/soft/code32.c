@@ -93,8 +93,7 @@ bool tr_needs_66(const struct translation *t, const struct tr_insn *in)
 {
     struct soft_insn insn;
 
-    if (tr_code_bits(t) == 32 && !(in->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) &&
-        in->z.raw.prefix_count == 0)
+    if (tr_code_bits(t) == 32 && in->z.raw.prefix_count == 0)
         return false;
     soft_insn_from_zydis(&insn, &in->z, in->op, in->bytes, tr_code_bits(t));
     return insn.native.keep & SOFT_KEEP_66;

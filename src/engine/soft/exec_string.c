@@ -7,6 +7,7 @@
 #include <Zydis/Zydis.h>
 
 #include "engine/soft/exec.h"
+#include "engine/soft/system.h"
 
 #define BYTES_BETWEEN_POLLS (64u << 10)
 
@@ -180,7 +181,7 @@ static uint64_t run_at(struct soft_cpu *cpu, const struct string *s, unsigned se
     if (s->mask - offset < bytes - 1)
         bytes = s->mask - offset + 1;
     const struct mull_segment *at = &cpu->s.seg[seg];
-    bool down = (at->attr & (8u | 4u)) == 4u; /* expand-down: the limit is below */
+    bool down = (at->attr & (SOFT_TYPE_CODE | SOFT_TYPE_DOWN)) == SOFT_TYPE_DOWN;
     if (!(cpu->mode & SOFT_MODE_CODE64) && (down || at->limit - offset < bytes - 1))
         bytes = s->size;
     bytes -= bytes % s->size;
