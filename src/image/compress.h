@@ -16,7 +16,8 @@ enum mull_codec {
 
 struct mull_packer;
 
-/** A pool of compressors of one kind, for any number of threads. @level 0: the usual one. */
+/** A pool of compressors and decompressors of one kind, for any number of threads. @level 0: the
+ *  usual one. */
 struct mull_packer *mull_packer_create(enum mull_codec codec, int level);
 void mull_packer_destroy(struct mull_packer *packer);
 
@@ -26,6 +27,7 @@ int64_t mull_pack(struct mull_packer *packer, const void *in, uint32_t length, v
 
 /** Unpack exactly @want bytes (bytes behind the end of the stream are ignored).
  *  @return 0 or -EIO, -ENOMEM. */
-int mull_unpack(enum mull_codec codec, const void *in, uint32_t length, void *out, uint32_t want);
+int mull_unpack(struct mull_packer *packer, const void *in, uint32_t length, void *out,
+                uint32_t want);
 
 #endif

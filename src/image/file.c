@@ -18,7 +18,6 @@
 #define DIRECT_ALIGN 4096u
 #define BOUNCE_MAX (1u << 20)
 #define ZEROES_MAX (256u << 10)
-#define RESERVE_STEP (UINT64_C(8) << 20)
 #define RESERVE_LEAST (64u << 10)
 
 /*
@@ -147,7 +146,6 @@ int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
     file->observer = o->observer;
     atomic_store(&file->size, size);
     atomic_store(&file->bulk, o->bulk && !file->block_device && !o->observer);
-    pthread_mutex_init(&file->reserve_lock, NULL);
     *out = file;
     return 0;
 
@@ -206,10 +204,6 @@ void mull_file_close(struct mull_file *file)
 {
     if (!file)
         return;
-    /* To the size it has: the space behind it goes. */
-    if (!file->ops && file->reserved > atomic_load(&file->size))
-        (void)!ftruncate(file->fd, (off_t)atomic_load(&file->size));
-    pthread_mutex_destroy(&file->reserve_lock);
     if (file->ops)
         file->ops->close(file);
     else
@@ -311,30 +305,13 @@ static int move_bounced(struct mull_file *file, bool write, const struct iovec *
     return ret;
 }
 
-/* Take the space for a write before it: at the end a large step of it, inside (a sparse file) what
- * is written. A file system that is asked for each page as it is written does twice the work. */
+/* Take the space for a large write before it: a file system that finds room for each page while it
+ * is written, and once more when it goes to the disk, does twice the work. */
 static void reserve(struct mull_file *file, uint64_t offset, uint64_t length)
 {
-    uint64_t size = atomic_load(&file->size), end = offset + length;
-
-    if (end <= size) {
-        if (length >= RESERVE_LEAST && offset >= file->reserved &&
-            fallocate(file->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0)
-            atomic_store(&file->bulk, false);
-        return;
-    }
-    pthread_mutex_lock(&file->reserve_lock);
-    if (end > file->reserved) {
-        uint64_t start = file->reserved > size ? file->reserved : size;
-        if (offset > start + RESERVE_STEP)
-            start = offset;
-        if (fallocate(file->fd, FALLOC_FL_KEEP_SIZE, (off_t)start,
-                      (off_t)(end + RESERVE_STEP - start)) < 0)
-            atomic_store(&file->bulk, false); /* it cannot, or is full: the write will tell */
-        else
-            file->reserved = end + RESERVE_STEP;
-    }
-    pthread_mutex_unlock(&file->reserve_lock);
+    if (length >= RESERVE_LEAST &&
+        fallocate(file->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0)
+        atomic_store(&file->bulk, false); /* it cannot, or is full: the write will tell */
 }
 
 static int check_range(uint64_t offset, uint64_t length)

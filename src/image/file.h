@@ -6,7 +6,6 @@
 #ifndef MULL_IMAGE_FILE_H
 #define MULL_IMAGE_FILE_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,7 +46,7 @@ struct mull_file_options {
     bool no_lock;
     bool create; /* make a new file, or empty an existing one once it is locked */
     bool unsafe; /* flush does nothing: for tools whose result is worthless until they finish */
-    bool bulk;   /* much will be written: take the file system's space in large steps */
+    bool bulk;   /* much will be written: take the file system's space before writing into it */
     const struct mull_file_observer *observer;
     const struct mull_source_options *source; /* for URLs; may be NULL (source.h) */
 };
@@ -90,8 +89,6 @@ struct mull_file {
     atomic_bool no_punch;  /* the file system does not know holes */
     atomic_bool no_zero;   /* nor ZERO_RANGE */
     atomic_bool bulk;
-    pthread_mutex_t reserve_lock;
-    _Atomic uint64_t reserved; /* space is taken up to here; what lies behind the end goes at the close */
     const struct mull_file_observer *observer;
 };
 

@@ -595,7 +595,7 @@ static int qcow2_unpack(struct mull_image *image, const struct mull_extent *e, v
         return -ENOMEM;
     int ret = mull_file_read(image->file, packed, e->packed_length, e->offset);
     if (!ret)
-        ret = mull_unpack(q->codec, packed, e->packed_length, out, e->unit_length);
+        ret = mull_unpack(q->packer, packed, e->packed_length, out, e->unit_length);
     free(packed);
     return ret;
 }

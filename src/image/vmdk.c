@@ -737,6 +737,7 @@ static int vmdk_close_clean(struct mull_image *image)
 /* Spec, "Stream-Optimized Compressed Sparse Extents": a grain marker, then the bytes. */
 static int vmdk_unpack(struct mull_image *image, const struct mull_extent *x, void *out)
 {
+    struct vmdk *v = image->state;
     uint8_t marker[12];
     int ret = mull_file_read(x->file, marker, sizeof(marker), x->offset);
     if (ret)
@@ -751,10 +752,10 @@ static int vmdk_unpack(struct mull_image *image, const struct mull_extent *x, vo
     if (!ret) {
         /* The last grain may hold no more than the disk does. */
         uint64_t left = image->size - x->unit_start;
-        ret = mull_unpack(MULL_CODEC_ZLIB, packed, length, out, x->unit_length);
+        ret = mull_unpack(v->packer, packed, length, out, x->unit_length);
         if (ret && left < x->unit_length) {
             memset(out, 0, x->unit_length);
-            ret = mull_unpack(MULL_CODEC_ZLIB, packed, length, out, (uint32_t)left);
+            ret = mull_unpack(v->packer, packed, length, out, (uint32_t)left);
         }
     }
     free(packed);
