@@ -176,7 +176,6 @@ int mull_file_stand_in(const struct mull_file_options *o, const struct mull_file
     file->dev = (dev_t)-1;
     file->ino = (ino_t)(uintptr_t)file;
     file->observer = o->observer;
-    pthread_mutex_init(&file->reserve_lock, NULL);
     atomic_store(&file->size, size);
     *out = file;
     return 0;
