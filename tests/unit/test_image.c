@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "image/block.h"
+#include "image/convert.h"
 #include "image/image.h"
 
 #define SIZE (24u << 20)
@@ -327,9 +328,89 @@ static void guessed_raw_stays_raw(void **state)
     mull_block_close(block);
 }
 
+static struct mull_image *open_image(size_t k, bool readonly)
+{
+    struct mull_error err = {0};
+    struct mull_image *image = NULL;
+    struct mull_image_options o = {.path = path_of(kinds[k].format),
+                                   .format = kinds[k].format,
+                                   .readonly = readonly,
+                                   .bulk = true};
+    int ret = mull_image_open(&o, &image, &err);
+    if (ret)
+        print_message("%s\n", err.message);
+    assert_int_equal(ret, 0);
+    return image;
+}
+
+/* What is said of progress never runs back; a step that is asked to stops it. */
+struct steps {
+    uint64_t last;
+    int left;
+};
+
+static int step(void *opaque, uint64_t done, uint64_t total)
+{
+    struct steps *s = opaque;
+    assert_true(done >= s->last && done <= total);
+    s->last = done;
+    return s->left-- == 0;
+}
+
+/* Data, zeroes that are written and holes, in runs of all lengths. */
+static void fill_source(struct mull_image *image)
+{
+    static uint8_t buf[1 << 20];
+    for (uint64_t at = 0; at < SIZE;) {
+        uint64_t n = (1 + rnd(rnd(8) ? 40 : 2048)) * UINT64_C(512);
+        n = n < SIZE - at ? n : SIZE - at;
+        n = n < sizeof(buf) ? n : sizeof(buf);
+        uint32_t kind = rnd(3);
+        for (uint64_t i = 0; i < n; i += 8)
+            memset(buf + i, kind == 1 ? 0 : (int)rnd(256), 8);
+        if (kind)
+            assert_int_equal(mull_image_write(image, buf, n, at), 0);
+        at += n;
+    }
+}
+
+/* Raw into every other format with several threads: stopped, and gone on with where it said. */
+static void conversion_stopped_and_resumed(void **state)
+{
+    for (size_t k = 1; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+        struct mull_error err = {0};
+        create(0);
+        struct mull_image *source = open_image(0, false);
+        fill_source(source);
+        create(k);
+        struct mull_image *target = open_image(k, false);
+        struct steps s = {.left = 3};
+        struct mull_convert c = {.source = source,
+                                 .target = target,
+                                 .target_zero = true,
+                                 .threads = 4,
+                                 .progress = step,
+                                 .opaque = &s};
+        assert_int_equal(mull_convert(&c, &err), -ECANCELED);
+        assert_true(c.finished > 0 && c.finished < SIZE);
+        assert_int_equal(c.finished % mull_convert_chunk(target), 0);
+        uint64_t where;
+        assert_int_equal(mull_compare(source, target, 3, &where, NULL, NULL, &err), 1);
+        assert_true(where >= c.finished);
+        s.left = -1;
+        c.start = c.finished;
+        assert_int_equal(mull_convert(&c, &err), 0);
+        assert_int_equal(c.finished, SIZE);
+        assert_int_equal(mull_compare(source, target, 3, &where, NULL, NULL, &err), 0);
+        assert_int_equal(mull_image_close(target), 0);
+        assert_int_equal(mull_image_close(source), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(conversion_stopped_and_resumed),
         cmocka_unit_test(many_requests_with_threads),
         cmocka_unit_test(many_requests_with_io_uring),
         cmocka_unit_test(errors_below),
