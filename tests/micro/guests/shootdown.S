@@ -4,16 +4,12 @@
 #define NMI_HANDLER
 #include "micro.inc"
 #define APIC 0xfee00000
-#define TRAMPOLINE 0x8000
 #define PAGE 0x50000
 #define PTE PT0+(PAGE>>12)*8
 #define ROUNDS 40
 PRELUDE
 main:
-    lea trampoline(%rip), %rsi
-    mov $TRAMPOLINE, %edi
-    mov $trampoline_end - trampoline, %ecx
-    rep movsb
+    COPY_TRAMPOLINE
     mov $APIC, %ebx
     movl $0x1ff, 0xf0(%rbx)
     movl $1<<24, 0x310(%rbx)     /* to APIC ID 1 */
@@ -120,35 +116,7 @@ irq_handler:
     add $16, %rsp
     iretq
 
-    .code16
-trampoline:
-    cli
-    xor %ax, %ax
-    mov %ax, %ds
-    mov $0x20, %eax
-    mov %eax, %cr4
-    mov $PML4, %eax
-    mov %eax, %cr3
-    mov $0xc0000080, %ecx
-    mov $0x901, %eax
-    xor %edx, %edx
-    wrmsr
-    lgdtl TRAMPOLINE + ap_gdtr - trampoline
-    mov $0x80010033, %eax
-    mov %eax, %cr0
-    ljmpl $SEL_CODE, $ap_long
-ap_gdtr:
-    .word gdt_end - gdt - 1
-    .long gdt
-trampoline_end:
-    .code64
-ap_long:
-    mov $SEL_DATA, %eax
-    mov %eax, %ds
-    mov %eax, %es
-    mov %eax, %ss
-    mov $0x70000, %rsp
-    lidt idtr
+    AP_TRAMPOLINE
     mov $SEL_SPARE, %eax         /* a TSS of its own: the NMI's stack is in it */
     movl $((ap_tss - _start + LOAD) & 0xffff) << 16 | 0x67, gdt+SEL_SPARE
     movl $((ap_tss - _start + LOAD) >> 16) | 0x8900, gdt+SEL_SPARE+4

@@ -2,7 +2,6 @@
  * each other by ID and by cluster, the timer. */
 #define IRQ_HANDLER
 #include "micro.inc"
-#define TRAMPOLINE 0x8000
 .macro WRITE_X2 reg, low, high=0
     mov $0x800+\reg, %ecx
     mov $\low, %eax
@@ -18,10 +17,7 @@
 .endm
 PRELUDE
 main:
-    lea trampoline(%rip), %rsi
-    mov $TRAMPOLINE, %edi
-    mov $trampoline_end - trampoline, %ecx
-    rep movsb
+    COPY_TRAMPOLINE
     ENABLE
     WRITE_X2 0x30, 0x4500, 1
     WRITE_X2 0x30, 0x4600|(TRAMPOLINE>>12), 1
@@ -105,35 +101,7 @@ irq_handler:
     add $16, %rsp
     iretq
 
-    .code16
-trampoline:
-    cli
-    xor %ax, %ax
-    mov %ax, %ds
-    mov $0x20, %eax
-    mov %eax, %cr4
-    mov $PML4, %eax
-    mov %eax, %cr3
-    mov $0xc0000080, %ecx
-    mov $0x901, %eax
-    xor %edx, %edx
-    wrmsr
-    lgdtl TRAMPOLINE + ap_gdtr - trampoline
-    mov $0x80010033, %eax
-    mov %eax, %cr0
-    ljmpl $SEL_CODE, $ap_long
-ap_gdtr:
-    .word gdt_end - gdt - 1
-    .long gdt
-trampoline_end:
-    .code64
-ap_long:
-    mov $SEL_DATA, %eax
-    mov %eax, %ds
-    mov %eax, %es
-    mov %eax, %ss
-    mov $0x70000, %rsp
-    lidt idtr
+    AP_TRAMPOLINE
     jmp ap_main
     .balign 8
 up: .quad 0
