@@ -68,6 +68,15 @@ struct mull_bitmap *mull_bitmaps_append(struct mull_image *image, const char *na
     return b;
 }
 
+static void unlink_bitmap(struct mull_image *image, const struct mull_bitmap *b)
+{
+    struct mull_bitmap **link = &image->bitmaps->first;
+
+    while (*link != b)
+        link = &(*link)->next;
+    *link = b->next;
+}
+
 static void free_bitmap(struct mull_image *image, struct mull_bitmap *b, bool removed)
 {
     if (b->own)
@@ -232,10 +241,7 @@ int mull_bitmap_add(struct mull_image *image, const char *name, uint32_t granula
     else
         ret = begin(image, b, err);
     if (ret) {
-        struct mull_bitmap **link = &image->bitmaps->first;
-        while (*link != b)
-            link = &(*link)->next;
-        *link = b->next;
+        unlink_bitmap(image, b);
         free_bitmap(image, b, false);
         return ret;
     }
@@ -251,10 +257,7 @@ int mull_bitmap_remove(struct mull_image *image, const char *name, struct mull_e
         ret = begin(image, b, err);
     if (ret)
         return ret;
-    struct mull_bitmap **link = &image->bitmaps->first;
-    while (*link != b)
-        link = &(*link)->next;
-    *link = b->next;
+    unlink_bitmap(image, b);
     pthread_mutex_lock(&image->lock);
     free_bitmap(image, b, true);
     pthread_mutex_unlock(&image->lock);
