@@ -3,7 +3,8 @@
  * the flush when it is full. Built for general registers only: most of it runs between two blocks.
  *
  * Who may do what: blocks, edges and page lists change under cache->lock; lookups read the hash
- * without it; jumps are patched by aligned four-byte stores, which running code sees whole.
+ * without it; jumps are patched by four-byte stores inside an aligned quadword, which running code
+ * sees whole.
  */
 #include <errno.h>
 #include <linux/futex.h>

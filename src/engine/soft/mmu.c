@@ -912,9 +912,8 @@ static void flush_page(struct soft_cpu *cpu, struct soft_window *win, uint64_t v
     unsigned exec = exec_index(va);
     uint64_t tag = tag_of(va);
 
-    if (win->read_tag[slot] == tag) {
+    if (win->read_tag[slot] == tag)
         win->read_tag[slot] = win->write_tag[slot] = soft_tlb_invalid(slot);
-    }
     if (win->exec_tag[exec] == tag)
         win->exec_tag[exec] = SOFT_EXEC_INVALID;
     if (win->jump_pages[jump / 64] >> jump % 64 & 1)

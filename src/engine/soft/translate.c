@@ -1,7 +1,7 @@
 /*
- * The translator's first tier: one basic block, decoded with Zydis, at once. Walks guest code from
- * RIP to a control transfer or the end of the page, finds which accesses must keep the flags, and
- * emits. Runs under the cache's lock with the vectors parked.
+ * The translator: one block, decoded with Zydis, at once. Walks guest code from RIP, along some
+ * jumps inside the page, to a control transfer or the end of the page, finds which accesses must
+ * keep the flags, and emits. Runs under the cache's lock with the vectors parked.
  */
 #include <string.h>
 
