@@ -85,8 +85,8 @@ static void make(struct pc *p)
     flash.size = sizeof(p->flash_data);
     p->block[0] = open_block(p);
     p->block[1] = open_block(p);
-    ahci.drive[0] = (struct mull_ahci_drive){.present = true, .block = p->block[0]};
-    ahci.drive[1] = (struct mull_ahci_drive){
+    ahci.drive[0] = (struct mull_drive){.present = true, .block = p->block[0]};
+    ahci.drive[1] = (struct mull_drive){
         .present = true, .cdrom = true, .readonly = true, .block = p->block[1]};
     if (mull_pci_bus_create(&pci, &p->bus, NULL) || mull_lpc_create(&lpc, p->bus, &p->lpc, NULL) ||
         mull_vga_create(&p->env, p->bus, &vga, &p->vga, NULL) ||

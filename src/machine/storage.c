@@ -81,7 +81,7 @@ static int flush_adapter(struct sata *s, struct mull_error *err)
     return ret;
 }
 
-static int add_drive(struct sata *s, const struct mull_ahci_drive *drive, unsigned index,
+static int add_drive(struct sata *s, const struct mull_drive *drive, unsigned index,
                      struct mull_error *err)
 {
     int ret = s->drives == MULL_AHCI_PORTS ? flush_adapter(s, err) : 0;
@@ -97,7 +97,7 @@ static int add_drive(struct sata *s, const struct mull_ahci_drive *drive, unsign
 static int add_disk(struct sata *s, unsigned i, const struct mull_disk_config *disk,
                     struct mull_error *err)
 {
-    struct mull_ahci_drive drive = {.present = true,
+    struct mull_drive drive = {.present = true,
                                     .block = s->machine->block[i],
                                     .readonly = disk->readonly ||
                                                 mull_block_readonly(s->machine->block[i])};
@@ -109,7 +109,7 @@ static int add_cdrom(struct sata *s, unsigned i, const struct mull_cdrom_config 
                      struct mull_error *err)
 {
     struct mull_machine *m = s->machine;
-    struct mull_ahci_drive drive = {.present = true, .cdrom = true, .readonly = true};
+    struct mull_drive drive = {.present = true, .cdrom = true, .readonly = true};
 
     if (cdrom->path) {
         struct mull_block_options options = {

@@ -67,9 +67,9 @@ static int setup(void **state)
         config.intx[i] = world_irq(&world, 16 + i);
     assert_int_equal(mull_pci_bus_create(&config, &bus, NULL), 0);
     ahci_config.drive[0] =
-        (struct mull_ahci_drive){.present = true, .block = disk, .serial = "SN1"};
+        (struct mull_drive){.present = true, .block = disk, .serial = "SN1"};
     ahci_config.drive[1] =
-        (struct mull_ahci_drive){.present = true, .cdrom = true, .readonly = true, .block = cd};
+        (struct mull_drive){.present = true, .cdrom = true, .readonly = true, .block = cd};
     assert_int_equal(mull_ahci_create(&world.env, bus, &ahci_config, &ahci, NULL), 0);
     assert_int_equal(mull_pci_bus_assign(bus, NULL), 0);
     set(&world, 4, 0x80000002);

@@ -114,7 +114,7 @@ static void set_sctl(struct ahci_port *p, uint32_t value)
 
     p->sctl = value & 0xfff;
     if ((value & 15) == 1) {
-        p->generation++;
+        ahci_port_forget(p);
         p->ssts = 0;
         p->tfd = ATA_BUSY;
     } else if ((value & 15) == 4) {
@@ -177,17 +177,14 @@ static void reset_port(struct ahci_port *p)
 {
     p->clb = p->fb = 0;
     p->is = p->ie = p->serr = p->sact = p->ci = p->sctl = 0;
-    p->cmd = 6u | (p->drive.cdrom ? CMD_ATAPI : 0);
+    p->cmd = 6u | (p->drive.unit.cdrom ? CMD_ATAPI : 0);
     p->tfd = 0x7f;
     p->sig = 0xffffffff;
     p->ssts = 0;
     p->started = 0;
-    p->generation++;
+    ahci_port_forget(p);
     p->stopping = p->failed = false;
-    p->multiple = 16;
-    p->error_tag = p->error_status = p->error_error = 0;
-    p->sense_key = p->sense_code = p->sense_qualifier = 0;
-    p->ejected = p->medium_changed = false;
+    mull_ata_drive_reset(&p->drive);
     if (p->drive.present) {
         p->ssts = 0x123;
         ahci_port_signature(p);
@@ -260,8 +257,8 @@ static struct ahci *of(struct mull_device *device)
 static void drain(struct ahci *h)
 {
     for (unsigned i = 0; i < MULL_AHCI_PORTS; i++)
-        if (h->port[i].drive.block)
-            mull_block_drain(h->port[i].drive.block);
+        if (h->port[i].drive.unit.block)
+            mull_block_drain(h->port[i].drive.unit.block);
 }
 
 /* Held requests would move bytes from or to memory that is used anew. */
@@ -269,8 +266,8 @@ static void cancel(struct ahci *h)
 {
     drain(h);
     for (unsigned i = 0; i < MULL_AHCI_PORTS; i++)
-        if (h->port[i].drive.block)
-            mull_block_cancel(h->port[i].drive.block);
+        if (h->port[i].drive.unit.block)
+            mull_block_cancel(h->port[i].drive.unit.block);
 }
 
 static void reset(struct mull_device *device)
@@ -323,6 +320,14 @@ static int port_loaded(void *object, uint32_t version, struct mull_error *err)
     return 0;
 }
 
+/* A field of the drive, by the name that states give it. */
+#define DRIVE_FIELD(text, member)                                                                  \
+    {                                                                                              \
+        .name = (text), .kind = MULL_FIELD_KIND_OF(((struct ahci_port *)0)->drive.member),         \
+        .offset = offsetof(struct ahci_port, drive.member),                                        \
+        .size = sizeof(((struct ahci_port *)0)->drive.member), .count = 1, .since = 1              \
+    }
+
 static const struct mull_field port_fields[] = {
     MULL_FIELD(struct ahci_port, clb),
     MULL_FIELD(struct ahci_port, fb),
@@ -338,15 +343,15 @@ static const struct mull_field port_fields[] = {
     MULL_FIELD(struct ahci_port, ci),
     MULL_FIELD(struct ahci_port, stopping),
     MULL_FIELD(struct ahci_port, failed),
-    MULL_FIELD(struct ahci_port, multiple),
-    MULL_FIELD(struct ahci_port, error_tag),
-    MULL_FIELD(struct ahci_port, error_status),
-    MULL_FIELD(struct ahci_port, error_error),
-    MULL_FIELD(struct ahci_port, sense_key),
-    MULL_FIELD(struct ahci_port, sense_code),
-    MULL_FIELD(struct ahci_port, sense_qualifier),
-    MULL_FIELD(struct ahci_port, ejected),
-    MULL_FIELD(struct ahci_port, medium_changed),
+    DRIVE_FIELD("multiple", multiple),
+    DRIVE_FIELD("error_tag", error_tag),
+    DRIVE_FIELD("error_status", error_status),
+    DRIVE_FIELD("error_error", error_error),
+    DRIVE_FIELD("sense_key", unit.sense_key),
+    DRIVE_FIELD("sense_code", unit.sense_code),
+    DRIVE_FIELD("sense_qualifier", unit.sense_qualifier),
+    DRIVE_FIELD("ejected", unit.ejected),
+    DRIVE_FIELD("medium_changed", unit.medium_changed),
     MULL_FIELDS_END,
 };
 static const struct mull_state_desc port_desc = {.name = "ahci-port",
@@ -366,15 +371,13 @@ static const struct mull_state_desc desc = {
 static const struct mull_device_ops ops = {
     .state = &desc, .reset = reset, .quiesce = quiesce, .resume = resume, .destroy = destroy};
 
-static void set_up_port(struct ahci *h, unsigned i, const struct mull_ahci_drive *drive)
+static void set_up_port(struct ahci *h, unsigned i, const struct mull_drive *drive)
 {
     struct ahci_port *p = &h->port[i];
 
     p->hba = h;
     p->index = i;
-    p->drive = *drive;
-    if (drive->block)
-        p->sectors = mull_block_size(drive->block) / (drive->cdrom ? CD_SECTOR : ATA_SECTOR);
+    mull_ata_drive_init(&p->drive, drive, true);
     h->ports |= 1u << i;
 }
 

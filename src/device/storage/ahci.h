@@ -4,23 +4,15 @@
 #ifndef MULL_DEVICE_STORAGE_AHCI_H
 #define MULL_DEVICE_STORAGE_AHCI_H
 
-#include "image/block.h"
+#include "device/storage/scsi.h"
 #include "platform/device.h"
 #include "platform/pci.h"
 
 #define MULL_AHCI_PORTS 6
 
-struct mull_ahci_drive {
-    bool present;
-    bool cdrom;
-    bool readonly;            /* also where the block is */
-    struct mull_block *block; /* mull_block_start() was called with env->loop; NULL: no medium */
-    char serial[21];
-};
-
 struct mull_ahci_config {
     const char *name; /* "ahci.0" */
-    struct mull_ahci_drive drive[MULL_AHCI_PORTS];
+    struct mull_drive drive[MULL_AHCI_PORTS];
 };
 
 /** Create it in the next free slot. The blocks stay the caller's. */

@@ -1,9 +1,8 @@
 /*
- * A port's command list (AHCI 1.3.1, chapters 4 and 5): fetches commands, moves their data between
- * guest memory and the block device in pieces that fit a request, and posts the FISes that tell the
- * guest of the end. All in the loop's thread, with the adapter's lock held.
+ * A port's command list (AHCI 1.3.1, chapters 4 and 5): fetches commands, finds
+ * the guest's buffers for their data, and posts the FISes that tell the guest of the end. All in
+ * the loop's thread, with the adapter's lock held.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,8 +72,8 @@ static void post_set_bits(struct ahci_port *p, uint32_t bits, uint8_t status, ui
 
 void ahci_port_signature(struct ahci_port *p)
 {
-    p->sig = p->drive.cdrom ? 0xeb140101 : 0x00000101;
-    uint8_t status = p->drive.cdrom ? ATA_SEEK : ATA_GOOD;
+    p->sig = p->drive.unit.cdrom ? ATA_SIGNATURE_PACKET : ATA_SIGNATURE_DISK;
+    uint8_t status = p->drive.unit.cdrom ? ATA_SEEK : ATA_GOOD;
     p->tfd = 0x100u | status;
     post_d2h(p, status, 1, true);
 }
@@ -98,13 +97,13 @@ static void note_end(struct ahci_port *p)
 static void finish_queued(struct ahci_request *r, uint8_t status, uint8_t error)
 {
     struct ahci_port *p = r->port;
-    uint32_t bit = 1u << r->slot;
+    uint32_t bit = 1u << r->ata.tag;
 
     p->tfd = (uint32_t)error << 8 | status;
     if (status & ATA_ERR) {
-        p->error_tag = (uint8_t)r->slot;
-        p->error_status = status;
-        p->error_error = error;
+        p->drive.error_tag = (uint8_t)r->ata.tag;
+        p->drive.error_status = status;
+        p->drive.error_error = error;
         p->failed = true;
         post_set_bits(p, 0, status, error);
         ahci_port_interrupt(p, PORT_TFES | PORT_SDBS);
@@ -115,41 +114,65 @@ static void finish_queued(struct ahci_request *r, uint8_t status, uint8_t error)
     ahci_port_interrupt(p, PORT_SDBS);
 }
 
-void ahci_finish(struct ahci_request *r, uint8_t status, uint8_t error)
+static void finish_listed(struct ahci_request *r, uint8_t status, uint8_t error)
 {
     struct ahci_port *p = r->port;
-    uint32_t bit = 1u << r->slot;
-    bool mine = r->generation == p->generation; /* else a reset has made it forgotten */
+    uint32_t bytes = (uint32_t)r->ata.scsi.dma.done_bytes;
+    bool pio = r->ata.pio && r->ata.scsi.dma.to_guest && !(status & ATA_ERR);
+
+    mull_mem_write32(memory(p), header_address(p, r->ata.tag) + 4, bytes);
+    p->tfd = (uint32_t)error << 8 | status;
+    if (pio)
+        post_pio_setup(p, status, true, bytes);
+    else
+        post_d2h(p, status, error, false);
+    if (status & ATA_ERR) {
+        p->failed = true;
+        ahci_port_interrupt(p, PORT_TFES | PORT_DHRS);
+    } else {
+        p->ci &= ~(1u << r->ata.tag);
+        ahci_port_interrupt(p, pio ? PORT_PSS : PORT_DHRS);
+    }
+}
+
+static void finish(struct mull_ata_request *ata, uint8_t status, uint8_t error)
+{
+    struct ahci_request *r = (struct ahci_request *)ata;
+    struct ahci_port *p = r->port;
 
     r->active = false;
     p->in_flight--;
-    if (mine && r->queued) {
-        p->started &= ~bit;
-        finish_queued(r, status, error);
-    } else if (mine) {
-        p->started &= ~bit;
-        mull_mem_write32(memory(p), header_address(p, r->slot) + 4, (uint32_t)r->done_bytes);
-        p->tfd = (uint32_t)error << 8 | status;
-        bool pio = r->pio && r->to_guest && !(status & ATA_ERR);
-        if (pio)
-            post_pio_setup(p, status, true, (uint32_t)r->done_bytes);
+    if (ata->scsi.host_error)
+        mull_dma_complain(&ata->scsi.dma, p->hba->env.log, &p->hba->complaints, p->hba->device.name,
+                          ata->scsi.host_error);
+    if (r->generation == p->generation) { /* else a reset has made it forgotten */
+        p->started &= ~(1u << ata->tag);
+        if (ata->queued)
+            finish_queued(r, status, error);
         else
-            post_d2h(p, status, error, false);
-        if (status & ATA_ERR) {
-            p->failed = true;
-            ahci_port_interrupt(p, PORT_TFES | PORT_DHRS);
-        } else {
-            p->ci &= ~bit;
-            ahci_port_interrupt(p, pio ? PORT_PSS : PORT_DHRS);
-        }
+            finish_listed(r, status, error);
     }
     note_end(p);
+}
+
+static void accepted(struct mull_ata_request *ata)
+{
+    struct ahci_port *p = ((struct ahci_request *)ata)->port;
+    p->ci &= ~(1u << ata->tag);
+}
+
+void ahci_port_forget(struct ahci_port *p)
+{
+    p->generation++;
+    for (unsigned i = 0; i < AHCI_SLOTS; i++)
+        if (p->request[i] && p->request[i]->active)
+            p->request[i]->ata.scsi.dma.cancelled = true;
 }
 
 void ahci_port_stop(struct ahci_port *p)
 {
     p->stopping = true;
-    p->generation++; /* what is on its way ends silently */
+    ahci_port_forget(p);
     p->started = 0;
     p->ci = p->sact = 0;
     note_end(p);
@@ -157,172 +180,37 @@ void ahci_port_stop(struct ahci_port *p)
 
 /* ---- Data ---- */
 
-/* The rest of the current buffer of a command. @return false: there is none */
-static bool next_piece(struct ahci_request *r, uint64_t *gpa, uint32_t *len)
+static bool next_buffer(struct mull_dma *d, uint64_t *gpa, uint32_t *len)
 {
-    while (r->entry < r->entries) {
-        struct {
-            uint64_t address;
-            uint32_t reserved, control;
-        } prd;
-        if (mull_mem_read(memory(r->port), r->prdt + (uint64_t)PRD_SIZE * r->entry, &prd,
-                          sizeof(prd)))
-            return false;
-        uint32_t size = (prd.control & 0x3fffff) + 1;
-        if (r->entry_done < size) {
-            *gpa = (prd.address & ~1ull) + r->entry_done;
-            *len = size - r->entry_done;
-            return true;
-        }
-        r->entry++;
-        r->entry_done = 0;
-    }
-    return false;
+    struct ahci_request *r = (struct ahci_request *)d;
+    struct {
+        uint64_t address;
+        uint32_t reserved, control;
+    } prd;
+
+    if (r->entry == r->entries ||
+        mull_mem_read(d->memory, r->prdt + (uint64_t)PRD_SIZE * r->entry, &prd, sizeof(prd)))
+        return false;
+    r->entry++;
+    *gpa = prd.address & ~1ull;
+    *len = (prd.control & 0x3fffff) + 1;
+    return true;
 }
 
-static uint32_t copy(struct ahci_request *r, uint8_t *data, uint32_t len, bool out)
+static void enter(struct mull_dma *d)
 {
-    uint32_t done = 0, piece;
-    uint64_t gpa;
-
-    while (done < len && next_piece(r, &gpa, &piece)) {
-        uint32_t n = piece < len - done ? piece : len - done;
-        int ret = out ? mull_mem_write(memory(r->port), gpa, data + done, n)
-                      : mull_mem_read(memory(r->port), gpa, data + done, n);
-        if (ret)
-            break;
-        r->entry_done += n;
-        done += n;
-    }
-    r->done_bytes += done;
-    return done;
+    pthread_mutex_lock(&((struct ahci_request *)d)->port->hba->lock);
 }
 
-uint32_t ahci_copy_out(struct ahci_request *r, const void *data, uint32_t len)
+static void leave(struct mull_dma *d)
 {
-    r->to_guest = true;
-    return copy(r, (uint8_t *)(uintptr_t)data, len, true);
-}
+    struct ahci_port *p = ((struct ahci_request *)d)->port;
 
-uint32_t ahci_copy_in(struct ahci_request *r, void *data, uint32_t len)
-{
-    return copy(r, data, len, false);
-}
-
-/* Gather vectors for the next part of a transfer. @return its bytes, 0: no buffer, or not RAM */
-static uint64_t gather(struct ahci_request *r)
-{
-    uint64_t total = 0, gpa;
-    uint32_t piece;
-
-    r->block.niov = 0;
-    r->segments = 0;
-    while (total < r->left && r->segments < AHCI_SEGMENTS && next_piece(r, &gpa, &piece)) {
-        if (piece > r->left - total)
-            piece = (uint32_t)(r->left - total);
-        int n = mull_mem_iov(memory(r->port), gpa, piece, r->to_guest, r->block.iov + r->block.niov,
-                             MULL_BLOCK_MAX_IOV - r->block.niov);
-        if (n == -E2BIG)
-            break;
-        if (n < 0)
-            return 0;
-        r->block.niov += n;
-        r->segment[r->segments].gpa = gpa;
-        r->segment[r->segments++].len = piece;
-        r->entry_done += piece;
-        total += piece;
-    }
-    return total;
-}
-
-static void transfer_done(struct mull_block_request *block, int result);
-
-static void submit_next(struct ahci_request *r)
-{
-    uint64_t length = gather(r);
-
-    if (!length) {
-        ahci_finish(r, ATA_GOOD | ATA_ERR, ATA_ABORTED);
-        return;
-    }
-    r->block.op = r->to_guest ? MULL_BLOCK_READ : MULL_BLOCK_WRITE;
-    r->block.offset = r->offset;
-    r->block.length = length;
-    r->block.may_unmap = false;
-    r->block.done = transfer_done;
-    r->offset += length;
-    r->left -= length;
-    mull_block_submit(r->port->drive.block, &r->block);
-}
-
-static void complain(struct ahci_request *r, int result)
-{
-    struct ahci *h = r->port->hba;
-
-    mull_log_limited(h->env.log, h->complaints, 8, MULL_LOG_WARN,
-                     "%s: port %u: byte %llu, %llu bytes: %s; the guest gets an I/O error",
-                     h->device.name, r->port->index, (unsigned long long)r->block.offset,
-                     (unsigned long long)r->block.length, strerror(-result));
-}
-
-static void transfer_done(struct mull_block_request *block, int result)
-{
-    struct ahci_request *r = (struct ahci_request *)block;
-    struct ahci_port *p = r->port;
-
-    pthread_mutex_lock(&p->hba->lock);
-    if (!result && r->to_guest)
-        for (unsigned i = 0; i < r->segments; i++)
-            mull_mem_wrote(memory(p), r->segment[i].gpa, r->segment[i].len);
-    if (result) {
-        complain(r, result);
-        p->sense_key = 3; /* medium error: unrecovered read error */
-        p->sense_code = 0x11;
-        p->sense_qualifier = 0;
-        ahci_finish(r, ATA_GOOD | ATA_ERR, p->drive.cdrom ? 3 << 4 : ATA_UNCORRECTABLE);
-    } else {
-        r->done_bytes += r->block.length;
-        if (r->left && r->generation == p->generation)
-            submit_next(r);
-        else
-            ahci_finish(r, ATA_GOOD, 0);
-    }
     ahci_port_run(p);
     pthread_mutex_unlock(&p->hba->lock);
 }
 
-void ahci_transfer(struct ahci_request *r, bool to_guest, uint64_t offset, uint64_t length)
-{
-    r->to_guest = to_guest;
-    r->offset = offset;
-    r->left = length;
-    if (length)
-        submit_next(r);
-    else
-        ahci_finish(r, ATA_GOOD, 0);
-}
-
-static void flush_done(struct mull_block_request *block, int result)
-{
-    struct ahci_request *r = (struct ahci_request *)block;
-    struct ahci_port *p = r->port;
-
-    pthread_mutex_lock(&p->hba->lock);
-    if (result)
-        complain(r, result);
-    ahci_finish(r, result ? ATA_GOOD | ATA_ERR : ATA_GOOD, result ? ATA_ABORTED : 0);
-    ahci_port_run(p);
-    pthread_mutex_unlock(&p->hba->lock);
-}
-
-void ahci_flush(struct ahci_request *r)
-{
-    r->block.op = MULL_BLOCK_FLUSH;
-    r->block.offset = r->block.length = 0;
-    r->block.niov = 0;
-    r->block.done = flush_done;
-    mull_block_submit(r->port->drive.block, &r->block);
-}
+static const struct mull_dma_ops dma_ops = {.next = next_buffer, .enter = enter, .leave = leave};
 
 /* ---- Fetching commands ---- */
 
@@ -333,17 +221,21 @@ static struct ahci_request *get_request(struct ahci_port *p, unsigned slot)
     struct ahci_request *r = p->request[slot];
     if (!r || r->active)
         return NULL;
+    mull_dma_begin(&r->ata.scsi.dma, &dma_ops, memory(p), p->drive.unit.block);
+    r->ata.drive = &p->drive;
+    r->ata.tag = slot;
+    r->ata.queued = r->ata.pio = false;
+    r->ata.scsi.host_error = 0;
+    r->ata.accepted = accepted;
+    r->ata.finish = finish;
     r->port = p;
-    r->slot = slot;
-    r->queued = r->to_guest = r->pio = false;
     r->active = true;
-    r->offset = r->left = r->done_bytes = 0;
-    r->entry = r->entry_done = r->segments = 0;
+    r->entry = r->entries = 0;
     r->generation = p->generation;
     return r;
 }
 
-static void decode(const uint8_t fis[64], struct ahci_command *c)
+static void decode(const uint8_t fis[64], struct mull_ata_command *c)
 {
     c->code = fis[2];
     c->features = (uint16_t)(fis[3] | fis[11] << 8);
@@ -358,8 +250,8 @@ static void control(struct ahci_request *r, uint8_t value)
 {
     struct ahci_port *p = r->port;
 
-    p->ci &= ~(1u << r->slot);
-    p->started &= ~(1u << r->slot);
+    p->ci &= ~(1u << r->ata.tag);
+    p->started &= ~(1u << r->ata.tag);
     r->active = false;
     p->in_flight--;
     if (!(value & 4))
@@ -373,7 +265,7 @@ static void begin(struct ahci_port *p, unsigned slot)
         uint64_t table;
     } header;
     uint8_t fis[64];
-    struct ahci_command c = {0};
+    struct mull_ata_command c = {0};
     struct ahci_request *r = get_request(p, slot);
 
     if (!r)
@@ -383,7 +275,7 @@ static void begin(struct ahci_port *p, unsigned slot)
     if (mull_mem_read(memory(p), header_address(p, slot), &header, sizeof(header)) ||
         mull_mem_read(memory(p), header.table & ~0x7full, fis, sizeof(fis)) || fis[0] != FIS_H2D ||
         mull_mem_read(memory(p), (header.table & ~0x7full) + 0x40, c.packet, sizeof(c.packet))) {
-        ahci_finish(r, ATA_GOOD | ATA_ERR, ATA_ABORTED);
+        finish(&r->ata, ATA_GOOD | ATA_ERR, ATA_ABORTED);
         return;
     }
     if (!(fis[1] & 0x80)) {
@@ -392,13 +284,13 @@ static void begin(struct ahci_port *p, unsigned slot)
     }
     r->prdt = (header.table & ~0x7full) + PRDT_OFFSET;
     r->entries = header.flags >> 16;
-    c.atapi = header.flags & 0x20;
-    c.write = header.flags & 0x40;
     decode(fis, &c);
-    if (p->drive.cdrom)
-        ahci_atapi_command(r, &c);
-    else
-        ahci_ata_command(r, &c);
+    if (p->drive.unit.cdrom && c.code == 0x08) { /* DEVICE RESET */
+        ahci_port_signature(p);
+        finish(&r->ata, ATA_SEEK, 1);
+    } else {
+        mull_ata_start(&r->ata, &c);
+    }
 }
 
 void ahci_port_run(struct ahci_port *p)
