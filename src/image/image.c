@@ -12,6 +12,7 @@
 #include "image/bitmap.h"
 
 #define ZERO_CHUNK (1u << 20)
+#define COW_GAP 16384u /* read in vain rather than in two parts */
 
 static bool overlaps(const struct mull_range *a, uint64_t start, uint64_t end, bool exclusive)
 {
@@ -234,19 +235,21 @@ static int fill_place(struct mull_image *image, const struct mull_place *place,
     }
     struct iovec part[MULL_FILE_IOV + 2];
     int n = 0;
+    /* A small write inside a unit: what is around it in one read, with what it will cover. */
+    uint64_t gap = head && tail && length <= COW_GAP ? length : 0, room = head + gap + tail;
     if (head + tail) {
-        if (head + tail > SIZE_MAX / 2 || posix_memalign((void **)&buf, 4096, head + tail))
+        if (room > SIZE_MAX / 2 || posix_memalign((void **)&buf, 4096, room))
             return -ENOMEM;
-        if (head) {
-            ret = mull_image_read(image, buf, head, place->start);
-            part[n++] = (struct iovec){buf, head};
-        }
-        if (tail && !ret)
+        if (head)
+            ret = mull_image_read(image, buf, gap ? room : head, offset - head);
+        if (tail && !gap && !ret)
             ret = mull_image_read(image, buf + head, tail, offset + length);
     }
+    if (head)
+        part[n++] = (struct iovec){buf, head};
     n += mull_iov_slice(iov, niov, skip, length, part + n, MULL_FILE_IOV);
     if (tail)
-        part[n++] = (struct iovec){buf + head, tail};
+        part[n++] = (struct iovec){buf + head + gap, tail};
     if (!ret)
         ret = mull_file_writev(place->file, part, n, place->offset + (offset - head - place->start),
                                head + length + tail);

@@ -16,6 +16,7 @@
 #define RING_ENTRIES 256
 #define WORKERS_WITH_RING 4
 #define WORKERS_ALONE 8
+#define AT_ONCE 256 /* completions before the loop's other sources have a turn */
 
 struct queue {
     struct mull_io_op *head, **tail;
@@ -25,7 +26,9 @@ struct mull_io {
     bool ring_used;
     struct io_uring ring;
     unsigned ring_in_flight;
-    struct queue waiting; /* for a place in the ring; loop's thread only */
+    struct queue waiting; /* for a place in the ring; loop's thread only, as are these: */
+    struct queue ready;   /* completed without anything to wait for */
+    bool reaping;
     int event_fd;
     struct mull_source *source;
     pthread_mutex_t lock;
@@ -109,30 +112,32 @@ static void *worker(void *opaque)
         pthread_mutex_lock(&io->lock);
         bool first = !io->finished.head;
         queue_push(&io->finished, op);
-        if (first)
-            wake_loop(io);
+        if (!first)
+            continue;
+        /* Whoever wakes up must not find the lock held. */
+        pthread_mutex_unlock(&io->lock);
+        wake_loop(io);
+        pthread_mutex_lock(&io->lock);
     }
     pthread_mutex_unlock(&io->lock);
     return NULL;
 }
 
-static void finish_later(struct mull_io *io, struct mull_io_op *op, int result)
+/* Whoever submits from a completion's done() is reaping: what is ready is seen without a wake-up. */
+static void finish_soon(struct mull_io *io, struct mull_io_op *op)
 {
-    op->result = result;
-    pthread_mutex_lock(&io->lock);
-    bool first = !io->finished.head;
-    queue_push(&io->finished, op);
-    if (first)
+    bool first = !io->ready.head;
+    queue_push(&io->ready, op);
+    if (first && !io->reaping)
         wake_loop(io);
-    pthread_mutex_unlock(&io->lock);
 }
 
 static void give_to_worker(struct mull_io *io, struct mull_io_op *op)
 {
     pthread_mutex_lock(&io->lock);
     queue_push(&io->jobs, op);
-    pthread_cond_signal(&io->work);
     pthread_mutex_unlock(&io->lock);
+    pthread_cond_signal(&io->work);
 }
 
 static bool give_to_ring(struct mull_io *io, struct mull_io_op *op)
@@ -163,7 +168,7 @@ static bool give_to_ring(struct mull_io *io, struct mull_io_op *op)
 void mull_io_submit(struct mull_io *io, struct mull_io_op *op)
 {
     if (op->kind == MULL_IO_DONE) {
-        finish_later(io, op, op->result);
+        finish_soon(io, op);
     } else if (op->kind == MULL_IO_JOB || !io->ring_used) {
         give_to_worker(io, op);
     } else if (io->waiting.head || !give_to_ring(io, op)) {
@@ -171,29 +176,41 @@ void mull_io_submit(struct mull_io *io, struct mull_io_op *op)
     }
 }
 
-static void reap(struct mull_io *io)
+/* One thing that has completed, or NULL. */
+static struct mull_io_op *next_finished(struct mull_io *io)
 {
     struct io_uring_cqe *cqe;
+    struct mull_io_op *op = queue_pop(&io->ready);
 
-    while (io->ring_used && io_uring_peek_cqe(&io->ring, &cqe) == 0) {
-        struct mull_io_op *op = io_uring_cqe_get_data(cqe);
-        int result = cqe->res;
+    if (op)
+        return op;
+    if (io->ring_used && io->ring_in_flight && io_uring_peek_cqe(&io->ring, &cqe) == 0) {
+        op = io_uring_cqe_get_data(cqe);
+        op->result = cqe->res;
         io_uring_cqe_seen(&io->ring, cqe);
         io->ring_in_flight--;
-        op->done(op, result);
+        return op;
     }
-    for (;;) {
-        pthread_mutex_lock(&io->lock);
-        struct mull_io_op *op = queue_pop(&io->finished);
-        pthread_mutex_unlock(&io->lock);
-        if (!op)
-            break;
+    pthread_mutex_lock(&io->lock);
+    op = queue_pop(&io->finished);
+    pthread_mutex_unlock(&io->lock);
+    return op;
+}
+
+static void reap(struct mull_io *io)
+{
+    struct mull_io_op *op = NULL;
+
+    io->reaping = true;
+    for (int n = 0; n < AT_ONCE && (op = next_finished(io)); n++)
         op->done(op, op->result);
-    }
+    io->reaping = false;
+    if (op) /* the loop's other sources have their turn first */
+        wake_loop(io);
     if (!io->ring_used)
         return;
     while (io->waiting.head && io->ring_in_flight < RING_ENTRIES) {
-        struct mull_io_op *op = queue_pop(&io->waiting);
+        op = queue_pop(&io->waiting);
         if (!give_to_ring(io, op)) {
             op->next = io->waiting.head;
             io->waiting.head = op;
@@ -218,7 +235,7 @@ static void on_event(void *opaque, uint32_t events)
 void mull_io_wait(struct mull_io *io)
 {
     struct pollfd p = {.fd = io->event_fd, .events = POLLIN};
-    if (poll(&p, 1, 100) >= 0)
+    if (io->ready.head || poll(&p, 1, 100) >= 0)
         on_event(io, 0);
 }
 
@@ -265,6 +282,7 @@ int mull_io_create(struct mull_loop *loop, const char *mode, struct mull_io **ou
     if (!io)
         return mull_fail(err, ENOMEM, "out of memory for the disk I/O engine");
     queue_init(&io->waiting);
+    queue_init(&io->ready);
     queue_init(&io->jobs);
     queue_init(&io->finished);
     pthread_mutex_init(&io->lock, NULL);
