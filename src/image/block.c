@@ -287,9 +287,11 @@ static void job_done(struct mull_io_op *op, int result)
 
 static void submit_job(struct task *task)
 {
+    enum mull_block_op op = task->request->op;
     task->job.kind = MULL_IO_JOB;
     task->job.run = run_job;
     task->job.done = job_done;
+    task->job.brief = op == MULL_BLOCK_READ || op == MULL_BLOCK_WRITE;
     mull_io_submit(task->block->io, &task->job);
 }
 
@@ -361,6 +363,7 @@ static int add_part(struct task *task, const struct mull_extent *e, uint64_t at,
                                    .offset = e->offset,
                                    .iov = iov,
                                    .niov = niov,
+                                   .brief = writing && !e->file->direct,
                                    .done = part_done};
     return 0;
 }

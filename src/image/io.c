@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 #define RING_ENTRIES 256
 #define WORKERS_WITH_RING 4
 #define WORKERS_ALONE 8
+#define SPIN_NS 40000 /* about what going to sleep and being woken costs a virtual processor */
+#define SKIP_MOST 63
 #define AT_ONCE 256 /* completions before the loop's other sources have a turn */
 
 struct queue {
@@ -29,12 +32,15 @@ struct mull_io {
     struct queue waiting; /* for a place in the ring; loop's thread only, as are these: */
     struct queue ready;   /* completed without anything to wait for */
     bool reaping;
+    unsigned with_workers, brief_ones; /* of which so many are brief */
+    unsigned skip, skip_next;          /* times not to spin, for spinning was in vain */
     int event_fd;
     struct mull_source *source;
     pthread_mutex_t lock;
     pthread_cond_t work;
     struct queue jobs;
     struct queue finished;
+    atomic_bool any_finished; /* for whoever has not the lock */
     bool stop;
     pthread_t threads[WORKERS_ALONE];
     int nthreads;
@@ -112,6 +118,7 @@ static void *worker(void *opaque)
         pthread_mutex_lock(&io->lock);
         bool first = !io->finished.head;
         queue_push(&io->finished, op);
+        atomic_store_explicit(&io->any_finished, true, memory_order_release);
         if (!first)
             continue;
         /* Whoever wakes up must not find the lock held. */
@@ -123,7 +130,8 @@ static void *worker(void *opaque)
     return NULL;
 }
 
-/* Whoever submits from a completion's done() is reaping: what is ready is seen without a wake-up. */
+/* Whoever submits from a completion's done() is reaping: what is ready is seen without a wake-up.
+ */
 static void finish_soon(struct mull_io *io, struct mull_io_op *op)
 {
     bool first = !io->ready.head;
@@ -132,12 +140,34 @@ static void finish_soon(struct mull_io *io, struct mull_io_op *op)
         wake_loop(io);
 }
 
+/* Whether the one thing that a worker does will probably be done sooner than this thread could go
+ * to sleep and be woken. */
+static bool worth_spinning(const struct mull_io *io)
+{
+    return io->with_workers == 1 && io->brief_ones == 1 && !io->skip;
+}
+
 static void give_to_worker(struct mull_io *io, struct mull_io_op *op)
 {
+    io->with_workers++;
+    io->brief_ones += op->brief;
     pthread_mutex_lock(&io->lock);
     queue_push(&io->jobs, op);
     pthread_mutex_unlock(&io->lock);
     pthread_cond_signal(&io->work);
+    if (!io->reaping && worth_spinning(io))
+        wake_loop(io);
+}
+
+static void enter_ring(struct mull_io *io)
+{
+    int ret;
+    do
+        ret = io_uring_submit(&io->ring);
+    while (ret == -EINTR);
+    /* -EAGAIN, -EBUSY: the entries stay in the ring and go with the next submit. */
+    if (ret < 0)
+        wake_loop(io);
 }
 
 static bool give_to_ring(struct mull_io *io, struct mull_io_op *op)
@@ -155,13 +185,8 @@ static bool give_to_ring(struct mull_io *io, struct mull_io_op *op)
         io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
     io_uring_sqe_set_data(sqe, op);
     io->ring_in_flight++;
-    int ret;
-    do
-        ret = io_uring_submit(&io->ring);
-    while (ret == -EINTR);
-    /* -EAGAIN, -EBUSY: the entry stays in the ring and goes with the next submit. */
-    if (ret < 0)
-        wake_loop(io);
+    if (!io->reaping) /* else once for all that what has completed brings */
+        enter_ring(io);
     return true;
 }
 
@@ -169,32 +194,70 @@ void mull_io_submit(struct mull_io *io, struct mull_io_op *op)
 {
     if (op->kind == MULL_IO_DONE) {
         finish_soon(io, op);
-    } else if (op->kind == MULL_IO_JOB || !io->ring_used) {
+    } else if (op->kind == MULL_IO_JOB || op->brief || !io->ring_used) {
         give_to_worker(io, op);
     } else if (io->waiting.head || !give_to_ring(io, op)) {
         queue_push(&io->waiting, op);
     }
 }
 
+static struct mull_io_op *next_of_ring(struct mull_io *io)
+{
+    struct io_uring_cqe *cqe;
+
+    if (!io->ring_in_flight || io_uring_peek_cqe(&io->ring, &cqe))
+        return NULL;
+    struct mull_io_op *op = io_uring_cqe_get_data(cqe);
+    op->result = cqe->res;
+    io_uring_cqe_seen(&io->ring, cqe);
+    io->ring_in_flight--;
+    return op;
+}
+
 /* One thing that has completed, or NULL. */
 static struct mull_io_op *next_finished(struct mull_io *io)
 {
-    struct io_uring_cqe *cqe;
     struct mull_io_op *op = queue_pop(&io->ready);
 
+    if (!op)
+        op = next_of_ring(io);
+    if (!op && io->ring_in_flight && io_uring_sq_ready(&io->ring)) {
+        /* What was cached is there when this returns. */
+        enter_ring(io);
+        op = next_of_ring(io);
+    }
     if (op)
         return op;
-    if (io->ring_used && io->ring_in_flight && io_uring_peek_cqe(&io->ring, &cqe) == 0) {
-        op = io_uring_cqe_get_data(cqe);
-        op->result = cqe->res;
-        io_uring_cqe_seen(&io->ring, cqe);
-        io->ring_in_flight--;
-        return op;
-    }
+    if (!atomic_load_explicit(&io->any_finished, memory_order_acquire))
+        return NULL;
     pthread_mutex_lock(&io->lock);
     op = queue_pop(&io->finished);
+    if (!io->finished.head)
+        atomic_store_explicit(&io->any_finished, false, memory_order_relaxed);
     pthread_mutex_unlock(&io->lock);
+    if (op) {
+        io->with_workers--;
+        io->brief_ones -= op->brief;
+    }
     return op;
+}
+
+/* Wait a moment for a worker; seldom, where that was in vain. */
+static struct mull_io_op *spin(struct mull_io *io)
+{
+    if (!worth_spinning(io)) {
+        io->skip -= io->skip != 0;
+        return NULL;
+    }
+    uint64_t end = mull_now_ns() + SPIN_NS;
+    while (!atomic_load_explicit(&io->any_finished, memory_order_acquire))
+        if (mull_now_ns() >= end) {
+            io->skip = io->skip_next =
+                io->skip_next < SKIP_MOST ? 2 * io->skip_next + 1 : SKIP_MOST;
+            return NULL;
+        }
+    io->skip_next = 0;
+    return next_finished(io);
 }
 
 static void reap(struct mull_io *io)
@@ -202,7 +265,7 @@ static void reap(struct mull_io *io)
     struct mull_io_op *op = NULL;
 
     io->reaping = true;
-    for (int n = 0; n < AT_ONCE && (op = next_finished(io)); n++)
+    for (int n = 0; n < AT_ONCE && ((op = next_finished(io)) || (op = spin(io))); n++)
         op->done(op, op->result);
     io->reaping = false;
     if (op) /* the loop's other sources have their turn first */
@@ -220,7 +283,7 @@ static void reap(struct mull_io *io)
         }
     }
     if (io_uring_sq_ready(&io->ring))
-        io_uring_submit(&io->ring);
+        enter_ring(io);
 }
 
 static void on_event(void *opaque, uint32_t events)
@@ -235,6 +298,8 @@ static void on_event(void *opaque, uint32_t events)
 void mull_io_wait(struct mull_io *io)
 {
     struct pollfd p = {.fd = io->event_fd, .events = POLLIN};
+    if (io->ring_used && io_uring_sq_ready(&io->ring))
+        enter_ring(io); /* called from a completion, which left it for later */
     if (io->ready.head || poll(&p, 1, 100) >= 0)
         on_event(io, 0);
 }

@@ -6,6 +6,7 @@
 #ifndef MULL_IMAGE_IO_H
 #define MULL_IMAGE_IO_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -29,6 +30,7 @@ struct mull_io_op {
     uint64_t offset;
     const struct iovec *iov;
     int niov;
+    bool brief; /* through the page cache: a worker does it, and will not need long */
     int (*run)(struct mull_io_op *op);
     /* In the loop's thread. @result: bytes moved (READ, WRITE), what run() returned, or -errno. */
     void (*done)(struct mull_io_op *op, int result);
