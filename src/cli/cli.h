@@ -9,6 +9,9 @@
 /** Print "mullion: ..." as one line on standard error. @return @status, to be returned on */
 int cli_fail(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/** The name of the @index-th command that asks no host. NULL: there are no more */
+const char *cli_command_name(unsigned index);
+
 /** Each gets its own name as argv[0]. @return the exit status */
 int cli_run(int argc, char **argv);
 int cli_engines(int argc, char **argv);

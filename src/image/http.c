@@ -4,8 +4,6 @@
  */
 #include "image/http.h"
 
-#include <curl/curl.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -14,6 +12,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "base/curl.h"
 #include "base/loop.h"
 #include "image/pieces.h"
 #include "image/url.h"
@@ -28,21 +27,8 @@
 #define TRIES 4
 #define VALIDATOR_MAX 256
 
-/* What we use of libcurl. */
-struct curl_api {
-    void *library;
-    CURL *(*init)(void);
-    CURLcode (*setopt)(CURL *handle, CURLoption option, ...);
-    CURLcode (*perform)(CURL *handle);
-    CURLcode (*getinfo)(CURL *handle, CURLINFO info, ...);
-    void (*cleanup)(CURL *handle);
-    const char *(*text)(CURLcode code);
-    struct curl_slist *(*append)(struct curl_slist *list, const char *text);
-    void (*free_list)(struct curl_slist *list);
-};
-
 struct http {
-    struct curl_api curl;
+    struct mull_curl curl;
     char *url; /* where redirections led */
     char *ca_file;
     bool secure;
@@ -69,30 +55,6 @@ struct fetch {
     uint64_t total;
     char etag[VALIDATOR_MAX], modified[VALIDATOR_MAX];
 };
-
-static int load_curl(struct curl_api *api, struct mull_error *err)
-{
-    static const char *const names[] = {"libcurl-gnutls.so.4", "libcurl.so.4"};
-
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !api->library; i++)
-        api->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    if (!api->library)
-        return mull_fail(err, ENOSYS,
-                         "http and https need libcurl: install libcurl3-gnutls (or libcurl4)");
-    /* dlsym() returns functions as data pointers: POSIX says that they convert. */
-    *(void **)&api->init = dlsym(api->library, "curl_easy_init");
-    *(void **)&api->setopt = dlsym(api->library, "curl_easy_setopt");
-    *(void **)&api->perform = dlsym(api->library, "curl_easy_perform");
-    *(void **)&api->getinfo = dlsym(api->library, "curl_easy_getinfo");
-    *(void **)&api->cleanup = dlsym(api->library, "curl_easy_cleanup");
-    *(void **)&api->text = dlsym(api->library, "curl_easy_strerror");
-    *(void **)&api->append = dlsym(api->library, "curl_slist_append");
-    *(void **)&api->free_list = dlsym(api->library, "curl_slist_free_all");
-    return api->init && api->setopt && api->perform && api->getinfo && api->cleanup && api->text &&
-                   api->append && api->free_list
-               ? 0
-               : mull_fail(err, ENOSYS, "the libcurl of this host is not one that we can use");
-}
 
 /* The value of a header if it is the one. */
 static bool header(const char *line, size_t length, const char *name, char *out, size_t room)
@@ -185,7 +147,7 @@ static CURLcode request(struct http *h, CURL *handle, struct fetch *f)
 {
     char range[64], condition[VALIDATOR_MAX + 16];
     struct curl_slist *headers = NULL;
-    const struct curl_api *c = &h->curl;
+    const struct mull_curl *c = &h->curl;
 
     snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)f->offset,
              (unsigned long long)(f->offset + f->length - 1));
@@ -382,8 +344,7 @@ static void http_free(struct http *h)
         if (h->handles[i])
             h->curl.cleanup(h->handles[i]);
     mull_pieces_destroy(h->pieces);
-    if (h->curl.library)
-        dlclose(h->curl.library);
+    mull_curl_unload(&h->curl);
     pthread_mutex_destroy(&h->lock);
     pthread_cond_destroy(&h->freed);
     free(h->url);
@@ -448,7 +409,7 @@ int mull_http_open(const struct mull_file_options *o, struct mull_file **out,
     if (!h->url || !h->pieces || (o->source && o->source->ca_file && !h->ca_file))
         ret = mull_fail(err, ENOMEM, "%s: out of memory", o->path);
     if (!ret)
-        ret = load_curl(&h->curl, err);
+        ret = mull_curl_load(&h->curl, err);
     if (!ret)
         ret = first_range(h, err);
     if (ret) {

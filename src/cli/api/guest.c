@@ -1,0 +1,284 @@
+/* `mullion console`, `exec`, `copy`: reaching what runs inside a machine. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/api/groups.h"
+#include "cli/api/output.h"
+#include "cli/terminal.h"
+
+#define COPY_MOST (64u << 20) /* of a file sent in one piece */
+
+/* ---- console ---- */
+
+struct console {
+    struct api_stream *stream;
+    struct terminal terminal;
+    struct escape escape;
+    bool usable, quit, input_ended;
+};
+
+static void print(void *opaque, const void *data, size_t length)
+{
+    const char *p = data;
+
+    while (length) {
+        ssize_t n = write(STDOUT_FILENO, p, length);
+
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            return;
+        p += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* Keys of a terminal go through the escape key, a pipe's bytes as they are. */
+static int pass_input(struct console *c)
+{
+    unsigned char in[4096], out[2 * sizeof(in)];
+    ssize_t got = read(STDIN_FILENO, in, sizeof(in));
+    size_t length = 0;
+
+    if (got <= 0) {
+        c->input_ended = got == 0 || (errno != EINTR && errno != EAGAIN);
+        return 0;
+    }
+    if (!c->usable)
+        return api_stream_send(c->stream, in, (size_t)got);
+    for (ssize_t i = 0; i < got && !c->quit; i++) {
+        size_t count = 0;
+        enum escape_key key = escape_key(&c->escape, in[i], out + length, &count);
+
+        length += count;
+        c->quit = key == ESCAPE_QUIT;
+        if (key == ESCAPE_HELP || key == ESCAPE_MONITOR)
+            fputs("\r\nCtrl-A x leaves the console, Ctrl-A Ctrl-A sends Ctrl-A.\r\n", stderr);
+    }
+    return api_stream_send(c->stream, out, length);
+}
+
+static int talk(struct console *c)
+{
+    int ret = 0;
+
+    while (!ret && !c->quit) {
+        struct pollfd p[2] = {{.fd = api_stream_fd(c->stream), .events = POLLIN},
+                              {.fd = c->input_ended ? -1 : STDIN_FILENO, .events = POLLIN}};
+
+        ret = api_stream_receive(c->stream, print, NULL);
+        if (ret || (poll(p, 2, -1) < 0 && errno != EINTR))
+            break;
+        if (p[1].revents)
+            ret = pass_input(c);
+    }
+    return ret;
+}
+
+static int console_log(struct host_call *call, const char *id)
+{
+    struct mull_error err = {0};
+    char *path = api_path(call->api, "/machines/%s/console-log", id);
+    int64_t got = path ? api_download(call->api, path, stdout, NULL, NULL, &err) : -ENOMEM;
+
+    free(path);
+    return got < 0 ? host_failed(call, &err) : API_DONE;
+}
+
+static int console(struct host_call *call)
+{
+    struct console c = {0};
+    struct mull_error err = {0};
+    int status;
+    char *id = host_find(call, "/machines", "machine", call->argument[0], &status);
+
+    if (id && host_option(call, "log"))
+        status = console_log(call, id);
+    if (!id || host_option(call, "log")) {
+        free(id);
+        return status;
+    }
+    json_t *ticket = host_send(call, "POST", api_path(call->api, "/machines/%s/console", id),
+                               json_pack("{s:s}", "type", "serial"), &status);
+    const char *url = json_string_value(json_object_get(ticket, "url"));
+    free(id);
+    if (!ticket)
+        return status;
+    if (!url || api_stream_open(call->api, url, &c.stream, &err)) {
+        json_decref(ticket);
+        return host_failed(call, &err);
+    }
+    json_decref(ticket);
+    c.usable = terminal_usable(STDIN_FILENO) && !terminal_raw(&c.terminal, STDIN_FILENO);
+    if (c.usable)
+        fputs("Ctrl-A x leaves the console.\r\n", stderr);
+    int ret = talk(&c);
+    terminal_restore(&c.terminal);
+    api_stream_close(c.stream);
+    if (ret && ret != -EPIPE)
+        return host_fail(API_FAILED, "console: %s", strerror(-ret));
+    if (c.usable)
+        fputc('\n', stderr);
+    return API_DONE;
+}
+
+/* ---- exec ---- */
+
+static int exec(struct host_call *call)
+{
+    const char *seconds = host_option(call, "timeout");
+    json_t *timeout = seconds ? host_number("timeout", seconds, 1, 86400) : json_integer(60);
+    json_t *command = json_array();
+    int status;
+
+    if (!timeout)
+        return API_USAGE;
+    for (unsigned i = 1; i < call->arguments; i++)
+        json_array_append_new(command, json_string(call->argument[i]));
+    json_t *body = json_pack("{s:o, s:o}", "command", command, "timeout", timeout);
+    if (host_option(call, "stdin")) {
+        char *text = NULL;
+        size_t room = 0;
+        ssize_t n = getdelim(&text, &room, '\0', stdin);
+
+        json_object_set_new(body, "stdin", json_stringn(n > 0 ? text : "", n > 0 ? (size_t)n : 0));
+        free(text);
+    }
+    char *id = host_find(call, "/machines", "machine", call->argument[0], &status);
+    if (!id) {
+        json_decref(body);
+        return status;
+    }
+    json_t *done =
+        host_send(call, "POST", api_path(call->api, "/machines/%s/exec", id), body, &status);
+    free(id);
+    if (!done)
+        return status;
+    const char *out = json_string_value(json_object_get(done, "stdout"));
+    const char *complaints = json_string_value(json_object_get(done, "stderr"));
+    fputs(out ? out : "", stdout);
+    fputs(complaints ? complaints : "", stderr);
+    status = (int)json_integer_value(json_object_get(done, "status")) & 255;
+    json_decref(done);
+    return status;
+}
+
+/* ---- copy ---- */
+
+/* "MACHINE:PATH": where the path begins; NULL: a file of this side. */
+static const char *guest_path(const char *text)
+{
+    const char *colon = strchr(text, ':');
+
+    return colon && colon != text && !memchr(text, '/', (size_t)(colon - text)) ? colon + 1 : NULL;
+}
+
+static char *files_path(struct host_call *call, const char *place, int *status)
+{
+    const char *path = guest_path(place);
+    char *name = strndup(place, (size_t)(path - place - 1));
+    char *id = name ? host_find(call, "/machines", "machine", name, status) : NULL;
+    char *out = id ? api_path(call->api, "/machines/%s/files?path=%s", id, path) : NULL;
+
+    free(name);
+    free(id);
+    return out;
+}
+
+static int fetch(struct host_call *call, const char *from, const char *to)
+{
+    struct mull_error err = {0};
+    int status = API_FAILED;
+    char *path = files_path(call, from, &status);
+    FILE *out = !path ? NULL : strcmp(to, "-") ? fopen(to, "we") : stdout;
+
+    if (path && !out)
+        status = host_fail(API_FAILED, "%s: %s", to, strerror(errno));
+    if (out) {
+        int64_t got = api_download(call->api, path, out, NULL, NULL, &err);
+
+        status = got < 0 ? host_failed(call, &err) : API_DONE;
+        if ((out == stdout ? fflush(out) : fclose(out)) && !status)
+            status = host_fail(API_FAILED, "%s: %s", to, strerror(errno));
+        if (status && out != stdout)
+            unlink(to);
+    }
+    free(path);
+    return status;
+}
+
+static char *whole_file(const char *name, size_t *length)
+{
+    FILE *f = strcmp(name, "-") ? fopen(name, "re") : stdin;
+    char *data = f ? malloc(COPY_MOST + 1) : NULL;
+
+    *length = data ? fread(data, 1, COPY_MOST + 1, f) : 0;
+    if (!f || !data || ferror(f)) {
+        host_fail(API_FAILED, "%s: %s", name, strerror(errno));
+    } else if (*length > COPY_MOST) {
+        host_fail(API_FAILED, "%s: larger than %u MiB, the most that a guest agent is sent", name,
+                  COPY_MOST >> 20);
+    } else {
+        if (f != stdin)
+            fclose(f);
+        return data;
+    }
+    if (f && f != stdin)
+        fclose(f);
+    free(data);
+    return NULL;
+}
+
+static int give(struct host_call *call, const char *from, const char *to)
+{
+    struct mull_error err = {0};
+    int status = API_FAILED;
+    size_t length;
+    char *data = whole_file(from, &length), *path = data ? files_path(call, to, &status) : NULL;
+
+    if (path) {
+        json_t *done = api_send(call->api, "PUT", path, NULL, data, length, &err);
+
+        status = done ? API_DONE : host_failed(call, &err);
+        json_decref(done);
+    }
+    free(path);
+    free(data);
+    return status;
+}
+
+static int copy(struct host_call *call)
+{
+    const char *from = call->argument[0], *to = call->argument[1];
+
+    if (!guest_path(from) == !guest_path(to))
+        return host_fail(API_USAGE, "copy: one of the two must be MACHINE:PATH");
+    return guest_path(from) ? fetch(call, from, to) : give(call, from, to);
+}
+
+/* ---- The table ---- */
+
+static const struct host_option console_options[] = {
+    {"log", NULL, "print what it has said last, and end", HOST_TEXT, false},
+    {0},
+};
+
+static const struct host_option exec_options[] = {
+    {"timeout", "SECONDS", "how long it may run (60)", HOST_TEXT, false},
+    {"stdin", NULL, "give it standard input, whole", HOST_TEXT, false},
+    {0},
+};
+
+const struct host_command host_guest_commands[] = {
+    {"console", "MACHINE", "connect to a machine's serial console",
+     "On a terminal Ctrl-A x leaves it.", console_options, 1, 1, HOST_MACHINE, 0, console},
+    {"exec", "MACHINE -- COMMAND [ARGUMENT]...", "run a command in a guest, by its agent",
+     "The exit status is the command's. The guest must run qemu-guest-agent or open-vm-tools.",
+     exec_options, 2, HOST_ARGUMENTS_MAX, HOST_MACHINE, HOST_REST, exec},
+    {"copy", "FROM TO", "copy a file to or from a guest, by its agent",
+     "One of the two is MACHINE:PATH, the other a file here; - is standard input or output.", NULL,
+     2, 2, HOST_FILE, 0, copy},
+    {0},
+};
