@@ -48,7 +48,8 @@ static const char usage[] =
     "  --net none         a network card; may be repeated. user needs passt(1)\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio]\n"
     "                     a console (stdio, on a serial port); may be repeated\n"
-    "  --display none|vnc=unix:PATH|vnc=HOST:PORT,password-file=FILE\n"
+    "  --display none|vnc=unix:PATH|vnc=ADDRESS:PORT[,password-file=FILE]\n"
+    "            [,tls-certificates=FOLDER|,tls=anonymous][,keymap=LAYOUT]\n"
     "                     serve the screen to VNC clients (needs firmware)\n"
     "  --no-reboot        end instead of resetting the machine\n"
     "  --control PATH     listen for JSON-RPC on a Unix socket\n"
@@ -183,6 +184,26 @@ static int parse_cdrom(json_t *config, const char *text)
                : -1;
 }
 
+static int parse_display_part(json_t *display, const char *part)
+{
+    static const char *const names[][2] = {{"keymap", "keymap"},
+                                           {"password-file", "password_file"},
+                                           {"tls-certificates", "tls_certificates"}};
+    const char *value;
+
+    if ((value = value_of(part, "tls"))) {
+        if (strcmp(value, "anonymous"))
+            return wrong("--display", part, "give tls=anonymous, or tls-certificates=FOLDER");
+        json_object_set_new(display, "tls_anonymous", json_true());
+        return -1;
+    }
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if ((value = value_of(part, names[i][0])))
+            return set_string(display, names[i][1], value) ? -1
+                                                           : wrong("--display", part, "not UTF-8");
+    return wrong("--display", part, "no such property");
+}
+
 static int parse_display(json_t *config, const char *text)
 {
     struct parts p;
@@ -196,12 +217,9 @@ static int parse_display(json_t *config, const char *text)
         set_string(display, "type", "none");
     else if (!(value = value_of(p.part[0], "vnc")) || !*value ||
              !set_string(display, "type", "vnc") || !set_string(display, "listen", value))
-        ret = wrong("--display", text, "give none, vnc=unix:PATH or vnc=HOST:PORT");
-    for (unsigned i = 1; i < p.count && ret < 0; i++) {
-        value = value_of(p.part[i], "password-file");
-        if (!value || !set_string(display, "password_file", value))
-            ret = wrong("--display", p.part[i], "give password-file=FILE");
-    }
+        ret = wrong("--display", text, "give none, vnc=unix:PATH or vnc=ADDRESS:PORT");
+    for (unsigned i = 1; i < p.count && ret < 0; i++)
+        ret = parse_display_part(display, p.part[i]);
     free(p.text);
     return ret;
 }

@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/cli.h"
 #include "cli/client.h"
 
 #define PIXELS_MAX (1u << 24)
+#define TYPE_PAUSE_NS 10000000 /* between characters: as a fast typist */
+#define TYPE_WAITS 2000u       /* a guest may be slow to read its keyboard */
 
 static const char screen_usage[] = "Usage: mullion screen MACHINE\n"
                                    "\n"
@@ -22,10 +25,11 @@ static const char shot_usage[] = "Usage: mullion screenshot MACHINE --output FIL
                                  "Writes a picture of what a machine shows.\n";
 static const char keys_usage[] =
     "Usage: mullion sendkey MACHINE KEY...\n"
+    "       mullion sendkey MACHINE --text TEXT [--keymap LAYOUT]\n"
     "\n"
     "Presses keys, one after the other: a to z, 0 to 9, ret, esc, tab, spc, backspace, up, down,\n"
     "left, right, home, end, pgup, pgdn, insert, delete, f1 to f12; ctrl-alt-delete for several\n"
-    "at once.\n";
+    "at once. Or types a text, for a guest whose keyboard layout is LAYOUT (us).\n";
 
 static int check(int argc, char **argv, int least, const char *usage)
 {
@@ -60,11 +64,53 @@ int cli_screen(int argc, char **argv)
     return status;
 }
 
+/* Give the machine a character after the other, as the guest reads them. */
+static int type_text(struct client *client, const char *text, const char *keymap)
+{
+    const struct timespec pause = {.tv_nsec = TYPE_PAUSE_NS};
+    unsigned waited = 0;
+
+    while (*text && waited < TYPE_WAITS) {
+        json_t *params = json_pack("{s:s, s:s*}", "text", text, "keymap", keymap);
+        json_t *result = params ? client_call_with(client, "sendkey", params) : NULL;
+        if (!params)
+            return cli_fail(VMM_STATUS_HOST_ERROR, "sendkey: the text must be UTF-8");
+        if (!result)
+            return VMM_STATUS_HOST_ERROR;
+        size_t typed = (size_t)json_integer_value(json_object_get(result, "typed"));
+        json_decref(result);
+        waited = typed ? 0 : waited + 1;
+        text += typed < strlen(text) ? typed : strlen(text);
+        if (*text)
+            nanosleep(&pause, NULL);
+    }
+    return *text ? cli_fail(VMM_STATUS_HOST_ERROR, "sendkey: the guest does not read its keyboard")
+                 : 0;
+}
+
+static int sendkey_text(int argc, char **argv)
+{
+    struct client client;
+
+    if (argc != 4 && (argc != 6 || strcmp(argv[4], "--keymap"))) {
+        fputs(keys_usage, stderr);
+        return VMM_STATUS_USAGE;
+    }
+    int status = client_connect(&client, argv[1]);
+    if (status >= 0)
+        return status;
+    status = type_text(&client, argv[3], argc == 6 ? argv[5] : NULL);
+    client_close(&client);
+    return status;
+}
+
 int cli_sendkey(int argc, char **argv)
 {
     struct client client;
     int status = check(argc, argv, 3, keys_usage);
 
+    if (status < 0 && !strcmp(argv[2], "--text"))
+        return sendkey_text(argc, argv);
     if (status >= 0 || (status = client_connect(&client, argv[1])) >= 0)
         return status;
     json_t *keys = json_array();

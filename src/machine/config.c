@@ -246,6 +246,8 @@ void mull_machine_config_free(struct mull_machine_config *c)
     free(c->nvram);
     free(c->display_listen);
     free(c->display_password_file);
+    free(c->display_certificates);
+    free(c->display_keymap);
     free(c->video.model);
     free(c->usb);
     free(c->sound);

@@ -151,6 +151,9 @@ struct mull_machine_config {
     enum mull_display_kind display;
     char *display_password_file; /* its first line; NULL: none */
     char *display_listen;        /* VNC: "unix:PATH" or "HOST:PORT"; NULL: chosen */
+    char *display_certificates;  /* folder of TLS certificates; NULL: none */
+    bool display_anonymous;      /* TLS without a certificate */
+    char *display_keymap;        /* the guest's keyboard layout; NULL: "us" */
     struct mull_video_config video;
     bool tpm;
     bool localtime;           /* the RTC shows local time, not UTC */

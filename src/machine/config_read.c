@@ -348,7 +348,8 @@ static int read_boot(struct reader *r, json_t *root, struct mull_machine_config 
 
 static int read_screen(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
-    static const char *const display_known[] = {"type", "listen", "password_file", NULL};
+    static const char *const display_known[] = {"type", "listen", "password_file", "keymap",
+                                                "tls_anonymous", "tls_certificates", NULL};
     static const char *const video_known[] = {"model", "memory", "heads", NULL};
     static const char *const kinds[] = {"none", "vnc", NULL};
     json_t *display = json_object_get(root, "display"), *video = json_object_get(root, "video");
@@ -363,6 +364,14 @@ static int read_screen(struct reader *r, json_t *root, struct mull_machine_confi
             ret = read_string(r, display, "listen", &c->display_listen);
         if (!ret)
             ret = read_string(r, display, "password_file", &c->display_password_file);
+        if (!ret)
+            ret = read_string(r, display, "keymap", &c->display_keymap);
+        if (!ret)
+            ret = read_string(r, display, "tls_certificates", &c->display_certificates);
+        if (!ret)
+            ret = read_bool(r, display, "tls_anonymous", &c->display_anonymous);
+        if (!ret && c->display_anonymous && c->display_certificates)
+            ret = bad(r, "tls_anonymous", "and tls_certificates: give one of them");
         c->display = (enum mull_display_kind)kind;
     }
     if (!ret && video) {

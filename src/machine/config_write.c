@@ -139,6 +139,9 @@ static void write_screen(json_t *root, const struct mull_machine_config *c)
         put_text(o, "type", c->display == MULL_DISPLAY_VNC ? "vnc" : "none");
         put_text(o, "listen", c->display_listen);
         put_text(o, "password_file", c->display_password_file);
+        put_text(o, "keymap", c->display_keymap);
+        put_text(o, "tls_certificates", c->display_certificates);
+        put_true(o, "tls_anonymous", c->display_anonymous);
         json_object_set_new(root, "display", o);
     }
     if (c->video.model) {

@@ -266,13 +266,15 @@ static int add_screen(struct mull_machine *m, const struct mull_device_env *env,
         vga.rom = m->vga_rom;
     else
         mull_log(m->log, MULL_LOG_WARN, "firmware: %s; the BIOS has no screen", none.message);
-    int ret = mull_vga_create(env, mull_platform_pci(m->platform), &vga, &m->vga, err);
+    struct mull_vga *device;
+    int ret = mull_vga_create(env, mull_platform_pci(m->platform), &vga, &device, err);
     if (ret)
         return ret;
-    machine_add_device(m, mull_vga_device(m->vga));
-    ret = mull_i8042_create(env, &keyboard, &m->i8042, err);
+    machine_add_device(m, mull_vga_device(device));
+    m->screen = mull_vga_screen(device);
+    ret = mull_i8042_create(env, &keyboard, &m->input.ps2, err);
     if (!ret)
-        machine_add_device(m, mull_i8042_device(m->i8042));
+        machine_add_device(m, mull_i8042_device(m->input.ps2));
     return ret;
 }
 

@@ -12,7 +12,7 @@
 #include "device/chardev.h"
 #include "device/devices.h"
 #include "device/display/vga.h"
-#include "device/legacy/i8042.h"
+#include "device/input.h"
 #include "engine/engine.h"
 #include "image/block.h"
 #include "machine/debug.h"
@@ -72,8 +72,8 @@ struct mull_machine {
     struct mull_boot *boot;         /* NULL: firmware runs first */
     struct mull_firmware *firmware; /* NULL: a kernel is loaded directly */
     struct mull_acpi_blobs *acpi;   /* scratch for what firmware reads */
-    struct mull_vga *vga;           /* NULL: no screen; a device, too */
-    struct mull_i8042 *i8042;       /* NULL: no keyboard; a device, too */
+    const struct mull_screen *screen; /* of one of the devices; NULL: none */
+    struct mull_input input;
     uint8_t *vga_rom, *net_rom;
     uint32_t net_rom_size;
     unsigned boot_paths;

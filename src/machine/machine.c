@@ -297,6 +297,7 @@ int mull_machine_create(const struct mull_machine_config *config, const struct m
     m->log = log;
     m->hold = true;
     pthread_mutex_init(&m->lock, NULL);
+    mull_input_init(&m->input);
     pthread_cond_init(&m->changed, NULL);
     struct mull_error local = {0};
     ret = machine_assemble(m, config, &local);
@@ -487,14 +488,14 @@ void mull_machine_stats(struct mull_machine *m,
     }
 }
 
-struct mull_vga *mull_machine_vga(struct mull_machine *m)
+const struct mull_screen *mull_machine_screen(struct mull_machine *m)
 {
-    return m->vga;
+    return m->screen;
 }
 
-struct mull_i8042 *mull_machine_keyboard(struct mull_machine *m)
+struct mull_input *mull_machine_input(struct mull_machine *m)
 {
-    return m->i8042;
+    return m->input.ps2 || m->input.sinks ? &m->input : NULL;
 }
 
 struct mull_loop *mull_machine_loop(struct mull_machine *m)
@@ -523,5 +524,6 @@ void mull_machine_destroy(struct mull_machine *m)
     machine_disassemble(m);
     pthread_cond_destroy(&m->changed);
     pthread_mutex_destroy(&m->lock);
+    mull_input_fini(&m->input);
     free(m);
 }

@@ -85,10 +85,13 @@ void mull_machine_stats(struct mull_machine *m,
                         void (*fn)(void *opaque, unsigned cpu, const char *name, uint64_t value),
                         void *opaque);
 
-/** The screen and the keyboard (device/display/vga.h, device/legacy/i8042.h), for any thread until
- *  the machine is destroyed; NULL: it has none. */
-struct mull_vga *mull_machine_vga(struct mull_machine *m);
-struct mull_i8042 *mull_machine_keyboard(struct mull_machine *m);
+/** The screen (device/display/screen.h), for any thread until the machine is destroyed; NULL: it has
+ *  none. */
+const struct mull_screen *mull_machine_screen(struct mull_machine *m);
+
+/** Keyboard and pointer (device/input.h), for any thread until the machine is destroyed; NULL: it has
+ *  none. */
+struct mull_input *mull_machine_input(struct mull_machine *m);
 
 /** The I/O loop, for the process's own descriptors and timers. It runs from start to halt. */
 struct mull_loop *mull_machine_loop(struct mull_machine *m);

@@ -1,15 +1,23 @@
 /*
- * Two tables: characters by their place on a US keyboard, and the other keys with their X11 symbols
- * and the names people type.
+ * Layouts (keymap_table.inc, made from what X11 has), and the keys that are no characters with
+ * their X11 symbols and the names people type.
  */
 #include "vmm/keys.h"
 
 #include <string.h>
 #include <strings.h>
 
-/* By scan code from 02h on; '\0': not a character. */
-static const char lower[] = "1234567890-=\0\0qwertyuiop[]\0\0asdfghjkl;'`\0\\zxcvbnm,./\0\0\0 ";
-static const char upper[] = "!@#$%^&*()_+\0\0QWERTYUIOP{}\0\0ASDFGHJKL:\"~\0|ZXCVBNM<>?\0\0\0 ";
+struct key_levels {
+    uint8_t key; /* 0: the end */
+    uint16_t character[4];
+};
+
+struct vmm_keymap {
+    const char *name;
+    const struct key_levels *keys;
+};
+
+#include "vmm/keymap_table.inc"
 
 static const struct {
     uint32_t symbol;
@@ -61,29 +69,91 @@ static const struct {
     {'<', 0x056, "less"},
 };
 
-unsigned vmm_key_of_symbol(uint32_t symbol, bool *shift)
+const struct vmm_keymap *vmm_keymap_find(const char *name)
 {
-    *shift = false;
-    if (symbol > ' ' && symbol < 0x7f) {
-        for (unsigned i = 0; i < sizeof(lower) - 1; i++) {
-            *shift = upper[i] == (char)symbol && lower[i] != (char)symbol;
-            if (lower[i] == (char)symbol || *shift)
-                return i + 2;
-        }
+    for (unsigned i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++)
+        if (!strcmp(layouts[i].name, name ? name : "us"))
+            return &layouts[i];
+    return NULL;
+}
+
+const char *vmm_keymap_name(unsigned index)
+{
+    return index < sizeof(layouts) / sizeof(layouts[0]) ? layouts[index].name : NULL;
+}
+
+/* The character of a symbol (X11/keysymdef.h); dead keys stand for themselves. 0: none */
+static uint16_t character_of(uint32_t symbol)
+{
+    unsigned low = 0, high = sizeof(legacy) / sizeof(legacy[0]);
+
+    if ((symbol >= 0x20 && symbol < 0x7f) || (symbol >= 0xa0 && symbol <= 0xff) ||
+        (symbol >= 0xfe50 && symbol <= 0xfe93))
+        return (uint16_t)symbol;
+    if (symbol >> 24 == 1)
+        return symbol < 0x1010000 ? (uint16_t)symbol : 0;
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+        if (legacy[middle].symbol == symbol)
+            return legacy[middle].character;
+        if (legacy[middle].symbol < symbol)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    *shift = false;
+    return 0;
+}
+
+/* The lowest level that has it is the one people press. */
+static unsigned find_character(const struct vmm_keymap *map, uint16_t character, unsigned *level)
+{
+    for (*level = 0; *level < 4; ++*level)
+        for (const struct key_levels *k = map->keys; k->key; k++)
+            if (k->character[*level] == character)
+                return k->key;
+    *level = 0;
+    return 0;
+}
+
+unsigned vmm_key_of_symbol(const struct vmm_keymap *map, uint32_t symbol, unsigned *level)
+{
+    uint16_t character = character_of(symbol);
+    unsigned key = 0;
+
+    *level = 0;
+    if (character && character != ' ') {
+        key = find_character(map, character, level);
+        /* A layout of other letters: the guest has Latin ones on a second one. */
+        if (!key)
+            key = find_character(vmm_keymap_find("us"), character, level);
+        return key;
+    }
     for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (keys[i].symbol == symbol)
             return keys[i].key;
     return 0;
 }
 
+unsigned vmm_key_of_character(const struct vmm_keymap *map, uint32_t character, unsigned *level)
+{
+    *level = 0;
+    if (character == '\n' || character == '\r')
+        return VMM_KEY_ENTER;
+    if (character == '\t')
+        return VMM_KEY_TAB;
+    if (character == ' ')
+        return VMM_KEY_SPACE;
+    return character > ' ' && character < 0x10000 && (character < 0xfe50 || character > 0xfe93)
+               ? find_character(map, (uint16_t)character, level)
+               : 0;
+}
+
 unsigned vmm_key_of_name(const char *name, size_t len)
 {
-    bool shift;
+    unsigned level;
 
     if (len == 1)
-        return vmm_key_of_symbol((uint8_t)*name, &shift);
+        return vmm_key_of_symbol(vmm_keymap_find(NULL), (uint8_t)*name, &level);
     for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (keys[i].name && strlen(keys[i].name) == len && !strncasecmp(keys[i].name, name, len))
             return keys[i].key;

@@ -179,7 +179,10 @@ static int serve_display(struct vmm *vmm, const struct mull_machine_config *conf
     const struct vmm_rfb_config rfb = {.machine = vmm->machine,
                                        .log = log,
                                        .listen = config->display_listen,
-                                       .password_file = config->display_password_file};
+                                       .password_file = config->display_password_file,
+                                       .certificates = config->display_certificates,
+                                       .anonymous = config->display_anonymous,
+                                       .keymap = config->display_keymap};
     return vmm_rfb_create(&rfb, &vmm->rfb, err);
 }
 

@@ -1,6 +1,6 @@
 /*
- * A display server: the RFB protocol 3.8 (RFC 6143) on a Unix socket, or with a password on a TCP
- * port of this host. Shows the machine's screen, brings it keys and the mouse.
+ * A display server: the RFB protocol (rfb_session.h) on a Unix socket or a TCP port, with TLS where
+ * it is asked for. Shows the machine's screen, brings it keys and the pointer.
  */
 #ifndef MULL_VMM_RFB_H
 #define MULL_VMM_RFB_H
@@ -13,11 +13,15 @@ struct vmm_rfb;
 struct vmm_rfb_config {
     struct mull_machine *machine; /* has a screen */
     const struct mull_log *log;
-    const char *listen;        /* "unix:PATH" or "HOST:PORT" of a loopback address */
-    const char *password_file; /* its first line, 8 characters at most count; NULL: none */
+    const char *listen;        /* "unix:PATH" or "HOST:PORT" */
+    const char *password_file; /* its first line; NULL: none */
+    const char *certificates;  /* folder with server-cert.pem and server-key.pem; NULL: none */
+    bool anonymous;            /* TLS without a certificate */
+    const char *keymap;        /* the guest's layout; NULL: "us" */
 };
 
-/** Listen and serve in the machine's loop. @param out  owned by the caller */
+/** Listen and serve in the machine's loop. What is not of this host gets in by TLS and a password
+ *  only. @param out  owned by the caller */
 int vmm_rfb_create(const struct vmm_rfb_config *config, struct vmm_rfb **out,
                    struct mull_error *err);
 

@@ -9,9 +9,17 @@
 #define TILE 64u
 #define PALETTE_MAX 16u
 
-void rfb_put(struct rfb_buffer *b, const void *data, size_t size)
+void rfb_buffer_free(struct rfb_buffer *b)
 {
-    if (b->size + size > b->room && !b->failed) {
+    free(b->data);
+    *b = (struct rfb_buffer){0};
+}
+
+uint8_t *rfb_reserve(struct rfb_buffer *b, size_t size)
+{
+    if (size > RFB_BUFFER_MAX - b->size)
+        b->failed = true;
+    if (!b->failed && b->size + size > b->room) {
         size_t room = (b->size + size) * 2 + 4096;
         uint8_t *new = realloc(b->data, room);
         if (new) {
@@ -22,9 +30,17 @@ void rfb_put(struct rfb_buffer *b, const void *data, size_t size)
         }
     }
     if (b->failed)
-        return;
-    memcpy(b->data + b->size, data, size);
+        return NULL;
     b->size += size;
+    return b->data + b->size - size;
+}
+
+void rfb_put(struct rfb_buffer *b, const void *data, size_t size)
+{
+    uint8_t *to = rfb_reserve(b, size);
+
+    if (to && size)
+        memcpy(to, data, size);
 }
 
 void rfb_put8(struct rfb_buffer *b, uint8_t value)
@@ -59,6 +75,10 @@ bool rfb_format_parse(const uint8_t w[16], struct rfb_format *f)
             return false;
         used |= (uint32_t)f->max[i] << f->shift[i];
     }
+    f->rgb = f->bytes == 4 && w[1] == 24;
+    for (unsigned i = 0; i < 3; i++)
+        f->rgb &= f->max[i] == 255;
+    f->native = f->rgb && !f->big_endian && f->shift[0] == 16 && f->shift[1] == 8 && !f->shift[2];
     f->compact = f->bytes;
     f->compact_high = false;
     if (f->bytes == 4 && w[1] <= 24 && !(used >> 24)) {
@@ -79,25 +99,29 @@ static uint32_t convert(const struct rfb_format *f, uint32_t p)
     return value;
 }
 
-/* @bytes of a pixel, the client's way round. */
-static void put_pixel(struct rfb_buffer *b, const struct rfb_format *f, uint32_t p, unsigned bytes)
+void rfb_put_pixels(struct rfb_buffer *b, const struct rfb_format *f, const uint32_t *pixels,
+                    unsigned n, unsigned bytes)
 {
-    uint32_t value = convert(f, p);
-    uint8_t out[4];
+    uint8_t *to = rfb_reserve(b, (size_t)n * bytes);
+    unsigned down = bytes == 3 && f->compact_high ? 8 : 0;
 
-    if (bytes == 3 && f->compact_high)
-        value >>= 8;
-    for (unsigned i = 0; i < bytes; i++)
-        out[i] = (uint8_t)(value >> 8 * (f->big_endian ? bytes - 1 - i : i));
-    rfb_put(b, out, bytes);
+    if (!to)
+        return;
+    if (f->native && bytes == 4) {
+        memcpy(to, pixels, 4ul * n);
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t value = f->native ? pixels[i] : convert(f, pixels[i]) >> down;
+        for (unsigned j = 0; j < bytes; j++)
+            *to++ = (uint8_t)(value >> 8 * (f->big_endian ? bytes - 1 - j : j));
+    }
 }
 
-void rfb_raw(struct rfb_buffer *b, const struct rfb_format *f, const uint32_t *pixels,
-             unsigned stride, unsigned width, unsigned height)
+void rfb_raw(struct rfb_buffer *b, const struct rfb_format *f, const struct rfb_pixels *p)
 {
-    for (unsigned y = 0; y < height; y++)
-        for (unsigned x = 0; x < width; x++)
-            put_pixel(b, f, pixels[(size_t)y * stride + x], f->bytes);
+    for (unsigned y = 0; y < p->height; y++)
+        rfb_put_pixels(b, f, p->data + (size_t)y * p->stride, p->width, f->bytes);
 }
 
 /* @return the number of colours, PALETTE_MAX + 1: too many */
@@ -151,13 +175,11 @@ static void put_tile(struct rfb_buffer *b, const struct rfb_format *f, const uin
     if (colours > PALETTE_MAX) {
         rfb_put8(b, 0);
         for (unsigned y = 0; y < height; y++)
-            for (unsigned x = 0; x < width; x++)
-                put_pixel(b, f, pixels[(size_t)y * stride + x], f->compact);
+            rfb_put_pixels(b, f, pixels + (size_t)y * stride, width, f->compact);
         return;
     }
     rfb_put8(b, (uint8_t)colours);
-    for (unsigned i = 0; i < colours; i++)
-        put_pixel(b, f, palette[i], f->compact);
+    rfb_put_pixels(b, f, palette, colours, f->compact);
     for (unsigned y = 0; y < height && colours > 1; y++)
         put_packed(b, pixels + (size_t)y * stride, width, palette,
                    colours == 2   ? 1
@@ -165,35 +187,61 @@ static void put_tile(struct rfb_buffer *b, const struct rfb_format *f, const uin
                                   : 4);
 }
 
-static void compress_into(struct rfb_buffer *b, z_stream *stream, const struct rfb_buffer *plain)
+static z_stream *stream(struct rfb_streams *s, unsigned index)
 {
-    uint8_t out[16384];
+    z_stream *z = index ? &s->tight[index - 1] : &s->zrle;
 
-    stream->next_in = plain->data;
-    stream->avail_in = (uInt)plain->size;
-    do {
-        stream->next_out = out;
-        stream->avail_out = sizeof(out);
-        if (deflate(stream, Z_SYNC_FLUSH) == Z_STREAM_ERROR)
-            b->failed = true;
-        rfb_put(b, out, sizeof(out) - stream->avail_out);
-    } while (!stream->avail_out && !b->failed);
+    if (!(s->live >> index & 1)) {
+        memset(z, 0, sizeof(*z));
+        if (deflateInit(z, s->level ? s->level : 4) != Z_OK)
+            return NULL;
+        s->live |= (uint8_t)(1u << index);
+    }
+    return z;
 }
 
-void rfb_zrle(struct rfb_buffer *b, const struct rfb_format *f, z_stream *stream,
-              const uint32_t *pixels, unsigned stride, unsigned width, unsigned height)
+void rfb_streams_free(struct rfb_streams *s)
 {
-    struct rfb_buffer plain = {0};
+    for (unsigned i = 0; i < 5; i++)
+        if (s->live >> i & 1)
+            deflateEnd(i ? &s->tight[i - 1] : &s->zrle);
+    rfb_buffer_free(&s->plain);
+    memset(s, 0, sizeof(*s));
+}
 
-    for (unsigned y = 0; y < height; y += TILE)
-        for (unsigned x = 0; x < width; x += TILE)
-            put_tile(&plain, f, pixels + (size_t)y * stride + x, stride,
-                     width - x < TILE ? width - x : TILE, height - y < TILE ? height - y : TILE);
+void rfb_compress(struct rfb_buffer *b, struct rfb_streams *s, unsigned index,
+                  const struct rfb_buffer *plain)
+{
+    z_stream *z = stream(s, index);
+    uint8_t out[16384];
+
+    if (!z || plain->failed) {
+        b->failed = true;
+        return;
+    }
+    z->next_in = plain->data;
+    z->avail_in = (uInt)plain->size;
+    do {
+        z->next_out = out;
+        z->avail_out = sizeof(out);
+        if (deflate(z, Z_SYNC_FLUSH) == Z_STREAM_ERROR)
+            b->failed = true;
+        rfb_put(b, out, sizeof(out) - z->avail_out);
+    } while (!z->avail_out && !b->failed);
+}
+
+void rfb_zrle(struct rfb_buffer *b, const struct rfb_format *f, struct rfb_streams *s,
+              const struct rfb_pixels *p)
+{
+    s->plain.size = 0;
+    for (unsigned y = 0; y < p->height; y += TILE)
+        for (unsigned x = 0; x < p->width; x += TILE)
+            put_tile(&s->plain, f, p->data + (size_t)y * p->stride + x, p->stride,
+                     p->width - x < TILE ? p->width - x : TILE,
+                     p->height - y < TILE ? p->height - y : TILE);
     size_t at = b->size;
     rfb_put32(b, 0);
-    compress_into(b, stream, &plain);
-    b->failed |= plain.failed;
-    free(plain.data);
+    rfb_compress(b, s, 0, &s->plain);
     if (b->failed)
         return;
     size_t length = b->size - at - 4;

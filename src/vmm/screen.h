@@ -15,7 +15,9 @@ json_t *vmm_screen_text(struct mull_machine *m, json_t *params, struct mull_erro
  */
 json_t *vmm_screen_shot(struct mull_machine *m, json_t *params, struct mull_error *err);
 
-/** Params "keys": a list of names, those pressed together with '-' between them. */
+/** Params "keys": a list of names, those pressed together with '-' between them; or "text" to type
+ * in the layout "keymap": {"typed": bytes of the first character}, 0 where the guest is
+ *  slow. */
 json_t *vmm_screen_keys(struct mull_machine *m, json_t *params, struct mull_error *err);
 
 #endif

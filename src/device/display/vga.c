@@ -624,6 +624,37 @@ uint64_t mull_vga_changes(struct mull_vga *vga)
     return atomic_load_explicit(&vga->changes, memory_order_relaxed);
 }
 
+static uint64_t screen_changes(void *opaque)
+{
+    return mull_vga_changes(opaque);
+}
+
+static void screen_size(void *opaque, unsigned *width, unsigned *height)
+{
+    mull_vga_size(opaque, width, height);
+}
+
+static bool screen_render(void *opaque, uint32_t *pixels, size_t max, unsigned *width,
+                          unsigned *height)
+{
+    return mull_vga_render(opaque, pixels, max, width, height);
+}
+
+static int screen_text(void *opaque, char *out, size_t room)
+{
+    return mull_vga_text(opaque, out, room);
+}
+
+static const struct mull_screen_ops screen_ops = {.changes = screen_changes,
+                                                  .size = screen_size,
+                                                  .render = screen_render,
+                                                  .text = screen_text};
+
+const struct mull_screen *mull_vga_screen(struct mull_vga *vga)
+{
+    return &vga->screen;
+}
+
 static int add_regions(struct mull_vga *v, struct mull_error *err)
 {
     const struct {
@@ -657,6 +688,7 @@ int mull_vga_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
         return mull_fail(err, ENOMEM, "VGA: no memory");
     v->device = (struct mull_device){.ops = &ops, .name = "vga", .object = v};
     v->mem = env->memory;
+    v->screen = (struct mull_screen){.ops = &screen_ops, .opaque = v};
     pthread_mutex_init(&v->lock, NULL);
     set_power_on(v);
     mull_pci_function_init(&v->pci, NULL, 0x1234, 0x1111, 0x1af4, 0x1100, 0x030000, 2);

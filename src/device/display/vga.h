@@ -10,11 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "device/display/screen.h"
 #include "platform/device.h"
 #include "platform/pci.h"
 
-#define MULL_VGA_MAX_WIDTH 2560u
-#define MULL_VGA_MAX_HEIGHT 1600u
+#define MULL_VGA_MAX_WIDTH MULL_SCREEN_MAX_WIDTH
+#define MULL_VGA_MAX_HEIGHT MULL_SCREEN_MAX_HEIGHT
 
 struct mull_vga;
 
@@ -28,6 +29,9 @@ int mull_vga_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                     const struct mull_vga_config *cfg, struct mull_vga **out,
                     struct mull_error *err);
 struct mull_device *mull_vga_device(struct mull_vga *vga);
+
+/** What it shows, by the functions below; valid as long as the device. */
+const struct mull_screen *mull_vga_screen(struct mull_vga *vga);
 
 /** A number that grows with everything that may have changed what is seen. Any thread. */
 uint64_t mull_vga_changes(struct mull_vga *vga);

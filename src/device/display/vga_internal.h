@@ -35,6 +35,7 @@ struct mull_vga {
     struct mull_device device;
     struct mull_pci_function pci;
     struct mull_memory *mem;
+    struct mull_screen screen;
     pthread_mutex_t lock; /* the registers; memory is read and written without */
     _Atomic uint64_t changes;
     uint8_t misc, feature;

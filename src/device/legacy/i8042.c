@@ -143,6 +143,22 @@ void mull_i8042_key(struct mull_i8042 *k, unsigned key, bool down)
     pthread_mutex_unlock(&k->lock);
 }
 
+unsigned mull_i8042_leds(struct mull_i8042 *k)
+{
+    pthread_mutex_lock(&k->lock);
+    unsigned leds = k->key_leds;
+    pthread_mutex_unlock(&k->lock);
+    return leds;
+}
+
+bool mull_i8042_idle(struct mull_i8042 *k)
+{
+    pthread_mutex_lock(&k->lock);
+    bool idle = !k->keyboard.count;
+    pthread_mutex_unlock(&k->lock);
+    return idle;
+}
+
 static void keyboard_defaults(struct mull_i8042 *k)
 {
     k->key_set = 2;

@@ -29,6 +29,12 @@ struct mull_device *mull_i8042_device(struct mull_i8042 *k);
 /** A key goes down or up. What the guest does not fetch in time is lost. Any thread. */
 void mull_i8042_key(struct mull_i8042 *k, unsigned key, bool down);
 
+/** The keyboard's lights as the guest has set them: bit 0 scroll, 1 num, 2 caps lock. Any thread. */
+unsigned mull_i8042_leds(struct mull_i8042 *k);
+
+/** Has the guest fetched all keys? Any thread. */
+bool mull_i8042_idle(struct mull_i8042 *k);
+
 /** The mouse moves (right and down are positive), buttons: bit 0 left, 1 right, 2 middle; the wheel
  *  turns (towards the user is positive). Any thread. */
 void mull_i8042_mouse(struct mull_i8042 *k, int dx, int dy, int wheel, unsigned buttons);

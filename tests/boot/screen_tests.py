@@ -1,0 +1,202 @@
+"""Screens and input: the display server with clients of somebody else's (libvncclient, by vnc_peer.c)
+and with hostile ones."""
+import os
+import socket
+import struct
+import subprocess
+import time
+import zlib
+
+from firmware_tests import BIOS, boot_sector, need, wait_for_text
+from guest import Mullion, Skipped, expect
+
+TESTS = {}
+
+# Print each key that is pressed: mov ah, 0; int 16h; mov ah, 0eh; mov bx, 7; int 10h; jmp.
+ECHO = bytes.fromhex("b400cd16b40ebb0700cd10ebf3")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def peer(ctx, where, *actions, **env):
+    """Run libvncclient against @where. @return (exit status, what it said, its picture)"""
+    program = os.path.join(os.path.dirname(ctx.program), "tests", "boot", "vnc_peer")
+    if not os.path.exists(program):
+        raise Skipped("built without libvncclient: scripts/setup test")
+    picture = ctx.path("peer.ppm")
+    if os.path.exists(picture):
+        os.unlink(picture)
+    run = subprocess.run([program, where, picture, *actions], capture_output=True, check=False,
+                         timeout=120 * ctx.patience, env=dict(os.environ, HOME=ctx.folder, **env))
+    pixels = None
+    if os.path.exists(picture):
+        with open(picture, "rb") as f:
+            pixels = f.read()
+    return run.returncode, (run.stdout + run.stderr).decode(errors="replace"), pixels
+
+
+def screenshot(ctx, control):
+    """(width, height, RGB) of `mullion screenshot`."""
+    path = ctx.path("shot.png")
+    run = subprocess.run([ctx.program, "screenshot", control, "--output", path],
+                         capture_output=True, check=False, timeout=60 * ctx.patience)
+    expect(run.returncode == 0, f"screenshot: {run.stderr}")
+    with open(path, "rb") as f:
+        data = f.read()
+    width, height = struct.unpack(">II", data[16:24])
+    lines = zlib.decompress(data[41:41 + struct.unpack(">I", data[33:37])[0]])
+    step = 3 * width + 1
+    return width, height, b"".join(lines[y * step + 1:(y + 1) * step] for y in range(height))
+
+
+def machine(ctx, text, then, *options):
+    disk = boot_sector(ctx, text, then)
+    return Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--console", "none",
+                                 "--disk", f"{disk},format=raw", "--control",
+                                 ctx.path("control"), *options])
+
+
+def differing(a, b):
+    """How many pixels of two PPM/RGB pictures differ."""
+    return sum(a[i:i + 3] != b[i:i + 3] for i in range(0, len(a), 3))
+
+
+def vnc_peer(ctx):
+    """libvncclient sees what a screenshot shows in each encoding, and types."""
+    need(BIOS)
+    path = ctx.path("vnc")
+    with machine(ctx, "Look at me\r\n\r\n", ECHO, "--display", f"vnc=unix:{path}"):
+        wait_for_text(ctx, ctx.path("control"), b"Look at me")
+        width, height, want = screenshot(ctx, ctx.path("control"))
+        for encoding in ("tight", "zrle", "raw"):
+            status, said, seen = peer(ctx, path, VNC_ENCODINGS=encoding)
+            expect(status == 0 and f"{width} x {height}" in said, f"{encoding}: {said}")
+            head = f"P6\n{width} {height}\n255\n".encode()
+            expect(seen.startswith(head), f"{encoding}: {seen[:20]}")
+            # The cursor may blink in between.
+            expect(differing(seen[len(head):], want) <= 9 * 16, f"{encoding}: another picture")
+        status, said, _ = peer(ctx, path, "text=Hello_", "wait=300")
+        expect(status == 0, said)
+        wait_for_text(ctx, ctx.path("control"), b"Hello_")
+        for text in ("By text: 1+1=", "2? @{[~|\\]}", "Ab" * 6): # a BIOS keeps 15 keys
+            run = subprocess.run([ctx.program, "sendkey", ctx.path("control"), "--text", text],
+                                 capture_output=True, check=False, timeout=60 * ctx.patience)
+            expect(run.returncode == 0, f"sendkey --text: {run.stderr}")
+            wait_for_text(ctx, ctx.path("control"), text.encode())
+        for words in (["--text", "\u20ac"], ["--text", "a", "--keymap", "klingon"]):
+            run = subprocess.run([ctx.program, "sendkey", ctx.path("control"), *words],
+                                 capture_output=True, check=False)
+            expect(run.returncode == 1 and run.stderr, f"{words}: {run}")
+
+
+def make_certificates(ctx):
+    """A folder as --display tls-certificates= takes it, signed by itself."""
+    folder = ctx.path("certificates")
+    os.mkdir(folder)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2", "-keyout",
+                    os.path.join(folder, "server-key.pem"), "-out",
+                    os.path.join(folder, "server-cert.pem")], check=True, capture_output=True)
+    return folder
+
+
+def vnc_tls(ctx):
+    """TLS with and without a certificate, passwords short and long, right and wrong; and nobody
+    without TLS."""
+    need(BIOS, "/usr/bin/openssl", "/usr/bin/vncsnapshot")
+    folder = make_certificates(ctx)
+    certificate = os.path.join(folder, "server-cert.pem")
+    for tls, password in (("tls=anonymous", "short"),
+                          (f"tls-certificates={folder}", "a password longer than eight")):
+        with open(ctx.path("password"), "w", encoding="ascii") as f:
+            f.write(password + "\n")
+        port = free_port()
+        where = f"vnc=127.0.0.1:{port},password-file={ctx.path('password')},{tls}"
+        with machine(ctx, "By TLS\r\n\r\n", ECHO, "--display", where):
+            wait_for_text(ctx, ctx.path("control"), b"By TLS")
+            status, said, seen = peer(ctx, f"localhost:{port}", VNC_PASSWORD=password,
+                                      VNC_CA=certificate)
+            expect(status == 0 and "TLS" in said.splitlines()[0] and seen, f"{tls}: {said}")
+            status, said, seen = peer(ctx, f"localhost:{port}", VNC_PASSWORD=password + "r",
+                                      VNC_CA=certificate)
+            expect(status != 0 and not seen, f"{tls}: let in with a wrong password: {said}")
+            run = subprocess.run(["vncsnapshot", f"127.0.0.1:{port - 5900}", ctx.path("no.jpg")],
+                                 stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                                 timeout=60 * ctx.patience)
+            expect(not os.path.exists(ctx.path("no.jpg")), f"let in without TLS: {run}")
+            with socket.create_connection(("127.0.0.1", port)) as s: # half a handshake, then noise
+                s.sendall(b"RFB 003.008\n\x13\0\2\0\0\1\2" + os.urandom(2000))
+            wait_for_text(ctx, ctx.path("control"), b"By TLS")
+
+
+def vnc_refused(ctx):
+    """What would send a password in the clear, and other mistakes, before anything starts."""
+    need(BIOS)
+    with open(ctx.path("password"), "w", encoding="ascii") as f:
+        f.write("secret\n")
+    key = f"password-file={ctx.path('password')}"
+    for display, part in ((f"vnc=0.0.0.0:0,{key}", b"needs TLS"), (f"vnc=[::]:0,{key}", b"needs TLS"),
+                          ("vnc=127.0.0.1:0", b"password"),
+                          ("vnc=0.0.0.0:0,tls=anonymous", b"password"),
+                          (f"vnc=host.example:0,{key}", b"ADDRESS:PORT"),
+                          (f"vnc=127.0.0.1:70000,{key}", b"ADDRESS:PORT"),
+                          (f"vnc=127.0.0.1:0,{key},tls-certificates=/nonexistent", b"server-cert"),
+                          (f"vnc=unix:{ctx.path('s')},keymap=klingon", b"us-intl")):
+        with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--firmware", "bios",
+                                   "--display", display]) as m:
+            m.expect_status(1, 30 * ctx.patience)
+            expect(part in m.errors, f"{display}: {m.errors}")
+
+
+def unread(path, count):
+    """Clients that ask for everything and never read."""
+    clients = []
+    for _ in range(count):
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        client.connect(path)
+        try:
+            client.sendall(b"RFB 003.008\n\1\1" + struct.pack(">BBHi", 2, 0, 1, 0) +
+                           struct.pack(">BBHHHH", 3, 0, 0, 0, 65535, 65535) * 100 +
+                           struct.pack(">BBHHHH", 150, 1, 0, 0, 65535, 65535))
+        except OSError:
+            pass
+        clients.append(client)
+    return clients
+
+
+def vnc_hostile(ctx):
+    """Clients that say nothing and clients that never read, more than there is room for: others are
+    served, and the machine goes on."""
+    need(BIOS)
+    path = ctx.path("vnc")
+    with machine(ctx, "Undisturbed\r\n\r\n", ECHO, "--display", f"vnc=unix:{path}") as m:
+        wait_for_text(ctx, ctx.path("control"), b"Undisturbed")
+        idle = unread(path, 3)
+        for _ in range(30):
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(path)
+            idle.append(client)
+        for word in ("one", "two"):
+            status, said, _ = peer(ctx, path, f"text={word}", "wait=300")
+            expect(status == 0, said)
+            wait_for_text(ctx, ctx.path("control"), word.encode())
+        with open(f"/proc/{m.process.pid}/status", encoding="ascii") as f:
+            expect("VmRSS" in f.read(), "the machine is gone")
+        for client in idle:
+            client.close()
+        time.sleep(0.1)
+        status, said, _ = peer(ctx, path, "text=three", "wait=300")
+        expect(status == 0, said)
+        wait_for_text(ctx, ctx.path("control"), b"onetwothree")
+
+
+TESTS["vnc-libvncclient"] = vnc_peer
+TESTS["vnc-tls"] = vnc_tls
+TESTS["vnc-refused"] = vnc_refused
+TESTS["vnc-hostile-clients"] = vnc_hostile
