@@ -46,6 +46,8 @@ static const char usage[] =
     "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,mac=MAC]\n"
     "  --net tap=INTERFACE[,mac=MAC]\n"
     "  --net none         a network card; may be repeated. user needs passt(1)\n"
+    "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
+    "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio]\n"
     "                     a console (stdio, on a serial port); may be repeated\n"
     "  --display none|vnc=unix:PATH|vnc=ADDRESS:PORT[,password-file=FILE]\n"
@@ -311,6 +313,47 @@ static int parse_net(json_t *list, const char *text)
     return ret;
 }
 
+static int parse_share_part(json_t *share, const char *part)
+{
+    const char *value;
+    if ((value = value_of(part, "tag")))
+        return set_string(share, "tag", value) ? -1 : wrong("--share", part, "not UTF-8");
+    if ((value = value_of(part, "type"))) {
+        if (strcmp(value, "virtiofs") && strcmp(value, "9p"))
+            return wrong("--share", part, "must be virtiofs or 9p");
+        set_string(share, "type", value);
+        return -1;
+    }
+    value = value_of(part, "ro");
+    json_t *flag = strcmp(part, "ro") ? value ? on_off(value) : NULL : json_true();
+    if (!flag)
+        return wrong("--share", part, "no such property (a comma in a name is written twice)");
+    json_object_set_new(share, "readonly", flag);
+    return -1;
+}
+
+static int parse_share(json_t *config, const char *text)
+{
+    struct parts p;
+    json_t *list = json_object_get(config, "shares"), *share = json_object();
+    int ret = -1;
+    if (!list) {
+        list = json_array();
+        json_object_set_new(config, "shares", list);
+    }
+    json_array_append_new(list, share);
+    if (!split(text, &p) || !*p.part[0])
+        ret = wrong("--share", text, "give FOLDER,tag=NAME");
+    else if (!set_string(share, "path", p.part[0]))
+        ret = cli_fail(VMM_STATUS_HOST_ERROR, "--share: file names must be UTF-8");
+    for (unsigned i = 1; i < p.count && ret < 0; i++)
+        ret = parse_share_part(share, p.part[i]);
+    if (ret < 0 && !json_object_get(share, "tag"))
+        ret = wrong("--share", text, "give tag=NAME, by which the guest mounts it");
+    free(p.text);
+    return ret;
+}
+
 static int parse_console(struct run_options *o, json_t *list, const char *text)
 {
     struct parts p;
@@ -413,6 +456,7 @@ enum {
     DISK,
     NET,
     CONSOLE,
+    SHARE,
     NO_REBOOT,
     CONTROL,
     GDB,
@@ -440,6 +484,7 @@ static const struct option known[] = {
     {"disk", required_argument, NULL, DISK},
     {"net", required_argument, NULL, NET},
     {"console", required_argument, NULL, CONSOLE},
+    {"share", required_argument, NULL, SHARE},
     {"no-reboot", no_argument, NULL, NO_REBOOT},
     {"control", required_argument, NULL, CONTROL},
     {"gdb", required_argument, NULL, GDB},
@@ -493,6 +538,8 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_net(json_object_get(c, "networks"), value);
     case CONSOLE:
         return parse_console(o, json_object_get(c, "consoles"), value);
+    case SHARE:
+        return parse_share(c, value);
     case NO_REBOOT:
         json_object_set_new(c, "no_reboot", json_true());
         return -1;

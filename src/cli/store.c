@@ -77,7 +77,7 @@ static int resolve_list(json_t *list, const char *folder, size_t folder_len)
 static int resolve_all(json_t *root, const char *path)
 {
     static const char *const files[] = {"kernel", "initrd", "nvram", "firmware"};
-    static const char *const lists[] = {"disks", "cdroms", "consoles"};
+    static const char *const lists[] = {"disks", "cdroms", "consoles", "shares"};
     const char *slash = strrchr(path, '/');
     size_t len = slash ? (size_t)(slash - path) + 1 : 0;
     int ret = 0;
@@ -86,7 +86,7 @@ static int resolve_all(json_t *root, const char *path)
         if (value && strcmp(value, "bios") && strcmp(value, "uefi"))
             ret = resolve(root, files[i], path, len);
     }
-    for (unsigned i = 0; i < 3 && !ret && len; i++)
+    for (unsigned i = 0; i < 4 && !ret && len; i++)
         ret = resolve_list(json_object_get(root, lists[i]), path, len);
     return ret;
 }

@@ -59,7 +59,7 @@ struct mull_virtio_net_config {
     int devfn;
     struct mull_netdev *netdev; /* NULL: link down */
     uint8_t mac[6];
-    uint16_t mtu; /* 0: not offered */
+    uint16_t mtu;       /* 0: not offered */
     const uint8_t *rom; /* option ROM to boot by; the caller's; NULL: none */
     uint32_t rom_size;
 };
@@ -83,6 +83,26 @@ struct mull_virtio_console_config {
 int mull_virtio_console_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                                const struct mull_virtio_console_config *cfg,
                                struct mull_device **out, struct mull_error *err);
+
+#define MULL_SHARE_TAG_MAX 36
+
+enum mull_share_type { MULL_SHARE_VIRTIOFS, MULL_SHARE_9P };
+
+struct mull_virtio_share_config {
+    const char *name;
+    int devfn;
+    enum mull_share_type type;
+    const char *tag;  /* by which the guest mounts it; 1 to MULL_SHARE_TAG_MAX bytes */
+    const char *path; /* the folder; NULL: whoever is at the other end of @socket serves */
+    bool readonly;
+    int socket;        /* where @path is NULL: a stream socket (share/message.h), the device's */
+    unsigned drain_ms; /* how long an answer may take before the folder is given up when the machine
+                          is paused or reset; 0: 10 s */
+};
+/** Starts a process (mullion-share): before the machine's process locks itself in. */
+int mull_virtio_share_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                             const struct mull_virtio_share_config *cfg, struct mull_device **out,
+                             struct mull_error *err);
 
 struct mull_virtio_rng_config {
     const char *name;

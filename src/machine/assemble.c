@@ -198,6 +198,9 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
     if (ret)
         return ret;
     machine_add_device(m, device);
+    ret = machine_interface_devices(m, &env, config, err);
+    if (ret)
+        return ret;
     return m->firmware ? machine_firmware_devices(m, &env, config, err) : 0;
 }
 

@@ -235,6 +235,10 @@ void mull_machine_config_free(struct mull_machine_config *c)
     }
     for (unsigned i = 0; i < c->console_count; i++)
         free(c->console[i].path);
+    for (unsigned i = 0; i < c->share_count; i++) {
+        free(c->share[i].path);
+        free(c->share[i].tag);
+    }
     free(c->name);
     free(c->kernel);
     free(c->initrd);

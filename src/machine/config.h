@@ -19,6 +19,7 @@
 #define MULL_CONFIG_FORWARDS 32
 #define MULL_CONFIG_CDROMS 8
 #define MULL_CONFIG_BOOT 16
+#define MULL_CONFIG_SHARES 8
 #define MULL_MEMORY_MIN (16ull << 20)
 #define MULL_MEMORY_MAX (1ull << 40)
 #define MULL_MEMORY_DEFAULT (512ull << 20)
@@ -105,6 +106,13 @@ struct mull_console_config {
     char *path;        /* UNIX, FILE; TCP: "[HOST]:PORT" */
 };
 
+/** A folder of the host for the guest. */
+struct mull_share_config {
+    char *path, *tag;
+    bool plan9; /* by 9P; else by virtiofs */
+    bool readonly;
+};
+
 enum mull_boot_device { MULL_BOOT_DISK, MULL_BOOT_CDROM, MULL_BOOT_NETWORK, MULL_BOOT_FLOPPY };
 
 /** One entry of the boot order: "disk", "cdrom:1", ... */
@@ -145,6 +153,8 @@ struct mull_machine_config {
     struct mull_console_config console[MULL_CONFIG_CONSOLES];
     unsigned cdrom_count;
     struct mull_cdrom_config cdrom[MULL_CONFIG_CDROMS];
+    unsigned share_count;
+    struct mull_share_config share[MULL_CONFIG_SHARES];
     bool boot_menu;
     unsigned boot_count;
     struct mull_boot_entry boot[MULL_CONFIG_BOOT];

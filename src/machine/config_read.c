@@ -318,6 +318,32 @@ static int one_cdrom(struct reader *r, json_t *o, struct mull_machine_config *c,
     return read_cdrom(r, o, &c->cdrom[i]);
 }
 
+static int one_share(struct reader *r, json_t *o, struct mull_machine_config *c, unsigned i)
+{
+    static const char *const known[] = {"path", "tag", "type", "readonly", NULL};
+    static const char *const types[] = {"virtiofs", "9p", NULL};
+    struct mull_share_config *share = &c->share[i];
+    int type = 0;
+    int ret = check_members(r, o, known);
+    if (!ret)
+        ret = read_string(r, o, "path", &share->path);
+    if (!ret)
+        ret = read_string(r, o, "tag", &share->tag);
+    if (!ret)
+        ret = read_choice(r, o, "type", types, &type);
+    if (!ret)
+        ret = read_bool(r, o, "readonly", &share->readonly);
+    share->plan9 = type == 1;
+    if (!ret && (!share->path || !*share->path))
+        ret = bad(r, "path", "is missing: give a folder");
+    if (!ret && (!share->tag || !*share->tag || strlen(share->tag) > 36))
+        ret = bad(r, "tag", "must have 1 to 36 characters");
+    for (unsigned j = 0; j < i && !ret; j++)
+        if (!strcmp(share->tag, c->share[j].tag))
+            ret = bad(r, "tag", "another share has it already");
+    return ret;
+}
+
 static int read_boot(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
     static const char *const known[] = {"order", "menu", NULL};
@@ -454,7 +480,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "annotation", "appliance", "boot",   "cdroms",   "clock",       "cmdline",
         "consoles",   "cpus",      "disks",  "display",  "engine",      "extra",
         "firmware",   "initrd",    "kernel", "memory",   "name",        "networks",
-        "no_reboot",  "nvram",     "os",     "perf_map", "secure_boot", "sound",
+        "no_reboot",  "nvram",     "os",     "perf_map", "secure_boot", "shares", "sound",
         "topology",   "tpm",       "usb",    "uuid",     "video",       NULL};
     int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1;
     int ret = check_members(r, root, known);
@@ -490,6 +516,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
     if (!ret)
         ret =
             read_list(r, root, "consoles", MULL_CONFIG_CONSOLES, &c->console_count, c, one_console);
+    if (!ret)
+        ret = read_list(r, root, "shares", MULL_CONFIG_SHARES, &c->share_count, c, one_share);
     if (!ret)
         ret = read_kept(r, root, "appliance", &c->appliance);
     if (!ret)

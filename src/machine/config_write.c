@@ -173,6 +173,22 @@ static void write_lists(json_t *root, const struct mull_machine_config *c)
     json_object_set_new(root, "consoles", consoles);
 }
 
+static void write_shares(json_t *root, const struct mull_machine_config *c)
+{
+    json_t *list = c->share_count ? json_array() : NULL;
+    for (unsigned i = 0; i < c->share_count; i++) {
+        const struct mull_share_config *share = &c->share[i];
+        json_t *o = json_object();
+        put_text(o, "path", share->path);
+        put_text(o, "tag", share->tag);
+        put_text(o, "type", share->plan9 ? "9p" : NULL);
+        put_true(o, "readonly", share->readonly);
+        json_array_append_new(list, o);
+    }
+    if (list)
+        json_object_set_new(root, "shares", list);
+}
+
 json_t *mull_machine_config_write(const struct mull_machine_config *c)
 {
     json_t *root = json_object();
@@ -202,6 +218,7 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
         put_text(root, "clock", "localtime");
     write_boot(root, c);
     write_lists(root, c);
+    write_shares(root, c);
     write_screen(root, c);
     put_true(root, "tpm", c->tpm);
     put_text(root, "usb", c->usb);

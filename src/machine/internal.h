@@ -135,6 +135,10 @@ void machine_add_device(struct mull_machine *m, struct mull_device *device);
 int machine_storage_devices(struct mull_machine *m, const struct mull_device_env *env,
                             const struct mull_machine_config *config, struct mull_error *err);
 
+/** What lets guest and host work together: shared folders (interfaces.c). */
+int machine_interface_devices(struct mull_machine *m, const struct mull_device_env *env,
+                              const struct mull_machine_config *config, struct mull_error *err);
+
 /* firmware.c */
 
 /** Open what the configuration asks for. */

@@ -1,0 +1,103 @@
+"""Tests of what lets a guest and its host work together: shared folders. The guests are unmodified
+Debian kernels with their own drivers; tests/boot/interfaces is what they run."""
+import hashlib
+import os
+import subprocess
+
+from guest import Mullion, Skipped, expect
+
+TESTS = {}
+
+
+def test(function):
+    TESTS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def boot(ctx, part, version="6.12", modules=(), words=""):
+    """The options that boot @version with @modules into a part of tests/boot/interfaces."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    scripts = os.path.join(here, "..", "..", "scripts")
+    initrd = ctx.path("initrd")
+    busybox = os.path.join(ctx.guest, version, "busybox")
+    more = [w for m in modules for w in ("--module", m)]
+    subprocess.run([os.path.join(scripts, "mkinitrd"), "--modules",
+                    os.path.join(ctx.guest, version, "modules"), "--busybox",
+                    busybox if os.path.exists(busybox) else "/bin/busybox", "--init",
+                    os.path.join(scripts, "guest", "init"), "--add",
+                    f"etc/mullion/interfaces={os.path.join(here, 'interfaces')}", *more,
+                    "--output", initrd], check=True)
+    return ["--engine", ctx.engine, "--kernel", ctx.kernel(version), "--initrd", initrd,
+            "--append", "console=ttyS0 quiet panic=-1 noisapnp mullion.do=interfaces "
+            f"mullion.part={part} {words}".strip()]
+
+
+# ---- Shared folders ----
+
+def make_share(ctx):
+    """A folder with a file of the host's and every way out that we know."""
+    folder = ctx.path("share")
+    os.mkdir(folder)
+    os.chmod(folder, 0o777)
+    with open(ctx.path("secret"), "w", encoding="ascii") as f:
+        f.write("SECRET")
+    data = hashlib.shake_256(b"share").digest(3 << 20)
+    with open(os.path.join(folder, "from-host"), "wb") as f:
+        f.write(data)
+    os.symlink(ctx.path("secret"), os.path.join(folder, "escape"))
+    os.symlink("..", os.path.join(folder, "escape-up"))
+    os.mkfifo(os.path.join(folder, "pipe"))
+    return folder, data
+
+
+def check_share(ctx, m, folder, data, driver):
+    m.wait_for("check: done", 90 * ctx.patience)
+    m.expect_status(0, 30 * ctx.patience)
+    got = m.checks()
+    want = {"mount": driver, "read": hashlib.sha256(data).hexdigest(), "log": "appended twice",
+            "moved": "c", "renamed": "appended twice", "hard": "2", "mode": "640",
+            "time": "981173106", "size": "100", "many": "300", "free": "1", "unlinked": "",
+            "outside": "", "unmounted": "", "longname": ""}
+    for key, value in want.items():
+        expect(got.get(key) == value, f"{key}: {got.get(key)!r} instead of {value!r}{m.tail()}")
+    expect(got["link"].startswith("from-host "), f"link: {got['link']}")
+    for key in ("device", "setuid", "toolong"):
+        expect(key not in got, f"{key}: {got.get(key)}")
+    expect(set(got["removed"].split()) == {"escape", "escape-up", "from-guest", "from-host",
+                                           "link", "moved", "pipe"}, f"removed: {got['removed']}")
+    # What the host finds.
+    with open(os.path.join(folder, "moved", "renamed"), encoding="ascii") as f:
+        expect(f.read() == "appended twice", "what was appended is not in the file")
+    expect(os.readlink(os.path.join(folder, "link")) == "from-host", "no symbolic link")
+    expect(len(os.listdir(os.path.join(folder, "moved", "c"))) == 300, "files are missing")
+    status = os.stat(os.path.join(folder, "from-guest"))
+    expect(status.st_size == 100 and status.st_mode & 0o7777 == 0o640, f"from-guest: {status}")
+    expect(b"mullion:" not in m.errors, f"said on stderr: {m.errors!r}")
+    return got
+
+
+@test
+def share_9p(ctx):
+    version = "6.1-686-pae"  # Debian's cloud kernels have no 9P
+    ctx.need_i386(version)
+    folder, data = make_share(ctx)
+    with Mullion(ctx.program, boot(ctx, "9p", version, ["9p", "9pnet_virtio"]) +
+                 ["--share", f"{folder},tag=work,type=9p", "--cpus", "2"]) as m:
+        check_share(ctx, m, folder, data, "9p")
+
+
+@test
+def share_virtiofs(ctx):
+    folder, data = make_share(ctx)
+    locked = ctx.path("locked")
+    os.mkdir(locked)
+    with open(os.path.join(locked, "file"), "w", encoding="ascii") as f:
+        f.write("read me")
+    with Mullion(ctx.program, boot(ctx, "virtiofs") +
+                 ["--share", f"{folder},tag=work", "--share", f"{locked},tag=locked,ro",
+                  "--cpus", "2"]) as m:
+        m.wait_for("check: part", 60 * ctx.patience)
+        children = m.descendants()
+        got = check_share(ctx, m, folder, data, "virtiofs")
+        expect(got["ro-read"] == "read me" and "ro" not in got, f"read-only: {got}")
+        expect(len(children) >= 3, f"no process for each folder: {children}")
