@@ -48,8 +48,9 @@ static const char usage[] =
     "  --net none         a network card; may be repeated. user needs passt(1)\n"
     "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
     "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
-    "  --console stdio|none|unix=PATH[,device=serial|virtio]\n"
-    "                     a console (stdio, on a serial port); may be repeated\n"
+    "  --console stdio|none|unix=PATH[,device=serial|virtio|,channel=NAME]\n"
+    "                     a console (stdio, on a serial port); may be repeated. A channel is\n"
+    "                     for an agent in the guest, like org.qemu.guest_agent.0\n"
     "  --display none|vnc=unix:PATH|vnc=ADDRESS:PORT[,password-file=FILE]\n"
     "            [,tls-certificates=FOLDER|,tls=anonymous][,keymap=LAYOUT]\n"
     "                     serve the screen to VNC clients (needs firmware)\n"
@@ -379,9 +380,15 @@ static int parse_console(struct run_options *o, json_t *list, const char *text)
         ret = wrong("--console", text, "give stdio, none or unix=PATH");
     }
     for (unsigned i = 1; i < p.count && ret < 0; i++) {
+        if ((value = value_of(p.part[i], "channel"))) {
+            set_string(console, "device", "channel");
+            set_string(console, "name", value);
+            continue;
+        }
         value = value_of(p.part[i], "device");
         if (!value || (strcmp(value, "serial") && strcmp(value, "virtio")))
-            ret = wrong("--console", p.part[i], "give device=serial or device=virtio");
+            ret =
+                wrong("--console", p.part[i], "give device=serial, device=virtio or channel=NAME");
         else
             set_string(console, "device", value);
     }
@@ -434,8 +441,15 @@ static int parse_string(json_t *config, const char *key, const char *value)
 /* Without --append: the first console the user would look at. */
 static void set_default_cmdline(json_t *config)
 {
-    json_t *console = json_array_get(json_object_get(config, "consoles"), 0);
-    const char *device = json_string_value(json_object_get(console, "device"));
+    const json_t *console, *list = json_object_get(config, "consoles");
+    const char *device = NULL;
+    size_t i;
+    json_array_foreach((json_t *)list, i, console)
+    {
+        device = json_string_value(json_object_get(console, "device"));
+        if (!device || strcmp(device, "channel"))
+            break;
+    }
     set_string(config, "cmdline",
                device && !strcmp(device, "virtio") ? "console=hvc0" : "console=ttyS0");
 }
@@ -672,6 +686,16 @@ static int merge_base(int argc, char **argv, struct run_options *o)
     return -1;
 }
 
+/* Channels are for agents: a user has none of them to look at. */
+static bool has_console(const json_t *list)
+{
+    const json_t *console;
+    size_t i;
+    json_array_foreach((json_t *)list, i,
+                       console) if (!json_object_get(console, "name")) return true;
+    return false;
+}
+
 int run_options_parse(int argc, char **argv, struct run_options *o)
 {
     *o = (struct run_options){.config =
@@ -681,7 +705,7 @@ int run_options_parse(int argc, char **argv, struct run_options *o)
     int ret = parse_all(argc, argv, o);
     if (ret < 0)
         ret = merge_base(argc, argv, o);
-    if (ret < 0 && !json_array_size(json_object_get(o->config, "consoles")))
+    if (ret < 0 && !has_console(json_object_get(o->config, "consoles")))
         ret = parse_console(o, json_object_get(o->config, "consoles"), "stdio");
     if (ret < 0 && json_object_get(o->config, "kernel") && !json_object_get(o->config, "cmdline"))
         set_default_cmdline(o->config);

@@ -144,38 +144,66 @@ static int make_chardev(struct mull_machine *m, const struct mull_console_config
     return mull_chardev_null_create(out, err);
 }
 
-static int make_consoles(struct mull_machine *m, const struct mull_device_env *env,
-                         const struct mull_machine_config *config, struct mull_error *err)
+static int make_serial(struct mull_machine *m, const struct mull_device_env *env, unsigned number,
+                       struct mull_chardev *chardev, struct mull_device **out,
+                       struct mull_error *err)
 {
     static const struct {
         uint16_t port;
         unsigned irq;
     } com[2] = {{0x3f8, 4}, {0x2f8, 3}};
-    unsigned serial = 0, virtio = 0;
-    for (unsigned i = 0; i < config->console_count; i++) {
-        int ret = make_chardev(m, &config->console[i], &m->chardev[i], err);
-        struct mull_device *device = NULL;
-        if (!ret && config->console[i].device == MULL_CONSOLE_VIRTIO) {
-            char name[32];
-            snprintf(name, sizeof(name), "virtio-console.%u", virtio++);
-            struct mull_virtio_console_config cfg = {
-                .name = name, .devfn = -1, .chardev = m->chardev[i]};
-            ret =
-                mull_virtio_console_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
-        } else if (!ret) {
-            struct mull_serial_config cfg = {
-                .port = com[serial].port,
-                .irq = mull_platform_irq(m->platform, com[serial].irq),
-                .chardev = m->chardev[i],
-            };
-            serial++;
-            ret = mull_serial_create(env, &cfg, &device, err);
+    struct mull_serial_config cfg = {
+        .port = com[number].port,
+        .irq = mull_platform_irq(m->platform, com[number].irq),
+        .chardev = chardev,
+    };
+    return mull_serial_create(env, &cfg, out, err);
+}
+
+/* The first virtio console has the channels too. @param chardev  NULL: channels only */
+static int make_virtio_console(struct mull_machine *m, const struct mull_device_env *env,
+                               const struct mull_machine_config *config, unsigned number,
+                               struct mull_chardev *chardev, struct mull_device **out,
+                               struct mull_error *err)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "virtio-console.%u", number);
+    struct mull_virtio_console_config cfg = {.name = name, .devfn = -1, .chardev = chardev};
+    for (unsigned i = 0; !number && i < config->console_count; i++)
+        if (config->console[i].device == MULL_CONSOLE_CHANNEL) {
+            cfg.channels[cfg.nchannels].name = config->console[i].name;
+            cfg.channels[cfg.nchannels++].chardev = m->chardev[i];
         }
-        if (ret)
-            return ret;
-        machine_add_device(m, device);
+    return mull_virtio_console_create(env, mull_platform_pci(m->platform), &cfg, out, err);
+}
+
+static int make_consoles(struct mull_machine *m, const struct mull_device_env *env,
+                         const struct mull_machine_config *config, struct mull_error *err)
+{
+    unsigned serial = 0, virtio = 0;
+    bool channels = false;
+    struct mull_device *device = NULL;
+    int ret = 0;
+    for (unsigned i = 0; i < config->console_count && !ret; i++) {
+        channels = channels || config->console[i].device == MULL_CONSOLE_CHANNEL;
+        ret = make_chardev(m, &config->console[i], &m->chardev[i], err);
     }
-    return 0;
+    for (unsigned i = 0; i < config->console_count && !ret; i++) {
+        if (config->console[i].device == MULL_CONSOLE_CHANNEL)
+            continue;
+        if (config->console[i].device == MULL_CONSOLE_VIRTIO)
+            ret = make_virtio_console(m, env, config, virtio++, m->chardev[i], &device, err);
+        else
+            ret = make_serial(m, env, serial++, m->chardev[i], &device, err);
+        if (!ret)
+            machine_add_device(m, device);
+    }
+    if (!ret && channels && !virtio) {
+        ret = make_virtio_console(m, env, config, 0, NULL, &device, err);
+        if (!ret)
+            machine_add_device(m, device);
+    }
+    return ret;
 }
 
 static int make_devices(struct mull_machine *m, const struct mull_machine_config *config,

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/sysinfo.h>
 
+#include "device/devices.h"
 #include "engine/engine.h"
 
 const char *const mull_bus_names[MULL_BUSES + 1] = {"virtio", "scsi",   "nvme", "sata",
@@ -202,14 +203,18 @@ int mull_machine_config_check(const struct mull_machine_config *c, struct mull_e
     if (c->cpus < 1 || c->cpus > MULL_MAX_CPUS)
         return mull_fail(err, ERANGE, "--cpus: %u is out of range; give 1 to %d", c->cpus,
                          MULL_MAX_CPUS);
-    unsigned serial = 0;
+    unsigned serial = 0, channels = 0;
     for (unsigned i = 0; i < c->console_count; i++) {
         if (c->console[i].kind == MULL_CONSOLE_STDIO)
             return mull_fail(err, EINVAL,
                              "--console: stdio is there under mullion run only; give "
                              "fd, unix or none");
         serial += c->console[i].device == MULL_CONSOLE_SERIAL;
+        channels += c->console[i].device == MULL_CONSOLE_CHANNEL;
     }
+    if (channels > MULL_VIRTIO_CONSOLE_CHANNELS)
+        return mull_fail(err, EINVAL, "--console: %u channels; a machine has %d at most", channels,
+                         MULL_VIRTIO_CONSOLE_CHANNELS);
     if (serial > 2)
         return mull_fail(err, EINVAL, "--console: %u serial ports; a machine has two at most",
                          serial);
@@ -233,8 +238,10 @@ void mull_machine_config_free(struct mull_machine_config *c)
         for (unsigned j = 0; j < c->network[i].forward_count; j++)
             free(c->network[i].forward[j]);
     }
-    for (unsigned i = 0; i < c->console_count; i++)
+    for (unsigned i = 0; i < c->console_count; i++) {
         free(c->console[i].path);
+        free(c->console[i].name);
+    }
     for (unsigned i = 0; i < c->share_count; i++) {
         free(c->share[i].path);
         free(c->share[i].tag);

@@ -15,7 +15,7 @@
 
 #define MULL_CONFIG_DISKS 16
 #define MULL_CONFIG_NETWORKS 8
-#define MULL_CONFIG_CONSOLES 4
+#define MULL_CONFIG_CONSOLES 8
 #define MULL_CONFIG_FORWARDS 32
 #define MULL_CONFIG_CDROMS 8
 #define MULL_CONFIG_BOOT 16
@@ -97,13 +97,18 @@ enum mull_console_kind {
     MULL_CONSOLE_FILE,
     MULL_CONSOLE_TCP,
 };
-enum mull_console_device { MULL_CONSOLE_SERIAL, MULL_CONSOLE_VIRTIO };
+enum mull_console_device {
+    MULL_CONSOLE_SERIAL,
+    MULL_CONSOLE_VIRTIO,
+    MULL_CONSOLE_CHANNEL, /* a named port for an agent in the guest */
+};
 
 struct mull_console_config {
     enum mull_console_kind kind;
     enum mull_console_device device;
     int in_fd, out_fd; /* MULL_CONSOLE_FD; -1: that direction is not there */
     char *path;        /* UNIX, FILE; TCP: "[HOST]:PORT" */
+    char *name;        /* CHANNEL: /dev/virtio-ports/NAME in the guest */
 };
 
 /** A folder of the host for the guest. */

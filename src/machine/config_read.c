@@ -236,9 +236,9 @@ static int read_network(struct reader *r, json_t *object, struct mull_network_co
 
 static int read_console(struct reader *r, json_t *object, struct mull_console_config *console)
 {
-    static const char *const known[] = {"type", "device", "in", "out", "path", NULL};
+    static const char *const known[] = {"type", "device", "in", "out", "path", "name", NULL};
     static const char *const kinds[] = {"none", "fd", "unix", "stdio", "file", "tcp", NULL};
-    static const char *const devices[] = {"serial", "virtio", NULL};
+    static const char *const devices[] = {"serial", "virtio", "channel", NULL};
     int kind = -1, device = MULL_CONSOLE_SERIAL;
     int64_t in = -1, out = -1;
     int ret = check_members(r, object, known);
@@ -248,6 +248,8 @@ static int read_console(struct reader *r, json_t *object, struct mull_console_co
         ret = read_choice(r, object, "device", devices, &device);
     if (!ret)
         ret = read_string(r, object, "path", &console->path);
+    if (!ret)
+        ret = read_string(r, object, "name", &console->name);
     if (!ret)
         ret = read_number(r, object, "in", -1, 1 << 20, &in);
     if (!ret)
@@ -260,6 +262,10 @@ static int read_console(struct reader *r, json_t *object, struct mull_console_co
     console->out_fd = (int)out;
     console->kind = (enum mull_console_kind)kind;
     console->device = (enum mull_console_device)device;
+    if ((device == MULL_CONSOLE_CHANNEL) != (console->name != NULL))
+        return bad(r, "name", console->name ? "is a channel's" : "is missing: which channel?");
+    if (console->name && (!*console->name || strlen(console->name) > 31))
+        return bad(r, "name", "must have 1 to 31 characters");
     if ((kind == MULL_CONSOLE_UNIX || kind == MULL_CONSOLE_FILE || kind == MULL_CONSOLE_TCP) &&
         (!console->path || !*console->path))
         return bad(r, "path",

@@ -107,6 +107,9 @@ static json_t *write_console(const struct mull_console_config *console)
     put_text(o, "type", kinds[console->kind]);
     if (console->device == MULL_CONSOLE_VIRTIO)
         put_text(o, "device", "virtio");
+    if (console->device == MULL_CONSOLE_CHANNEL)
+        put_text(o, "device", "channel");
+    put_text(o, "name", console->name);
     put_text(o, "path", console->path);
     if (console->kind == MULL_CONSOLE_FD) {
         json_object_set_new(o, "in", json_integer(console->in_fd));

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import subprocess
+import tempfile
 import time
 
 from guest import STALLS, Mullion, expect
@@ -136,6 +137,36 @@ def drift(ctx, seconds):
         expect_no_complaints(m)
 
 
+def debian_agent(ctx):
+    """QEMU's own guest agent, spoken to by our client of it."""
+    tool = os.path.join(os.path.dirname(ctx.program), "tests", "boot", "agent_tool")
+
+    def agent(*words, stdin=b"", status=0):
+        done = subprocess.run([tool, path, *words], input=stdin, capture_output=True, timeout=120)
+        expect(done.returncode == status, f"agent {words}: {done.returncode}, {done.stderr}")
+        return done.stdout
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "agent")
+        channel = f"unix={path},channel=org.qemu.guest_agent.0"
+        arguments = boot(ctx, 1, "mullion.then=agent") + ["--console", "stdio", "--console", channel]
+        with Mullion(ctx.program, arguments + ["--net", "user"]) as m:
+            m.wait_for("check: agent on vport", 120 * ctx.patience)
+            version = agent("exec", "/bin/uname", "-s")
+            expect(version == b"Linux\n", f"uname: {version}")
+            expect(agent("exec", "/bin/sh", "-c", "cat; exit 3", stdin=b"piped", status=3) == b"piped",
+                   "standard input of a command")
+            data = os.urandom(700_000)
+            agent("write", "/tmp/blob", stdin=data)
+            expect(agent("read", "/tmp/blob") == data, "a file there and back")
+            expect(b"No such file" in agent("exec", "/bin/sh", "-c", "cat /nonexistent 2>&1", status=1),
+                   "an error of a command")
+            subprocess.run([tool, path, "read", "/nonexistent"], check=False, capture_output=True)
+            expect(b"10." in agent("addresses") or b"fe80" in agent("addresses"), "addresses")
+            expect(not m.complaints(), "; ".join(m.complaints()))
+
+
+TESTS["debian-agent"] = debian_agent
 TESTS["debian-clocks"] = lambda ctx: drift(ctx, 10)
 CLOCK = {"debian-clocks-60s": lambda ctx: drift(ctx, 60)}
 TESTS["debian-programs"] = debian_programs

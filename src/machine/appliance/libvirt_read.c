@@ -394,6 +394,27 @@ static int read_console(struct reader *r, const struct mull_xml *node, bool virt
     return 0;
 }
 
+/* A named port for an agent in the guest. */
+static int read_channel(struct reader *r, const struct mull_xml *node)
+{
+    const struct mull_xml *target = mull_xml_child(node, "target");
+    const char *name = mull_xml_attribute(target, "name");
+    unsigned before = r->a->config.console_count;
+    if (!same(mull_xml_attribute(target, "type"), "virtio") || !name || !*name ||
+        strlen(name) > 31) {
+        note(r, MULL_NOTE_LOST, node, "a channel that is no virtio port");
+        return 0;
+    }
+    int ret = read_console(r, node, true);
+    if (ret || r->a->config.console_count == before)
+        return ret;
+    struct mull_console_config *console = &r->a->config.console[before];
+    console->device = MULL_CONSOLE_CHANNEL;
+    if (console->kind == MULL_CONSOLE_STDIO)
+        console->kind = MULL_CONSOLE_NONE;
+    return check(r, appliance_set(&console->name, name));
+}
+
 static int read_graphics(struct reader *r, const struct mull_xml *node)
 {
     const char *port = mull_xml_attribute(node, "port");
@@ -449,6 +470,8 @@ static int read_device(struct reader *r, const struct mull_xml *n, const struct 
         return read_interface(r, n);
     if (!strcmp(n->name, "serial"))
         return read_console(r, n, false);
+    if (same(n->name, "channel"))
+        return read_channel(r, n);
     if (!strcmp(n->name, "console")) {
         /* The first one of type serial is the first serial port again. */
         const char *type = mull_xml_attribute(mull_xml_child(n, "target"), "type");

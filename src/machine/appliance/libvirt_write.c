@@ -298,8 +298,9 @@ static void put_console(struct writer *o, unsigned i, unsigned port)
     const struct mull_console_config *console = &o->w->config->console[i];
     struct mull_xml_writer *x = &o->x;
     static const char *const types[] = {"null", "null", "unix", "pty", "file", "tcp"};
-    bool virtio = console->device == MULL_CONSOLE_VIRTIO;
-    const char *element = virtio ? "console" : "serial";
+    bool channel = console->device == MULL_CONSOLE_CHANNEL;
+    bool virtio = channel || console->device == MULL_CONSOLE_VIRTIO;
+    const char *element = channel ? "channel" : virtio ? "console" : "serial";
     mull_xml_start(x, element);
     mull_xml_put(x, "type", types[console->kind]);
     if (console->kind == MULL_CONSOLE_UNIX || console->kind == MULL_CONSOLE_FILE) {
@@ -322,7 +323,10 @@ static void put_console(struct writer *o, unsigned i, unsigned port)
     mull_xml_start(x, "target");
     if (virtio)
         mull_xml_put(x, "type", "virtio");
-    mull_xml_put_number(x, "port", port);
+    if (channel)
+        mull_xml_put(x, "name", console->name);
+    else
+        mull_xml_put_number(x, "port", port);
     mull_xml_end(x, "target");
     mull_xml_end(x, element);
 }
@@ -379,7 +383,7 @@ static void put_devices(struct writer *o)
     for (unsigned i = 0; i < c->network_count; i++)
         put_interface(o, i);
     for (unsigned i = 0; i < c->console_count; i++)
-        put_console(o, i, c->console[i].device == MULL_CONSOLE_VIRTIO ? virtio++ : serial++);
+        put_console(o, i, c->console[i].device == MULL_CONSOLE_SERIAL ? serial++ : virtio++);
     put_screen(o);
     if (c->sound) {
         static const char *const known[] = {"ac97",  "es1370", "ich6", "ich7", "ich9",

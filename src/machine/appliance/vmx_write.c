@@ -115,7 +115,9 @@ static void put_serial(struct out *o, const struct mull_appliance_write *w)
     for (unsigned i = 0; i < c->console_count; i++) {
         const struct mull_console_config *console = &c->console[i];
         if (console->device != MULL_CONSOLE_SERIAL) {
-            mull_report_add(w->report, MULL_NOTE_LOST, "console", "a virtio console");
+            mull_report_add(w->report, MULL_NOTE_LOST, "console",
+                            console->device == MULL_CONSOLE_CHANNEL ? "a channel for an agent"
+                                                                    : "a virtio console");
             continue;
         }
         /* The terminal of `mullion run` is a port that nothing is connected to elsewhere. */
