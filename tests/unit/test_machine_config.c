@@ -126,7 +126,10 @@ static void test_refused(void **state)
         {"{\"kernel\": \"k\", \"extra\": 1}", "extra"},
         {"{\"kernel\": \"k\", \"networks\": [{\"type\": \"user\", \"model\": \"ne2000\"}]}",
          "networks[0].model"},
-        {"{\"kernel\": \"k\", \"consoles\": [{}, {}, {}, {}, {}]}", "at most 4"},
+        {"{\"kernel\": \"k\", \"consoles\": [{}, {}, {}, {}, {}, {}, {}, {}, {}]}", "at most 8"},
+        {"{\"kernel\": \"k\", \"consoles\": [{\"type\": \"none\", \"device\": \"channel\"}]}",
+         "consoles[0].name"},
+        {"{\"kernel\": \"k\", \"consoles\": [{\"type\": \"none\", \"name\": \"a\"}]}", "channel"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct mull_machine_config c;
@@ -160,6 +163,7 @@ static const char full[] =
     "   \"mac\": \"00:50:56:00:00:01\"}, {\"type\": \"none\", \"model\": \"e1000\"},"
     "  {\"type\": \"user\", \"forward\": [\"tcp:1:2\"]}],"
     " \"consoles\": [{\"type\": \"file\", \"path\": \"f\"}, {\"type\": \"tcp\", \"path\": \":1\"},"
+    " {\"type\": \"none\", \"device\": \"channel\", \"name\": \"org.qemu.guest_agent.0\"},"
     "  {\"type\": \"unix\", \"device\": \"virtio\", \"path\": \"s\"}],"
     " \"display\": {\"type\": \"vnc\", \"listen\": \"unix:v\"},"
     " \"video\": {\"model\": \"vmware\", \"memory\": 4194304, \"heads\": 2}, \"tpm\": true, "
