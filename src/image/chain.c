@@ -7,17 +7,15 @@
 
 #include "image/bitmap.h"
 
-/* The parent as it is now is the one that the child is made on: VMDK and VHDX note that. */
-static int link_parent(struct mull_image *top, struct mull_error *err)
+/* The one below changes, and the one above goes on fitting it, also where this is cut off. */
+static int expect_parent(struct mull_image *top, struct mull_image *below, bool done,
+                         struct mull_error *err)
 {
-    if (!top->format->check_parent || !top->format->rebase)
+    if (!top->format->expect_parent || below->format != top->format)
         return 0;
-    char *name = strdup(top->backing_path);
     pthread_mutex_lock(&top->lock);
-    int ret = name ? top->format->rebase(top, name, NULL, err)
-                   : mull_fail(err, ENOMEM, "%s: out of memory", top->path);
+    int ret = top->format->expect_parent(top, below, done, err);
     pthread_mutex_unlock(&top->lock);
-    free(name);
     return ret;
 }
 
@@ -27,6 +25,8 @@ static int commit_into(struct mull_image *top, struct mull_image *below, int thr
 {
     int ret = top->format->check_parent ? top->format->check_parent(top, below, err) : 0;
 
+    if (!ret)
+        ret = expect_parent(top, below, false, err);
     if (!ret && below->size < top->size)
         ret = mull_image_resize(below, top->size, err);
     if (ret)
@@ -37,7 +37,8 @@ static int commit_into(struct mull_image *top, struct mull_image *below, int thr
     if (ret)
         return ret;
     ret = mull_image_flush(below);
-    return ret ? mull_fail(err, -ret, "%s: %s", below->path, strerror(-ret)) : 0;
+    return ret ? mull_fail(err, -ret, "%s: %s", below->path, strerror(-ret))
+               : expect_parent(top, below, true, err);
 }
 
 int mull_image_commit(const struct mull_image_options *options, int threads, mull_progress progress,
@@ -64,8 +65,6 @@ int mull_image_commit(const struct mull_image_options *options, int threads, mul
     int closed = mull_image_close(below);
     if (!ret && closed)
         ret = mull_fail(err, -closed, "%s: could not be flushed: %s", path, strerror(-closed));
-    if (!ret)
-        ret = link_parent(top, err);
     free(path);
     closed = mull_image_close(top);
     return ret ? ret

@@ -178,6 +178,12 @@ struct mull_format {
     /* Whether the parent is still the one the image was made on. */
     int (*check_parent)(struct mull_image *image, struct mull_image *parent,
                         struct mull_error *err);
+    /* For formats that note how often the parent was written: the parent, which is open for
+     * writing and not yet changed, is about to change without the image reading differently. First
+     * (@done false) both its old and its new state become the right one, durably; in the end
+     * (@done) only the one it has. */
+    int (*expect_parent)(struct mull_image *image, struct mull_image *parent, bool done,
+                         struct mull_error *err);
     /* Record another backing file (NULL path: none). */
     int (*rebase)(struct mull_image *image, const char *path, const char *format,
                   struct mull_error *err);

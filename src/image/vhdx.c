@@ -179,6 +179,8 @@ static int parse_locator(struct mull_image *image, const uint8_t *p, uint32_t le
         from_utf16(p + key_at, key_length, key, sizeof(key));
         if (!strcmp(key, "parent_linkage"))
             from_utf16(p + value_at, value_length, v->parent_linkage, sizeof(v->parent_linkage));
+        else if (!strcmp(key, "parent_linkage2"))
+            from_utf16(p + value_at, value_length, v->parent_linkage2, sizeof(v->parent_linkage2));
         else if (!strcmp(key, "relative_path"))
             from_utf16(p + value_at, value_length, relative, sizeof(relative));
         else if (!strcmp(key, "absolute_win32_path"))
@@ -217,7 +219,8 @@ static int read_metadata(struct mull_image *image, struct mull_error *err)
         const uint8_t *e = t + 32 + i * 32;
         uint64_t offset = mull_le32(e + 16), length = mull_le32(e + 20);
         uint64_t at = v->metadata + offset;
-        if (offset + length <= v->metadata_length && offset + length > v->items_end)
+        bool locates = !memcmp(e, vhdx_guid_parent_locator, 16);
+        if (!locates && offset + length <= v->metadata_length && offset + length > v->items_end)
             v->items_end = (uint32_t)(offset + length);
         if (length > VHDX_MB || offset < 65536 || offset + length > v->metadata_length) {
             ret = length ? -EINVAL : 0;
@@ -232,8 +235,10 @@ static int read_metadata(struct mull_image *image, struct mull_error *err)
         } else if (!memcmp(e, vhdx_guid_logical, 16) && length >= 4) {
             ret = read_item(image, at, item, 4);
             v->sector = mull_le32(item);
-        } else if (!memcmp(e, vhdx_guid_parent_locator, 16)) {
+        } else if (locates) {
             free(locator);
+            v->locator = (uint32_t)offset;
+            v->locator_length = (uint32_t)length;
             v->locator_entry_at = v->metadata + 32 + i * UINT64_C(32);
             locator = malloc(length ? length : 1);
             locator_length = (uint32_t)length;
@@ -282,22 +287,36 @@ static void vhdx_close(struct mull_image *image)
 }
 
 /* 2.2.2.1, "before the first change": new GUIDs, so that children and crashes are told apart. */
+void vhdx_begin(struct mull_image *image, bool data)
+{
+    static const uint8_t any[16];
+    struct vhdx *v = image->state;
+
+    if (v->opened && (v->changed || !data))
+        return;
+    if (!v->opened) {
+        vhdx_new_guid(v->header.file_guid);
+        vhdx_new_guid(v->header.log_guid);
+    }
+    if (data && memcmp(v->next_guid, any, 16))
+        memcpy(v->header.data_guid, v->next_guid, 16);
+    else if (data)
+        vhdx_new_guid(v->header.data_guid);
+    if (vhdx_write_header(image)) {
+        mull_log(image->log, MULL_LOG_ERROR, "%s: cannot write its header", image->path);
+        image->failed = true;
+    }
+    v->opened = true;
+    __atomic_store_n(&v->changed, v->changed || data, __ATOMIC_RELEASE);
+}
+
 void vhdx_track(struct mull_image *image, uint64_t offset, uint64_t length)
 {
     struct vhdx *v = image->state;
-    if (__atomic_load_n(&v->opened, __ATOMIC_ACQUIRE))
+    if (__atomic_load_n(&v->changed, __ATOMIC_ACQUIRE))
         return;
     pthread_mutex_lock(&image->lock);
-    if (!v->opened) {
-        vhdx_new_guid(v->header.file_guid);
-        vhdx_new_guid(v->header.data_guid);
-        vhdx_new_guid(v->header.log_guid);
-        if (vhdx_write_header(image)) {
-            mull_log(image->log, MULL_LOG_ERROR, "%s: cannot write its header", image->path);
-            image->failed = true;
-        }
-        __atomic_store_n(&v->opened, true, __ATOMIC_RELEASE);
-    }
+    vhdx_begin(image, true);
     pthread_mutex_unlock(&image->lock);
 }
 
@@ -653,9 +672,7 @@ static int vhdx_resize(struct mull_image *image, uint64_t size, bool preallocate
         return ret;
     }
     mull_put_le64(buf, size);
-    pthread_mutex_unlock(&image->lock);
-    vhdx_track(image, 0, 0);
-    pthread_mutex_lock(&image->lock);
+    vhdx_begin(image, true);
     ret = mull_meta_write(image->meta, v->size_at, buf, 8, 0);
     if (!ret)
         ret = mull_meta_commit(image->meta, true);
@@ -671,7 +688,8 @@ static int vhdx_check_parent(struct mull_image *image, struct mull_image *parent
     if (parent->format != image->format)
         return mull_fail(err, EINVAL, "%s: its parent %s is no VHDX", image->path, parent->path);
     vhdx_guid_text(p->header.data_guid, linkage, sizeof(linkage));
-    if (strcasecmp(linkage, v->parent_linkage))
+    /* 2.6.2.6.3: one of the two. */
+    if (strcasecmp(linkage, v->parent_linkage) && strcasecmp(linkage, v->parent_linkage2))
         return mull_fail(err, EUCLEAN,
                          "%s: its parent %s has changed since (%s, not %s); use the "
                          "right file",
@@ -752,6 +770,7 @@ const struct mull_format mull_format_vhdx = {
     .check = vhdx_check,
     .check_parent = vhdx_check_parent,
     .info = vhdx_info,
+    .expect_parent = vhdx_expect_parent,
     .rebase = vhdx_rebase,
     .generation = vhdx_generation,
 };

@@ -45,13 +45,16 @@ struct vhdx {
     uint32_t sector;  /* logical */
     uint64_t ratio;   /* payload blocks between two bitmap entries */
     bool has_parent;
-    char parent_linkage[64];
-    uint64_t locator_entry_at; /* of the parent locator, in the metadata table */
-    uint32_t items_end;        /* behind the last metadata item, in the region */
-    uint64_t end;    /* next free byte of the file, MB-aligned */
-    uint64_t log_at; /* where the next log entry goes, in the log */
+    char parent_linkage[64], parent_linkage2[64];
+    uint64_t locator_entry_at;        /* of the parent locator, in the metadata table */
+    uint32_t locator, locator_length; /* where it is, in the region */
+    uint32_t items_end;               /* behind the last of the other items there */
+    uint64_t end;                     /* next free byte of the file, MB-aligned */
+    uint64_t log_at;                  /* where the next log entry goes, in the log */
     uint64_t log_sequence;
-    bool opened; /* headers say that we write */
+    bool opened;           /* headers say that we write */
+    bool changed;          /* and that the data is another */
+    uint8_t next_guid[16]; /* what data_guid becomes then; zeroes: any */
 };
 
 extern const uint8_t vhdx_guid_bat[16], vhdx_guid_metadata[16], vhdx_guid_file_parameters[16],
@@ -76,7 +79,14 @@ uint32_t vhdx_log_most(const struct vhdx *v);
 int vhdx_create(const struct mull_create_options *options, struct mull_error *err);
 int vhdx_rebase(struct mull_image *image, const char *path, const char *format,
                 struct mull_error *err);
-/** Tell all that look at the headers that the image is being written. Takes the image's lock. */
+int vhdx_expect_parent(struct mull_image *image, struct mull_image *parent, bool done,
+                       struct mull_error *err);
+
+/* vhdx.c */
+/** Tell all that look at the headers that the file is being written and, if @data, that what the
+ *  disk holds changes. With the image's lock held. */
+void vhdx_begin(struct mull_image *image, bool data);
+/** The same, from outside. Takes the image's lock. */
 void vhdx_track(struct mull_image *image, uint64_t offset, uint64_t length);
 
 #endif

@@ -101,25 +101,47 @@ static int write_regions(struct mull_file *file, const struct plan *p)
     return ret;
 }
 
+/* UTF-8 to UTF-16; slashes become backslashes. What is no UTF-8 goes byte by byte. */
 static uint32_t put_utf16(uint8_t *out, const char *text)
 {
+    const uint8_t *p = (const uint8_t *)text;
     uint32_t n = 0;
-    for (; *text; text++, n += 2)
-        mull_put_le16(out + n, *text == '/' ? '\\' : (uint8_t)*text);
+
+    while (*p) {
+        uint32_t c = *p++, more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0, i = 0;
+        while (i < more && (p[i] & 0xc0) == 0x80)
+            i++;
+        if (more && i == more) {
+            for (c &= 0x3fu >> more; i; i--)
+                c = c << 6 | (*p++ & 0x3f);
+        }
+        if (c >= 0x10000) {
+            mull_put_le16(out + n, (uint16_t)(0xd800 | ((c - 0x10000) >> 10 & 0x3ff)));
+            n += 2;
+            c = 0xdc00 | (c & 0x3ff);
+        }
+        mull_put_le16(out + n, c == '/' ? '\\' : (uint16_t)c);
+        n += 2;
+    }
     return n;
 }
 
-/* 2.6.2.6: the linkage and where the parent lies. @return its length. */
-static uint32_t put_locator(uint8_t *out, const char *backing, const uint8_t *guid)
+/* 2.6.2.6: the linkage (@guid2: or that one; NULL: none) and where the parent lies. @return its
+ * length. */
+static uint32_t put_locator(uint8_t *out, const char *backing, const uint8_t *guid,
+                            const uint8_t *guid2)
 {
-    char linkage[64];
-    const char *pairs[2][2] = {{"parent_linkage", linkage}, {"relative_path", backing}};
-    uint32_t at = 20 + 2 * 12;
+    char linkage[64], linkage2[64];
+    const char *pairs[3][2] = {
+        {"parent_linkage", linkage}, {"relative_path", backing}, {"parent_linkage2", linkage2}};
+    uint32_t count = guid2 ? 3 : 2, at = 20 + count * 12;
 
     vhdx_guid_text(guid, linkage, sizeof(linkage));
+    if (guid2)
+        vhdx_guid_text(guid2, linkage2, sizeof(linkage2));
     memcpy(out, vhdx_guid_locator_type, 16);
-    mull_put_le16(out + 18, 2);
-    for (int i = 0; i < 2; i++) {
+    mull_put_le16(out + 18, (uint16_t)count);
+    for (uint32_t i = 0; i < count; i++) {
         uint8_t *e = out + 20 + i * 12;
         uint32_t key = put_utf16(out + at, pairs[i][0]);
         mull_put_le32(e, at);
@@ -164,7 +186,7 @@ static int write_metadata(struct mull_file *file, const struct mull_create_optio
     put_item(t, 4, vhdx_guid_physical, 65536 + 36, 4, 6);
     if (o->backing)
         put_item(t, 5, vhdx_guid_parent_locator, 65536 + 4096,
-                 put_locator(items + 4096, o->backing, p->parent_guid), 4);
+                 put_locator(items + 4096, o->backing, p->parent_guid, NULL), 4);
     int ret = mull_file_write(file, t, 131072, METADATA_AT);
     free(t);
     return ret;
@@ -237,37 +259,25 @@ int vhdx_create(const struct mull_create_options *o, struct mull_error *err)
     return ret ? mull_fail(err, -ret, "%s: cannot write: %s", o->path, strerror(-ret)) : 0;
 }
 
-int vhdx_rebase(struct mull_image *image, const char *path, const char *format,
-                struct mull_error *err)
+/* Put another locator beside the one there is, and name it in the table: one entry of the log. */
+static int write_locator(struct mull_image *image, const char *path, const uint8_t *guid,
+                         const uint8_t *guid2, bool data, struct mull_error *err)
 {
     struct vhdx *v = image->state;
-    struct plan p = {0};
     uint8_t locator[4096] = {0}, entry[8];
     uint32_t at = (v->items_end + 7) & ~7u;
 
-    if (!v->has_parent || !path)
-        return mull_fail(err, ENOTSUP, "%s: %s; convert it instead", image->path,
-                         path ? "has no parent to put another one in place of"
-                              : "blocks of a differencing image are not whole without a parent");
     if (strlen(path) > 1000)
         return mull_fail(err, ENAMETOOLONG, "%s: parent's name is too long", image->path);
-    struct mull_create_options o = {
-        .path = image->path, .size = image->size, .backing = path, .backing_format = format};
-    int ret = read_parent(&o, &p, err);
-    if (ret)
-        return ret;
-    if (p.sector != v->sector)
-        return mull_fail(err, EINVAL, "%s: %s has another sector size", image->path, path);
-    uint32_t length = put_locator(locator, path, p.parent_guid);
+    uint32_t length = put_locator(locator, path, guid, guid2);
+    if (at < v->locator + v->locator_length && v->locator < at + length)
+        at = (v->locator + v->locator_length + 7) & ~7u;
     if (at + length > v->metadata_length)
         return mull_fail(err, ENOSPC, "%s: no room for another parent locator", image->path);
-    pthread_mutex_unlock(&image->lock);
-    vhdx_track(image, 0, 0);
-    pthread_mutex_lock(&image->lock);
-    /* One entry of the log: the new locator, and the table that names it. */
+    vhdx_begin(image, data);
     mull_put_le32(entry, at);
     mull_put_le32(entry + 4, length);
-    ret = mull_meta_commit(image->meta, true);
+    int ret = mull_meta_commit(image->meta, true);
     if (!ret)
         ret = mull_meta_write(image->meta, v->metadata + at, locator, length, 0);
     if (!ret)
@@ -277,8 +287,47 @@ int vhdx_rebase(struct mull_image *image, const char *path, const char *format,
     if (ret)
         return mull_fail(err, -ret, "%s: cannot write its parent locator: %s", image->path,
                          strerror(-ret));
-    v->items_end = at + length;
-    vhdx_guid_text(p.parent_guid, v->parent_linkage, sizeof(v->parent_linkage));
+    v->locator = at;
+    v->locator_length = length;
+    vhdx_guid_text(guid, v->parent_linkage, sizeof(v->parent_linkage));
+    *v->parent_linkage2 = 0;
+    if (guid2)
+        vhdx_guid_text(guid2, v->parent_linkage2, sizeof(v->parent_linkage2));
+    return 0;
+}
+
+int vhdx_expect_parent(struct mull_image *image, struct mull_image *parent, bool done,
+                       struct mull_error *err)
+{
+    struct vhdx *p = parent->state;
+
+    if (!done)
+        vhdx_new_guid(p->next_guid);
+    return write_locator(image, image->backing_path, p->header.data_guid,
+                         done ? NULL : p->next_guid, false, err);
+}
+
+int vhdx_rebase(struct mull_image *image, const char *path, const char *format,
+                struct mull_error *err)
+{
+    struct vhdx *v = image->state;
+    struct plan p = {0};
+
+    if (!v->has_parent || !path)
+        return mull_fail(err, ENOTSUP, "%s: %s; convert it instead", image->path,
+                         path ? "has no parent to put another one in place of"
+                              : "blocks of a differencing image are not whole without a parent");
+    struct mull_create_options o = {
+        .path = image->path, .size = image->size, .backing = path, .backing_format = format};
+    int ret = read_parent(&o, &p, err);
+    if (ret)
+        return ret;
+    if (p.sector != v->sector)
+        return mull_fail(err, EINVAL, "%s: %s has another sector size", image->path, path);
+    /* That it reads as before, or that all of it is taken for changed, is the caller's. */
+    ret = write_locator(image, path, p.parent_guid, NULL, true, err);
+    if (ret)
+        return ret;
     char *name = strdup(path);
     if (name) {
         free(image->backing_path);

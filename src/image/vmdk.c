@@ -786,7 +786,7 @@ static int vmdk_check_parent(struct mull_image *image, struct mull_image *parent
     if (parent->format != image->format)
         return mull_fail(err, EINVAL, "%s: its parent %s is no VMDK", image->path, parent->path);
     struct vmdk *p = parent->state;
-    if (p->descriptor && p->cid != v->parent_cid)
+    if (p->descriptor && p->cid != v->parent_cid && p->cid != v->commit_cid)
         return mull_fail(err, EUCLEAN,
                          "%s: its parent %s has changed since the snapshot (CID %08x, not %08x); "
                          "use the right file, or rebase --unsafe if you know that it fits",
@@ -840,6 +840,7 @@ const struct mull_format mull_format_vmdk = {
     .check = vmdk_check,
     .check_parent = vmdk_check_parent,
     .info = vmdk_info,
+    .expect_parent = vmdk_expect_parent,
     .rebase = vmdk_rebase,
     .part = vmdk_part,
     .generation = vmdk_generation,

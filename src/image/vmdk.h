@@ -60,6 +60,8 @@ struct vmdk {
     uint64_t descriptor_at; /* in the main file */
     uint64_t descriptor_room;
     uint32_t cid, parent_cid;
+    uint32_t commit_cid; /* the parent's after a commit that was cut off; else parent_cid */
+    uint32_t next_cid;   /* what cid becomes with the first write; 0: any */
     char create_type[32];
     struct vmdk_extent *extents;
     uint32_t nextents;
@@ -83,6 +85,8 @@ int vmdk_change_cid(struct mull_image *image);
 /** The text of a new descriptor. */
 char *vmdk_build_descriptor(const struct mull_create_options *options, const char *create_type,
                             uint32_t cid, uint32_t parent_cid, const char *extents);
+int vmdk_expect_parent(struct mull_image *image, struct mull_image *parent, bool done,
+                       struct mull_error *err);
 int vmdk_rebase(struct mull_image *image, const char *path, const char *format,
                 struct mull_error *err);
 

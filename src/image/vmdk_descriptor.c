@@ -10,6 +10,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* A comment for others: the parent's CID once a commit into it is through. */
+#define COMMIT_CID "#commitCID"
+
 /* The value's first byte in the text, or NULL. */
 static const char *find_value(const char *text, const char *name)
 {
@@ -137,6 +140,9 @@ int vmdk_parse_descriptor(struct mull_image *image, const struct mull_image_opti
     v->parent_cid = VMDK_NO_PARENT;
     if (vmdk_value(v->descriptor, "parentCID", value, sizeof(value)))
         v->parent_cid = (uint32_t)strtoul(value, NULL, 16);
+    v->commit_cid = v->parent_cid;
+    if (vmdk_value(v->descriptor, COMMIT_CID, value, sizeof(value)) && strlen(value) == 8)
+        v->commit_cid = (uint32_t)strtoul(value, NULL, 16);
     vmdk_value(v->descriptor, "createType", v->create_type, sizeof(v->create_type));
     if (v->parent_cid != VMDK_NO_PARENT) {
         if (!vmdk_value(v->descriptor, "parentFileNameHint", value, sizeof(value)) || !*value)
@@ -166,29 +172,50 @@ static int write_text(struct mull_image *image, const char *from, size_t length)
                            v->descriptor_at + (uint64_t)(from - v->descriptor));
 }
 
+/* Where the digits of a content ID are in the text, and how many; 0: it has none that we know. */
+static size_t find_cid(struct vmdk *v, const char *name, char **digits)
+{
+    *digits = (char *)(uintptr_t)find_value(v->descriptor, name);
+    size_t n = *digits ? strspn(*digits, "0123456789abcdefABCDEF") : 0;
+    return n <= 8 ? n : 0;
+}
+
+static uint32_t new_cid(struct vmdk *v)
+{
+    char *digits;
+    size_t n = find_cid(v, "CID", &digits);
+    uint32_t cid, mask = n && n < 8 ? (1u << 4 * n) - 1 : UINT32_MAX;
+
+    /* 0xffffffff says "no parent", 0xfffffffe "never written". */
+    do
+        (void)!getrandom(&cid, sizeof(cid), 0);
+    while (!(cid &= mask) || cid >= 0xfffffffe || cid == v->cid);
+    return cid;
+}
+
+static int put_cid(struct mull_image *image, const char *name, uint32_t cid)
+{
+    char *p, digits[16];
+    size_t n = find_cid(image->state, name, &p);
+
+    if (!n)
+        return 0;
+    snprintf(digits, sizeof(digits), "%08x", cid);
+    memcpy(p, digits + 8 - n, n);
+    return write_text(image, p, n);
+}
+
 int vmdk_change_cid(struct mull_image *image)
 {
     struct vmdk *v = image->state;
-    uint32_t cid = 0;
-    char digits[16];
     int ret = 0;
 
     if (!v->descriptor)
         return 0;
     pthread_mutex_lock(&v->cid_lock);
     if (!atomic_load(&v->cid_changed)) {
-        char *p = (char *)(uintptr_t)find_value(v->descriptor, "CID");
-        size_t n = p ? strspn(p, "0123456789abcdefABCDEF") : 0;
-        /* 0xffffffff says "no parent", 0xfffffffe "never written". */
-        do
-            (void)!getrandom(&cid, sizeof(cid), 0);
-        while (cid >= 0xfffffffe || cid == v->cid);
-        if (n && n <= 8) {
-            snprintf(digits, sizeof(digits), "%08x", cid);
-            memcpy(p, digits + 8 - n, n);
-            v->cid = (uint32_t)strtoul(digits + 8 - n, NULL, 16);
-            ret = write_text(image, p, n);
-        }
+        v->cid = v->next_cid ? v->next_cid : new_cid(v);
+        ret = put_cid(image, "CID", v->cid);
         /* A change-tracking file that does not hear of our writes would lie: VMware makes a new
          * one, in which everything has changed, where the descriptor names none. */
         const char *ctk = find_value(v->descriptor, "changeTrackPath");
@@ -310,4 +337,72 @@ int vmdk_rebase(struct mull_image *image, const char *path, const char *format,
     image->backing_path = path ? strdup(path) : NULL;
     v->parent_cid = parent_cid;
     return 0;
+}
+
+/* A line that nobody reads, at the end: torn, it harms nothing. */
+static int put_commit_cid(struct mull_image *image, uint32_t cid, struct mull_error *err)
+{
+    struct vmdk *v = image->state;
+    char line[64];
+    size_t old = strlen(v->descriptor);
+    bool ends = old && v->descriptor[old - 1] == '\n';
+    size_t n =
+        (size_t)snprintf(line, sizeof(line), "%s" COMMIT_CID "=%08x\n", ends ? "" : "\n", cid);
+
+    if (v->descriptor_room && old + n > v->descriptor_room)
+        return mull_fail(err, ENAMETOOLONG, "%s: no room in the descriptor", image->path);
+    char *text = realloc(v->descriptor, old + n + 1);
+    if (!text)
+        return mull_fail(err, ENOMEM, "%s: out of memory", image->path);
+    v->descriptor = text;
+    memcpy(text + old, line, n + 1);
+    int ret = write_text(image, text + old, n);
+    return ret ? mull_fail(err, -ret, "%s: cannot write the descriptor", image->path) : 0;
+}
+
+static int drop_commit_cid(struct mull_image *image)
+{
+    struct vmdk *v = image->state;
+    char *line = strstr(v->descriptor, COMMIT_CID "=");
+
+    if (!line)
+        return 0;
+    /* Ours is the last line; what others have put behind it stays, and the line is overwritten. */
+    size_t n = strcspn(line, "\n"), rest = strlen(line + n);
+    memset(line, rest <= 1 ? 0 : '#', rest <= 1 ? n + rest : n);
+    int ret = mull_file_write(image->file, line, rest <= 1 ? n + rest : n,
+                              v->descriptor_at + (uint64_t)(line - v->descriptor));
+    if (!ret && rest <= 1 && !v->descriptor_room)
+        ret = mull_file_truncate(image->file, v->descriptor_at + (uint64_t)(line - v->descriptor));
+    return ret;
+}
+
+int vmdk_expect_parent(struct mull_image *image, struct mull_image *parent, bool done,
+                       struct mull_error *err)
+{
+    struct vmdk *v = image->state, *p = parent->state;
+    int ret = 0;
+
+    if (!v->descriptor || !p->descriptor)
+        return 0;
+    /* What a commit that was cut off has left is put in order first. */
+    ret = put_cid(image, "parentCID", p->cid);
+    if (!ret)
+        ret = mull_file_flush(image->file);
+    if (!ret)
+        ret = drop_commit_cid(image);
+    if (!ret)
+        ret = mull_file_flush(image->file);
+    if (!ret)
+        v->parent_cid = v->commit_cid = p->cid;
+    if (!ret && !done) {
+        v->commit_cid = p->next_cid = new_cid(p);
+        ret = put_commit_cid(image, p->next_cid, err);
+        if (ret)
+            return ret;
+        ret = mull_file_flush(image->file);
+    }
+    return ret ? mull_fail(err, -ret, "%s: cannot write the descriptor: %s", image->path,
+                           strerror(-ret))
+               : 0;
 }
