@@ -69,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fuzz_guest g;
 
     n.netdev.caps.vnet_hdr = size && data[0] & 0x40;
-    const struct mull_virtio_net_config cfg = {
+    const struct mull_nic_config cfg = {
         .name = "virtio-net.0", .devfn = -1, .netdev = &n.netdev, .mac = {2, 0, 0, 0, 0, 1}};
     fuzz_guest_init(&g);
     if (mull_virtio_net_create(&g.env, g.bus, &cfg, &g.device, NULL))

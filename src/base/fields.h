@@ -34,9 +34,9 @@ struct mull_field {
 
 /** The description of one kind of state. Static and constant. */
 struct mull_state_desc {
-    const char *name;        /* stable, e.g. "virtio-blk", "lapic" */
-    uint32_t version;        /* what this code writes */
-    uint32_t oldest;         /* the oldest version this code still reads */
+    const char *name;                /* stable, e.g. "virtio-blk", "lapic" */
+    uint32_t version;                /* what this code writes */
+    uint32_t oldest;                 /* the oldest version this code still reads */
     const struct mull_field *fields; /* ends with a field whose name is NULL */
     /* Bring the struct up to date before it is written (may be NULL). */
     void (*before_save)(void *object);
@@ -45,19 +45,26 @@ struct mull_state_desc {
 };
 
 /* The macros below tell bool from other integers by themselves. */
-#define MULL_FIELD_KIND_OF(value) _Generic((value), bool: MULL_FIELD_BOOL, default: MULL_FIELD_UINT)
+#define MULL_FIELD_KIND_OF(value)                                                                  \
+    _Generic((value), bool : MULL_FIELD_BOOL, default : MULL_FIELD_UINT)
 
 #define MULL_FIELD(type, member)                                                                   \
     {                                                                                              \
         .name = #member, .kind = MULL_FIELD_KIND_OF(((type *)0)->member),                          \
-        .offset = offsetof(type, member),                                                          \
-        .size = sizeof(((type *)0)->member), .count = 1, .since = 1                                \
+        .offset = offsetof(type, member), .size = sizeof(((type *)0)->member), .count = 1,         \
+        .since = 1                                                                                 \
+    }
+/* A field that version @v of the description brought. */
+#define MULL_FIELD_SINCE(v, type, member)                                                          \
+    {                                                                                              \
+        .name = #member, .kind = MULL_FIELD_KIND_OF(((type *)0)->member),                          \
+        .offset = offsetof(type, member), .size = sizeof(((type *)0)->member), .count = 1,         \
+        .since = (v)                                                                               \
     }
 #define MULL_FIELD_ARRAY(type, member)                                                             \
     {                                                                                              \
         .name = #member, .kind = MULL_FIELD_KIND_OF(((type *)0)->member[0]),                       \
-        .offset = offsetof(type, member),                                                          \
-        .size = sizeof(((type *)0)->member[0]),                                                    \
+        .offset = offsetof(type, member), .size = sizeof(((type *)0)->member[0]),                  \
         .count = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), .since = 1          \
     }
 #define MULL_FIELD_BLOB(type, member)                                                              \

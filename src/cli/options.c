@@ -43,9 +43,10 @@ static const char usage[] =
     "         [,cbt=on][,on-error=report|pause|stop]\n"
     "                     a disk; may be repeated\n"
     "  --cdrom FILE       a CD-ROM drive with that medium; may be repeated\n"
-    "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,mac=MAC]\n"
-    "  --net tap=INTERFACE[,mac=MAC]\n"
-    "  --net none         a network card; may be repeated. user needs passt(1)\n"
+    "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,MORE]\n"
+    "  --net tap=INTERFACE[,MORE]\n"
+    "  --net none         a network card; may be repeated. user needs passt(1). MORE:\n"
+    "                     model=virtio|e1000e|vmxnet3,mac=MAC\n"
     "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
     "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio|,channel=NAME]\n"
@@ -274,6 +275,13 @@ static int parse_net_part(json_t *net, bool user, const char *part)
         if (mull_mac_parse(value, mac))
             return wrong("--net", part, "a unicast address looks like 02:00:00:00:00:01");
         set_string(net, "mac", value);
+        return -1;
+    }
+    if ((value = value_of(part, "model"))) {
+        int model = mull_name_index(mull_nic_names, value);
+        if (model < 0 || model >= MULL_NICS_THERE)
+            return wrong("--net", part, "give model=virtio, model=e1000e or model=vmxnet3");
+        set_string(net, "model", value);
         return -1;
     }
     if (user && (value = value_of(part, "forward"))) {

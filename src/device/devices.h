@@ -54,19 +54,6 @@ int mull_virtio_blk_create(const struct mull_device_env *env, struct mull_pci_bu
                            const struct mull_virtio_blk_config *cfg, struct mull_device **out,
                            struct mull_error *err);
 
-struct mull_virtio_net_config {
-    const char *name; /* e.g. "virtio-net.0" */
-    int devfn;
-    struct mull_netdev *netdev; /* NULL: link down */
-    uint8_t mac[6];
-    uint16_t mtu;       /* 0: not offered */
-    const uint8_t *rom; /* option ROM to boot by; the caller's; NULL: none */
-    uint32_t rom_size;
-};
-int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
-                           const struct mull_virtio_net_config *cfg, struct mull_device **out,
-                           struct mull_error *err);
-
 #define MULL_VIRTIO_CONSOLE_CHANNELS 3
 
 struct mull_virtio_console_config {
@@ -112,5 +99,30 @@ struct mull_virtio_rng_config {
 int mull_virtio_rng_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                            const struct mull_virtio_rng_config *cfg, struct mull_device **out,
                            struct mull_error *err);
+
+/* ---- Network cards ---- */
+
+/** What a network card of any model is made from; what a model has no use for is left out. */
+struct mull_nic_config {
+    const char *name;           /* e.g. "virtio-net.0" */
+    int devfn;                  /* slot << 3 | function, -1: the next free slot */
+    struct mull_netdev *netdev; /* NULL: link down */
+    uint8_t mac[6];
+    uint16_t mtu;         /* virtio: 0: not offered */
+    uint16_t queue_pairs; /* virtio: at most; 0: one */
+    const uint8_t *rom;   /* option ROM to boot by; the caller's; NULL: none */
+    uint32_t rom_size;
+};
+int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                           const struct mull_nic_config *cfg, struct mull_device **out,
+                           struct mull_error *err);
+/** Intel 82574L. */
+int mull_e1000e_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                       const struct mull_nic_config *cfg, struct mull_device **out,
+                       struct mull_error *err);
+/** VMware's VMXNET3. */
+int mull_vmxnet3_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                        const struct mull_nic_config *cfg, struct mull_device **out,
+                        struct mull_error *err);
 
 #endif

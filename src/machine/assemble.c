@@ -87,15 +87,26 @@ static void make_mac(const struct mull_machine_config *config, unsigned i, uint8
         mac[j] = (uint8_t)(hash >> (8 * j));
 }
 
+enum mull_nic machine_nic_model(const struct mull_network_config *net)
+{
+    return net->model < MULL_NICS_THERE ? net->model : MULL_NIC_E1000E;
+}
+
 static int make_network(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
                         const struct mull_machine_config *config, struct mull_error *err)
 {
+    static int (*const create[MULL_NICS_THERE])(
+        const struct mull_device_env *, struct mull_pci_bus *, const struct mull_nic_config *,
+        struct mull_device **,
+        struct mull_error *) = {mull_virtio_net_create, mull_e1000e_create, mull_vmxnet3_create};
     const struct mull_network_config *net = &config->network[i];
     if (net->kind == MULL_NETWORK_NONE)
         return 0;
+    enum mull_nic model = machine_nic_model(net);
     char name[32];
-    snprintf(name, sizeof(name), "virtio-net.%u", i);
-    struct mull_virtio_net_config cfg = {.name = name, .devfn = -1};
+    snprintf(name, sizeof(name), "%s%s.%u", mull_nic_names[model],
+             model == MULL_NIC_VIRTIO ? "-net" : "", i);
+    struct mull_nic_config cfg = {.name = name, .devfn = -1, .queue_pairs = (uint16_t)m->cpus};
     if (net->has_mac)
         memcpy(cfg.mac, net->mac, 6);
     else
@@ -115,12 +126,12 @@ static int make_network(struct mull_machine *m, const struct mull_device_env *en
         return ret;
     cfg.netdev = m->netdev[i];
     cfg.mtu = m->netdev[i]->caps.mtu;
-    cfg.rom = m->net_rom;
-    cfg.rom_size = m->net_rom_size;
+    cfg.rom = m->net_rom[model].data;
+    cfg.rom_size = m->net_rom[model].size;
     struct mull_device *device;
     machine_boot_path_add(m, MULL_BOOT_NETWORK, i, "ethernet",
                           mull_pci_bus_free_slot(mull_platform_pci(m->platform)), 0);
-    ret = mull_virtio_net_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
+    ret = create[model](env, mull_platform_pci(m->platform), &cfg, &device, err);
     if (!ret)
         machine_add_device(m, device);
     return ret;
@@ -395,6 +406,7 @@ void machine_disassemble(struct mull_machine *m)
     mull_firmware_close(m->firmware);
     free(m->acpi);
     free(m->vga_rom);
-    free(m->net_rom);
+    for (unsigned i = 0; i < MULL_NICS_THERE; i++)
+        free(m->net_rom[i].data);
     free(m->name);
 }

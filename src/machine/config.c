@@ -129,8 +129,8 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
     for (unsigned i = 0; i < c->network_count; i++) {
         if (c->network[i].kind == MULL_NETWORK_NONE)
             add(&l, "network card %u is left out: it is connected to nothing", i);
-        else if (c->network[i].model != MULL_NIC_VIRTIO)
-            add(&l, "network card %u is virtio instead of %s", i,
+        else if (c->network[i].model >= MULL_NICS_THERE)
+            add(&l, "network card %u is e1000e instead of %s", i,
                 mull_nic_names[c->network[i].model]);
     }
     for (unsigned i = 0; i < c->console_count; i++)

@@ -72,11 +72,13 @@ enum mull_nic {
     MULL_NIC_VIRTIO,
     MULL_NIC_E1000E,
     MULL_NIC_VMXNET3,
+    /* From here on: not there; e1000e takes their place. */
     MULL_NIC_E1000,
     MULL_NIC_PCNET,
     MULL_NIC_RTL8139,
 };
 #define MULL_NICS 6
+#define MULL_NICS_THERE 3
 
 struct mull_network_config {
     enum mull_network_kind kind;

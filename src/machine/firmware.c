@@ -207,23 +207,39 @@ void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device,
         snprintf(path->path + len, sizeof(path->path) - len, "/drive@%x/disk@0", unit);
 }
 
+static void load_net_rom(struct mull_machine *m, enum mull_nic model)
+{
+    static const struct {
+        const char *file;
+        uint16_t vendor, device;
+    } roms[MULL_NICS_THERE] = {{"efi-virtio.rom", 0x1af4, 0x1041},
+                               {"efi-e1000e.rom", 0x8086, 0x10d3},
+                               {"efi-vmxnet3.rom", 0x15ad, 0x07b0}};
+    struct machine_rom *rom = &m->net_rom[model];
+    struct mull_error err;
+
+    if (rom->data)
+        return;
+    if (mull_firmware_rom(roms[model].file, &rom->data, &rom->size, &err)) {
+        mull_log(m->log, MULL_LOG_WARN,
+                 "firmware: %s; install the package ipxe-qemu to boot by network", err.message);
+        rom->data = NULL;
+        return;
+    }
+    mull_firmware_rom_for(rom->data, rom->size, roms[model].vendor, roms[model].device);
+}
+
 /* With disks and no word of the network nobody waits for it. UEFI has its own drivers. */
 void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_config *config)
 {
-    struct mull_error err;
     bool asked = !config->disk_count && !config->cdrom_count;
 
     for (unsigned i = 0; i < config->boot_count; i++)
         asked |= config->boot[i].device == MULL_BOOT_NETWORK;
-    if (!asked || !config->network_count || m->firmware->vars)
+    if (!asked || m->firmware->vars)
         return;
-    if (mull_firmware_rom("efi-virtio.rom", &m->net_rom, &m->net_rom_size, &err)) {
-        mull_log(m->log, MULL_LOG_WARN,
-                 "firmware: %s; install the package ipxe-qemu to boot by network", err.message);
-        m->net_rom = NULL;
-        return;
-    }
-    mull_firmware_rom_for(m->net_rom, m->net_rom_size, 0x1af4, 0x1041);
+    for (unsigned i = 0; i < config->network_count; i++)
+        load_net_rom(m, machine_nic_model(&config->network[i]));
 }
 
 /* ---- Devices ---- */

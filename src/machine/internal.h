@@ -50,6 +50,12 @@ struct machine_boot_path {
     char path[72];
 };
 
+/** An option ROM; NULL: none. */
+struct machine_rom {
+    uint8_t *data;
+    uint32_t size;
+};
+
 struct mull_machine {
     const struct mull_log *log;
     char *name;
@@ -74,8 +80,8 @@ struct mull_machine {
     struct mull_acpi_blobs *acpi;   /* scratch for what firmware reads */
     const struct mull_screen *screen; /* of one of the devices; NULL: none */
     struct mull_input input;
-    uint8_t *vga_rom, *net_rom;
-    uint32_t net_rom_size;
+    uint8_t *vga_rom;
+    struct machine_rom net_rom[MULL_NICS_THERE]; /* by model */
     unsigned boot_paths;
     struct machine_boot_path boot_path[MACHINE_BOOT_PATHS];
     struct mull_device *devices; /* ours, in order of creation */
@@ -131,6 +137,9 @@ void machine_debug_ended(struct mull_machine *m);
 /** Put a device at the end of the machine's list, which owns it from now on. */
 void machine_add_device(struct mull_machine *m, struct mull_device *device);
 
+/** The model that a network card has, or that takes its place. */
+enum mull_nic machine_nic_model(const struct mull_network_config *net);
+
 /** Open disks and CD-ROM media and put them on their buses (storage.c). */
 int machine_storage_devices(struct mull_machine *m, const struct mull_device_env *env,
                             const struct mull_machine_config *config, struct mull_error *err);
@@ -152,7 +161,7 @@ int machine_firmware_memory(struct mull_machine *m, struct mull_error *err);
 int machine_firmware_devices(struct mull_machine *m, const struct mull_device_env *env,
                              const struct mull_machine_config *config, struct mull_error *err);
 
-/** The network cards' option ROM, where the machine may boot by one: m->net_rom. */
+/** The network cards' option ROMs, where the machine may boot by one: m->net_rom. */
 void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_config *config);
 
 /** Note that a device in PCI slot @slot can be booted from. @param node  what firmware calls such a

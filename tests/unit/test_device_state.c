@@ -143,7 +143,7 @@ static void test_block_with_requests_queued(void **state)
 static struct mull_device *make_net(struct drv *d, uint8_t last)
 {
     struct mull_device *device;
-    const struct mull_virtio_net_config cfg = {
+    const struct mull_nic_config cfg = {
         .name = "virtio-net.0", .devfn = -1, .mac = {2, 0, 0, 0, 0, last}};
     assert_int_equal(mull_virtio_net_create(&d->env, d->bus, &cfg, &device, NULL), 0);
     return device;
@@ -187,7 +187,7 @@ static void test_features_that_are_not_here(void **state)
     /* Saved with an MTU, which the other machine's device does not offer. */
     for (int i = 0; i < 2; i++) {
         drv_init(&d[i]);
-        const struct mull_virtio_net_config cfg = {
+        const struct mull_nic_config cfg = {
             .name = "virtio-net.0", .devfn = -1, .mac = {2, 0, 0, 0, 0, 1}, .mtu = i ? 0 : 1400};
         assert_int_equal(mull_virtio_net_create(&d[i].env, d[i].bus, &cfg, &device[i], NULL), 0);
         d[i].device = device[i];

@@ -67,15 +67,18 @@ static const struct mull_netdev_ops netdev_ops = {.send = net_send,
 
 static const uint8_t mac[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
 
-static int setup_with(void **state, bool vnet_hdr)
+static int setup_pairs(void **state, bool vnet_hdr, uint16_t pairs)
 {
     struct net *n = calloc(1, sizeof(*n));
     struct mull_error err = {0};
     drv_init(&n->drv);
     n->netdev.ops = &netdev_ops;
     n->netdev.caps.vnet_hdr = vnet_hdr;
-    struct mull_virtio_net_config cfg = {
-        .name = "virtio-net.0", .devfn = -1, .netdev = &n->netdev, .mtu = 9000};
+    struct mull_nic_config cfg = {.name = "virtio-net.0",
+                                  .devfn = -1,
+                                  .netdev = &n->netdev,
+                                  .mtu = 9000,
+                                  .queue_pairs = pairs};
     assert_int_equal(mull_virtio_net_create(&n->drv.env, n->drv.bus, &cfg, &n->drv.device, &err),
                      -EINVAL); /* no MAC address */
     memcpy(cfg.mac, mac, 6);
@@ -88,12 +91,17 @@ static int setup_with(void **state, bool vnet_hdr)
 
 static int setup(void **state)
 {
-    return setup_with(state, false);
+    return setup_pairs(state, false, 1);
+}
+
+static int setup_mq(void **state)
+{
+    return setup_pairs(state, false, 3);
 }
 
 static int setup_vnet(void **state)
 {
-    return setup_with(state, true);
+    return setup_pairs(state, true, 1);
 }
 
 static int teardown(void **state)
@@ -423,6 +431,88 @@ static void test_broken_rings(void **state)
     assert_int_equal(count_received(n), 1);
 }
 
+/* Send a command to the control queue @queue. @return the device's answer */
+static uint8_t command(struct net *n, unsigned queue, uint8_t class, uint8_t what, uint16_t value)
+{
+    const uint8_t bytes[4] = {class, what, (uint8_t)value, (uint8_t)(value >> 8)};
+    const struct drv_seg segs[2] = {{BUFFER(900), 4, false}, {BUFFER(901), 1, true}};
+    uint32_t id, len;
+
+    mull_mem_write(n->drv.memory, BUFFER(900), bytes, sizeof(bytes));
+    drv_add(&n->drv, queue, segs, 2);
+    drv_kick(&n->drv, queue);
+    drv_wait_used(&n->drv, queue, &id, &len);
+    return drv_peek8(&n->drv, BUFFER(901));
+}
+
+/* An Ethernet frame with an IPv4 UDP packet of one flow, either way. */
+static size_t flow_frame(uint8_t *f, bool to_guest)
+{
+    memset(f, 0, 60);
+    memcpy(f + (to_guest ? 0 : 6), mac, 6);
+    f[to_guest ? 6 : 0] = 2;
+    memcpy(f + 12, (const uint8_t[]){8, 0, 0x45, 0, 0, 46}, 6);
+    f[23] = 17;
+    memcpy(f + 26, (const uint8_t[]){10, 0, 0, 1, 10, 0, 0, 99}, 8);
+    memcpy(f + 34, (const uint8_t[]){0x12, 0x34, 0, 80}, 4);
+    if (to_guest) {
+        memcpy(f + 26, (const uint8_t[]){10, 0, 0, 99, 10, 0, 0, 1}, 8);
+        memcpy(f + 34, (const uint8_t[]){0, 80, 0x12, 0x34}, 4);
+    }
+    return 60;
+}
+
+static void test_queue_pairs(void **state)
+{
+    struct net *n = *state;
+    uint8_t frame[60];
+    uint32_t id, len;
+
+    assert_int_equal(drv_read(&n->drv, n->drv.config + 8, 2), 3);
+    drv_start(&n->drv, ALL, 7, 16);
+    for (unsigned pair = 0; pair < 3; pair++) {
+        const struct drv_seg seg = {BUFFER(100 + pair), 2048, true};
+        drv_add(&n->drv, 2 * pair, &seg, 1);
+    }
+    assert_int_equal(command(n, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 0),
+                     VIRTIO_NET_ERR);
+    assert_int_equal(command(n, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 4),
+                     VIRTIO_NET_ERR);
+    assert_int_equal(command(n, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 3),
+                     VIRTIO_NET_OK);
+    /* What is sent by the third pair is answered there. */
+    const struct drv_seg seg = {BUFFER(0), 12 + 60, false};
+    flow_frame(frame, false);
+    mull_mem_set(n->drv.memory, BUFFER(0), 0, 12);
+    mull_mem_write(n->drv.memory, BUFFER(0) + 12, frame, 60);
+    drv_add(&n->drv, 5, &seg, 1);
+    drv_kick(&n->drv, 5);
+    assert_int_equal(n->sent, 1);
+    flow_frame(frame, true);
+    assert_true(n->front.receive(n->front.opaque, frame, 60));
+    n->front.received(n->front.opaque);
+    assert_true(drv_used(&n->drv, 4, &id, &len));
+    assert_false(drv_used(&n->drv, 0, &id, &len));
+    /* With one pair again, it comes to the first. */
+    assert_int_equal(command(n, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 1),
+                     VIRTIO_NET_OK);
+    assert_true(n->front.receive(n->front.opaque, frame, 60));
+    n->front.received(n->front.opaque);
+    assert_true(drv_used(&n->drv, 0, &id, &len));
+}
+
+/* A driver that knows of no pairs finds the control queue where it always was. */
+static void test_without_queue_pairs(void **state)
+{
+    struct net *n = *state;
+
+    drv_start(&n->drv, ALL & ~(1ull << VIRTIO_NET_F_MQ), 3, 16);
+    assert_int_equal(command(n, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 0),
+                     VIRTIO_NET_OK);
+    assert_int_equal(command(n, 2, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 1),
+                     VIRTIO_NET_ERR);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +526,8 @@ int main(void)
         T(test_receive_filter),
         cmocka_unit_test_setup_teardown(test_offloads, setup_vnet, teardown),
         T(test_broken_rings),
+        cmocka_unit_test_setup_teardown(test_queue_pairs, setup_mq, teardown),
+        cmocka_unit_test_setup_teardown(test_without_queue_pairs, setup_mq, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

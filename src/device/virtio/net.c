@@ -1,7 +1,7 @@
 /*
- * The virtio network device (virtio 1.2, 5.1) with one queue pair and a control queue, in front of
- * a struct mull_netdev. Offloads are offered where the back end carries the virtio-net header.
- * Knows frames and their addresses, not where they go.
+ * The virtio network device (virtio 1.2, 5.1) with one or more queue pairs and a control queue, in
+ * front of a struct mull_netdev. Offloads are offered where the back end carries the virtio-net
+ * header. Knows frames and their addresses, not where they go.
  */
 #include <endian.h>
 #include <errno.h>
@@ -12,9 +12,11 @@
 #include <string.h>
 
 #include "device/devices.h"
+#include "device/net/offload.h"
 #include "device/virtio/virtio.h"
 
-enum { RX, TX, CTRL };
+#define MAX_PAIRS ((MULL_VIRTIO_MAX_QUEUES - 1) / 2)
+#define FLOWS 256 /* remembered, for the choice of a receive queue */
 #define QUEUE_SIZE 256
 #define CTRL_QUEUE_SIZE 64
 #define HDR_SIZE MULL_NET_HDR_SIZE
@@ -37,17 +39,53 @@ struct net {
     struct mull_netdev *netdev;
     uint8_t permanent_mac[6];
     uint16_t mtu;
+    uint16_t max_pairs, pairs; /* there are, the driver uses */
     bool link_up;
     uint8_t mac[6];
     uint8_t announce;  /* the driver was asked to, and has not acknowledged */
     bool announce_due; /* restored: ask it when the device goes on */
     struct filter filter;
     struct mull_chain first, chain; /* scratch of the loop's thread */
+    uint8_t flow[FLOWS];            /* by hash: the pair that last sent of that flow; not saved */
     struct {
         uint16_t head;
         uint32_t written;
     } rx[QUEUE_SIZE];
 };
+
+/* ---- Queues (5.1.2) ---- */
+
+static struct mull_virtqueue *rx_queue(struct net *n, unsigned pair)
+{
+    return &n->v.queues[2 * pair];
+}
+
+static unsigned ctrl_index(const struct net *n)
+{
+    return mull_virtio_has(&n->v, VIRTIO_NET_F_MQ) ? 2u * n->max_pairs : 2;
+}
+
+/* A number that is the same for both directions of a flow: addresses and ports added up. */
+static unsigned flow_of(const uint8_t *frame, size_t len)
+{
+    struct mull_net_headers h;
+    uint64_t sum = 0;
+
+    mull_net_parse(frame, (uint32_t)len, &h);
+    if (h.l3)
+        sum = mull_net_sum(frame + h.l3 + (h.ipv4 ? 12 : 8), h.ipv4 ? 8 : 32, sum);
+    if (h.l4)
+        sum = mull_net_sum(frame + h.l4, 4, sum);
+    uint16_t folded = mull_net_fold(sum);
+    return (folded ^ folded >> 8) % FLOWS;
+}
+
+/* The driver reads a flow's frames where it sends the flow's others (5.1.6.5.6.1). */
+static struct mull_virtqueue *steer(struct net *n, const uint8_t *frame, size_t len)
+{
+    unsigned pair = n->pairs > 1 ? n->flow[flow_of(frame, len)] : 0;
+    return rx_queue(n, pair < n->pairs ? pair : 0);
+}
 
 /* ---- Receiving ---- */
 
@@ -83,9 +121,9 @@ static bool wanted(const struct net *n, const uint8_t *mac)
 
 /* Put the frame into as many buffers as it takes and note them in n->rx[]. @return how many; 0:
  * the *seen ones are too few; negative: that many were taken, and it does not fit into them */
-static int fill_buffers(struct net *n, const uint8_t *frame, uint32_t len, unsigned *seen)
+static int fill_buffers(struct net *n, struct mull_virtqueue *q, const uint8_t *frame, uint32_t len,
+                        unsigned *seen)
 {
-    struct mull_virtqueue *q = &n->v.queues[RX];
     uint32_t done = 0, total = HDR_SIZE + len;
     bool mergeable = mull_virtio_has(&n->v, VIRTIO_NET_F_MRG_RXBUF);
     int count = 0;
@@ -116,9 +154,9 @@ static int fill_buffers(struct net *n, const uint8_t *frame, uint32_t len, unsig
 }
 
 /* Give the buffers back, the header written last: only then is their number known. */
-static void publish_buffers(struct net *n, const struct virtio_net_hdr_v1 *header, int count)
+static void publish_buffers(struct net *n, struct mull_virtqueue *q,
+                            const struct virtio_net_hdr_v1 *header, int count)
 {
-    struct mull_virtqueue *q = &n->v.queues[RX];
     struct virtio_net_hdr_v1 h = *header;
 
     h.num_buffers = htole16((uint16_t)count);
@@ -131,7 +169,6 @@ static void publish_buffers(struct net *n, const struct virtio_net_hdr_v1 *heade
 /* Put one frame into the ring. @return false: no buffers now */
 static bool receive_locked(struct net *n, const uint8_t *frame, size_t len)
 {
-    struct mull_virtqueue *q = &n->v.queues[RX];
     struct virtio_net_hdr_v1 header = {0};
 
     if (n->netdev->caps.vnet_hdr) {
@@ -143,13 +180,14 @@ static bool receive_locked(struct net *n, const uint8_t *frame, size_t len)
     }
     if (len < ETH_HEADER || len > MULL_NET_FRAME_MAX || !wanted(n, frame))
         return true;
+    struct mull_virtqueue *q = steer(n, frame, len);
     if (!mull_virtqueue_live(q))
         return n->v.paused ? false : true; /* nobody listens: frames get lost */
     for (;;) {
         unsigned seen = 0;
-        int count = fill_buffers(n, frame, (uint32_t)len, &seen);
+        int count = fill_buffers(n, q, frame, (uint32_t)len, &seen);
         if (count > 0) {
-            publish_buffers(n, &header, count);
+            publish_buffers(n, q, &header, count);
             return true;
         }
         if (count < 0) { /* drop the frame, not the driver's buffers */
@@ -176,7 +214,8 @@ static void net_received(void *opaque)
 {
     struct net *n = opaque;
     mull_virtio_lock(&n->v);
-    mull_virtqueue_signal(&n->v.queues[RX]);
+    for (unsigned i = 0; i < n->pairs; i++)
+        mull_virtqueue_signal(rx_queue(n, i));
     mull_virtio_unlock(&n->v);
 }
 
@@ -203,9 +242,22 @@ static bool transmit(struct net *n)
     return mull_netdev_send(n->netdev, iov + 1, count, len) != -EAGAIN;
 }
 
-static void kick_tx(struct net *n)
+/* Remember which pair the flow of the frame in n->chain is sent by. */
+static void learn(struct net *n, unsigned pair)
 {
-    struct mull_virtqueue *q = &n->v.queues[TX];
+    uint8_t head[128];
+    uint32_t len = n->chain.out_len - HDR_SIZE;
+
+    if (n->chain.out_len < HDR_SIZE + ETH_HEADER)
+        return;
+    len = len < sizeof(head) ? len : sizeof(head);
+    if (!mull_chain_read(&n->chain, HDR_SIZE, head, len))
+        n->flow[flow_of(head, len)] = (uint8_t)pair;
+}
+
+static void kick_tx(struct net *n, unsigned pair)
+{
+    struct mull_virtqueue *q = &n->v.queues[2 * pair + 1];
     bool full = false, sent = false;
 
     do {
@@ -216,6 +268,8 @@ static void kick_tx(struct net *n)
                 mull_virtqueue_unpop(q); /* until the back end is writable */
                 break;
             }
+            if (n->pairs > 1)
+                learn(n, pair);
             sent = true;
             mull_virtqueue_push(q, n->chain.head, 0);
         }
@@ -227,7 +281,9 @@ static void kick_tx(struct net *n)
 
 static void net_writable(void *opaque)
 {
-    mull_virtio_kick(&((struct net *)opaque)->v, TX);
+    struct net *n = opaque;
+    for (unsigned i = 0; i < n->max_pairs; i++)
+        mull_virtio_kick(&n->v, 2 * i + 1);
 }
 
 /* ---- Control queue (5.1.6.5) ---- */
@@ -300,6 +356,20 @@ static void set_status(struct net *n)
     memcpy(n->v.config + offsetof(struct virtio_net_config, status), &status, sizeof(status));
 }
 
+static bool ctrl_pairs(struct net *n, uint8_t command)
+{
+    uint16_t pairs;
+
+    if (command != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || !mull_virtio_has(&n->v, VIRTIO_NET_F_MQ) ||
+        mull_chain_read(&n->chain, 2, &pairs, sizeof(pairs)))
+        return false;
+    pairs = le16toh(pairs);
+    if (!pairs || pairs > n->max_pairs)
+        return false;
+    n->pairs = pairs;
+    return true;
+}
+
 static bool control(struct net *n)
 {
     uint8_t header[2]; /* class, command */
@@ -311,6 +381,8 @@ static bool control(struct net *n)
         return ctrl_rx(n, header[1]);
     case VIRTIO_NET_CTRL_MAC:
         return ctrl_mac(n, header[1]);
+    case VIRTIO_NET_CTRL_MQ:
+        return ctrl_pairs(n, header[1]);
     case VIRTIO_NET_CTRL_ANNOUNCE:
         if (header[1] != VIRTIO_NET_CTRL_ANNOUNCE_ACK)
             return false;
@@ -324,7 +396,7 @@ static bool control(struct net *n)
 
 static void kick_ctrl(struct net *n)
 {
-    struct mull_virtqueue *q = &n->v.queues[CTRL];
+    struct mull_virtqueue *q = &n->v.queues[ctrl_index(n)];
 
     do {
         mull_virtqueue_quiet(q);
@@ -343,13 +415,15 @@ static void net_kick(struct mull_virtio *v, unsigned queue)
 {
     struct net *n = (struct net *)v;
 
-    if (queue == RX && n->netdev) {
-        mull_virtqueue_quiet(&v->queues[RX]);
-        mull_netdev_resume(n->netdev);
-    } else if (queue == TX) {
-        kick_tx(n);
-    } else if (queue == CTRL) {
+    if (queue == ctrl_index(n)) {
         kick_ctrl(n);
+    } else if (queue > ctrl_index(n)) {
+        return; /* what a driver without VIRTIO_NET_F_MQ does not know of */
+    } else if (queue & 1) {
+        kick_tx(n, queue / 2);
+    } else if (n->netdev) {
+        mull_virtqueue_quiet(&v->queues[queue]);
+        mull_netdev_resume(n->netdev);
     }
 }
 
@@ -378,9 +452,11 @@ static void net_reset(struct mull_virtio *v)
     memset(&n->filter, 0, sizeof(n->filter));
     n->filter.promisc = 1; /* a driver without the control queue gets everything */
     n->announce = 0;
+    n->pairs = 1;
+    memset(n->flow, 0, sizeof(n->flow));
     memcpy(n->mac, n->permanent_mac, sizeof(n->mac));
     memcpy(c.mac, n->mac, sizeof(c.mac));
-    c.max_virtqueue_pairs = htole16(1);
+    c.max_virtqueue_pairs = htole16(n->max_pairs);
     c.mtu = htole16(n->mtu);
     v->config_size = offsetof(struct virtio_net_config, mtu) + sizeof(c.mtu);
     memcpy(v->config, &c, v->config_size);
@@ -435,6 +511,12 @@ static int filter_loaded(void *object, uint32_t version, struct mull_error *err)
 static int net_loaded(void *object, uint32_t version, struct mull_error *err)
 {
     struct net *n = object;
+    if (version < 2)
+        n->pairs = 1;
+    if (!n->pairs || n->pairs > n->max_pairs)
+        return mull_fail(err, ENOTSUP,
+                         "virtio-net: the saved machine uses %u queue pairs; this one has %u",
+                         n->pairs, n->max_pairs);
     memcpy(n->v.config + offsetof(struct virtio_net_config, mac), n->mac, sizeof(n->mac));
     set_status(n);
     n->announce_due = true;
@@ -456,15 +538,19 @@ static const struct mull_state_desc filter_desc = {
     .after_load = filter_loaded,
 };
 
+static const struct mull_field net_fields[] = {
+    MULL_FIELD_NESTED(struct net, v, &mull_virtio_desc),
+    MULL_FIELD_BLOB(struct net, mac),
+    MULL_FIELD(struct net, announce),
+    MULL_FIELD_NESTED(struct net, filter, &filter_desc),
+    MULL_FIELD_SINCE(2, struct net, pairs),
+    MULL_FIELDS_END,
+};
 static const struct mull_state_desc net_desc = {
     .name = "virtio-net",
-    .version = 1,
+    .version = 2,
     .oldest = 1,
-    .fields = (const struct mull_field[]){MULL_FIELD_NESTED(struct net, v, &mull_virtio_desc),
-                                          MULL_FIELD_BLOB(struct net, mac),
-                                          MULL_FIELD(struct net, announce),
-                                          MULL_FIELD_NESTED(struct net, filter, &filter_desc),
-                                          MULL_FIELDS_END},
+    .fields = net_fields,
     .after_load = net_loaded,
 };
 
@@ -483,6 +569,8 @@ static uint64_t net_features(const struct net *n)
                  MULL_BIT(VIRTIO_NET_F_CTRL_RX) | MULL_BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) |
                  MULL_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) | MULL_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE);
 
+    if (n->max_pairs > 1)
+        f |= MULL_BIT(VIRTIO_NET_F_MQ);
     if (n->mtu)
         f |= MULL_BIT(VIRTIO_NET_F_MTU);
     if (n->netdev && n->netdev->caps.vnet_hdr)
@@ -494,7 +582,7 @@ static uint64_t net_features(const struct net *n)
 }
 
 int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
-                           const struct mull_virtio_net_config *cfg, struct mull_device **out,
+                           const struct mull_nic_config *cfg, struct mull_device **out,
                            struct mull_error *err)
 {
     if ((cfg->mac[0] & 1) || !memcmp(cfg->mac, (const uint8_t[6]){0}, 6))
@@ -507,14 +595,17 @@ int mull_virtio_net_create(const struct mull_device_env *env, struct mull_pci_bu
     n->netdev = cfg->netdev;
     n->link_up = cfg->netdev;
     n->mtu = cfg->mtu;
+    n->max_pairs = cfg->queue_pairs ? cfg->queue_pairs : 1;
+    if (n->max_pairs > MAX_PAIRS)
+        n->max_pairs = MAX_PAIRS;
     memcpy(n->permanent_mac, cfg->mac, sizeof(n->permanent_mac));
     n->v.device.ops = &net_ops;
 
     int rc = mull_virtio_init(&n->v, env, cfg->name, VIRTIO_ID_NET, net_features(n),
                               &net_virtio_ops, err);
     if (!rc) {
-        mull_virtio_add_queue(&n->v, QUEUE_SIZE);
-        mull_virtio_add_queue(&n->v, QUEUE_SIZE);
+        for (unsigned i = 0; i < 2u * n->max_pairs; i++)
+            mull_virtio_add_queue(&n->v, QUEUE_SIZE);
         mull_virtio_add_queue(&n->v, CTRL_QUEUE_SIZE);
         net_reset(&n->v);
         n->v.rom = cfg->rom;

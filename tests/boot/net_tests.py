@@ -1,0 +1,137 @@
+"""Network cards driven by the drivers of unmodified guests: a file fetched from a server on the host and
+sent back, over every model, and what the command line says of others."""
+import base64
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import threading
+
+from guest import Mullion, expect
+
+TESTS = {}
+
+SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts")
+DRIVERS = {"virtio": "virtio_net", "e1000e": "e1000e", "vmxnet3": "vmxnet3"}
+MAC = "02:00:00:4d:75:0a"
+
+
+class Server:
+    """Serves a file over HTTP on a free port and answers what is sent with its SHA-256."""
+
+    def __init__(self, data, address="127.0.0.1"):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self, body):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self):
+                self.answer(data)
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(hashlib.sha256(body).hexdigest().encode() + b"\n")
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer((address, 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def kernel_of(ctx, model):
+    """A kernel that has the model's driver: the cloud's have none for e1000e."""
+    version = "6.1-686-pae" if model == "e1000e" else "6.12"
+    if version != "6.12":
+        ctx.need_i386(version)
+    return version
+
+
+def options(ctx, version, words, extra=()):
+    """Boot @version with the modules of network cards into scripts/guest/nic."""
+    folder = os.path.join(ctx.guest, version)
+    busybox = os.path.join(folder, "busybox")
+    initrd = ctx.path("initrd")
+    guest = os.path.join(SCRIPTS, "guest")
+    command = [os.path.join(SCRIPTS, "mkinitrd"), "--modules", os.path.join(folder, "modules"),
+               "--init", os.path.join(guest, "init"), "--add",
+               f"etc/mullion/nic={os.path.join(guest, 'nic')}", "--add",
+               f"usr/share/udhcpc/default.script={os.path.join(guest, 'udhcpc')}",
+               "--output", initrd]
+    for module in ("e1000e", "vmxnet3", *extra):
+        command += ["--module", module]
+    if os.path.exists(busybox):
+        command += ["--busybox", busybox]
+    subprocess.run(command, check=True)
+    return ["--engine", ctx.engine, "--kernel", ctx.kernel(version), "--initrd", initrd,
+            "--memory", "256M", "--append",
+            f"console=ttyS0 quiet panic=-1 mullion.do=nic noisapnp {words}".strip()]
+
+
+def facts(m):
+    """The guest's "nic: key value" lines: each key's values in order."""
+    found = {}
+    for line in m.output.decode(errors="replace").splitlines():
+        words = line.strip().split(" ", 2)
+        if words[0] == "nic:" and len(words) > 1:
+            found.setdefault(words[1], []).append(words[2] if len(words) > 2 else "")
+    return found
+
+
+def check(got, model, data):
+
+    digest = hashlib.sha256(data).hexdigest()
+    sent = hashlib.sha256(base64.encodebytes(data)).hexdigest()
+    expect(got["driver"] == [DRIVERS[model]], f"driver {got['driver']}")
+    expect(got["mac"] == [MAC], f"MAC {got['mac']}")
+    expect(got["fetched"] == [digest], f"fetched {got['fetched']}")
+    expect(got["sent"] == [sent], f"sent {got['sent']}")
+    expect(got.get("again", [digest]) == [digest], f"after opening again: {got.get('again')}")
+    expect("complaint" not in got, f"{got.get('complaint')}")
+
+
+def fetch(ctx, model, cpus=2):
+    ctx.need_user_net()
+    data = hashlib.shake_256(model.encode()).digest(3 << 20)
+    version = kernel_of(ctx, model)
+    with Server(data) as server:
+        words = f"mullion.port={server.port} mullion.then=down"
+        with Mullion(ctx.program, options(ctx, version, words) +
+                     ["--cpus", str(cpus), "--net", f"user,model={model},mac={MAC}"]) as m:
+            m.wait_for("nic: done", 90 * ctx.patience)
+            m.expect_status(0, 30 * ctx.patience)
+            check(facts(m), model, data)
+
+
+for _model in DRIVERS:
+    TESTS[f"net-user-{_model}"] = lambda ctx, m=_model: fetch(ctx, m)
+
+
+def unknown_model(ctx):
+    """One clear line that lists what there is, and what stands in for older cards."""
+    for part in ("model=rtl8139", "model=", "model=nosuch"):
+        result = subprocess.run([ctx.program, "run", "--kernel", "k", "--net", f"user,{part}"],
+                                capture_output=True, text=True, check=False)
+        expect(result.returncode == 2 and "virtio" in result.stderr and
+               "e1000e" in result.stderr and "vmxnet3" in result.stderr, f"{part}: {result}")
+    result = subprocess.run([ctx.program, "run", "--kernel", "k", "--net",
+                             "tap=t0,model=vmxnet3", "--print-config"], capture_output=True,
+                            text=True, check=True)
+    expect(json.loads(result.stdout)["networks"] ==
+           [{"type": "tap", "interface": "t0", "model": "vmxnet3"}], result.stdout)
+
+
+TESTS["net-unknown-model"] = unknown_model
