@@ -53,8 +53,8 @@ static const char usage[] =
     "                     a console (stdio, on a serial port); may be repeated. A channel is\n"
     "                     for an agent in the guest, like org.qemu.guest_agent.0\n"
     "  --display none|vnc=unix:PATH|vnc=ADDRESS:PORT[,password-file=FILE]\n"
-    "            [,tls-certificates=FOLDER|,tls=anonymous][,keymap=LAYOUT]\n"
-    "                     serve the screen to VNC clients (needs firmware)\n"
+    "            [,tls-certificates=FOLDER|,tls=anonymous][,keymap=LAYOUT][,gpu=vga|virtio]\n"
+    "                     serve the screen to VNC clients\n"
     "  --no-reboot        end instead of resetting the machine\n"
     "  --control PATH     listen for JSON-RPC on a Unix socket\n"
     "  --gdb [ADDRESS:]PORT[,wait=on] | unix=PATH[,wait=on]\n"
@@ -188,7 +188,7 @@ static int parse_cdrom(json_t *config, const char *text)
                : -1;
 }
 
-static int parse_display_part(json_t *display, const char *part)
+static int parse_display_part(json_t *config, json_t *display, const char *part)
 {
     static const char *const names[][2] = {{"keymap", "keymap"},
                                            {"password-file", "password_file"},
@@ -199,6 +199,12 @@ static int parse_display_part(json_t *display, const char *part)
         if (strcmp(value, "anonymous"))
             return wrong("--display", part, "give tls=anonymous, or tls-certificates=FOLDER");
         json_object_set_new(display, "tls_anonymous", json_true());
+        return -1;
+    }
+    if ((value = value_of(part, "gpu"))) {
+        if (strcmp(value, "vga") && strcmp(value, "virtio"))
+            return wrong("--display", part, "give gpu=vga or gpu=virtio");
+        json_object_set_new(config, "video", json_pack("{s:s}", "model", value));
         return -1;
     }
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -223,7 +229,7 @@ static int parse_display(json_t *config, const char *text)
              !set_string(display, "type", "vnc") || !set_string(display, "listen", value))
         ret = wrong("--display", text, "give none, vnc=unix:PATH or vnc=ADDRESS:PORT");
     for (unsigned i = 1; i < p.count && ret < 0; i++)
-        ret = parse_display_part(display, p.part[i]);
+        ret = parse_display_part(config, display, p.part[i]);
     free(p.text);
     return ret;
 }

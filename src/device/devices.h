@@ -91,6 +91,23 @@ int mull_virtio_share_create(const struct mull_device_env *env, struct mull_pci_
                              const struct mull_virtio_share_config *cfg, struct mull_device **out,
                              struct mull_error *err);
 
+struct mull_vga;
+struct mull_screen;
+
+struct mull_virtio_gpu_config {
+    const char *name;
+    int devfn;
+    struct mull_vga *vga; /* an inlaid one, which is in the same function and is shown until a driver
+                           * shows a picture; the caller's; NULL: none */
+    const uint8_t *rom;   /* option ROM of the two; the caller's; NULL: none */
+    uint32_t rom_size;
+};
+int mull_virtio_gpu_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                           const struct mull_virtio_gpu_config *cfg, struct mull_device **out,
+                           struct mull_error *err);
+/** What it shows; valid as long as the device. */
+const struct mull_screen *mull_virtio_gpu_screen(struct mull_device *device);
+
 struct mull_virtio_rng_config {
     const char *name;
     int devfn;

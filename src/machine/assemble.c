@@ -238,9 +238,10 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
         return ret;
     machine_add_device(m, device);
     ret = machine_interface_devices(m, &env, config, err);
-    if (ret)
-        return ret;
-    return m->firmware ? machine_firmware_devices(m, &env, config, err) : 0;
+    if (!ret && m->firmware)
+        ret = machine_firmware_devices(m, &env, config, err);
+    return !ret && machine_wants_screen(m, config) ? machine_screen_devices(m, &env, config, err)
+                                                   : ret;
 }
 
 static int make_platform(struct mull_machine *m, const struct mull_machine_config *config,
@@ -260,6 +261,7 @@ static int make_platform(struct mull_machine *m, const struct mull_machine_confi
         .ram_high = m->ram_high,
         .com_ports = (1u << serial) - 1,
         .firmware = m->firmware != NULL,
+        .screen = machine_wants_screen(m, config),
         .events = {.opaque = m,
                    .poweroff = machine_event_poweroff,
                    .reset = machine_event_reset,

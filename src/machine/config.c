@@ -143,10 +143,10 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
         add(&l, "no firmware %s: the kernel is loaded directly", c->firmware);
     if (c->secure_boot)
         add(&l, "no secure boot");
-    if (c->display != MULL_DISPLAY_NONE && (c->kernel || !c->display_listen))
-        add(&l, "no display: it needs firmware and a place to listen");
-    if (c->video.model)
-        add(&l, "no graphics adapter %s", c->video.model);
+    if (c->display != MULL_DISPLAY_NONE && !c->display_listen)
+        add(&l, "no display: it needs a place to listen");
+    if (c->video.model && strcmp(c->video.model, "vga") && strcmp(c->video.model, "virtio"))
+        add(&l, "the graphics adapter is vga instead of %s", c->video.model);
     if (c->tpm)
         add(&l, "no TPM");
     if (c->localtime)

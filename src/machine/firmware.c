@@ -265,35 +265,6 @@ static int add_numbers(struct mull_machine *m, struct mull_fw_cfg *f, bool seria
     return ret;
 }
 
-/* A VGA with its option ROM, keyboard and mouse. */
-static int add_screen(struct mull_machine *m, const struct mull_device_env *env,
-                      struct mull_error *err)
-{
-    struct mull_error none;
-    struct mull_vga_config vga = {0};
-    const struct mull_i8042_config keyboard = {
-        .keyboard = mull_platform_irq(m->platform, 1),
-        .mouse = mull_platform_irq(m->platform, 12),
-        .reset = machine_event_reset,
-        .opaque = m,
-    };
-
-    if (!mull_firmware_rom("vgabios-stdvga.bin", &m->vga_rom, &vga.rom_size, &none))
-        vga.rom = m->vga_rom;
-    else
-        mull_log(m->log, MULL_LOG_WARN, "firmware: %s; the BIOS has no screen", none.message);
-    struct mull_vga *device;
-    int ret = mull_vga_create(env, mull_platform_pci(m->platform), &vga, &device, err);
-    if (ret)
-        return ret;
-    machine_add_device(m, mull_vga_device(device));
-    m->screen = mull_vga_screen(device);
-    ret = mull_i8042_create(env, &keyboard, &m->input.ps2, err);
-    if (!ret)
-        machine_add_device(m, mull_i8042_device(m->input.ps2));
-    return ret;
-}
-
 int machine_firmware_devices(struct mull_machine *m, const struct mull_device_env *env,
                              const struct mull_machine_config *config, struct mull_error *err)
 {
@@ -309,9 +280,6 @@ int machine_firmware_devices(struct mull_machine *m, const struct mull_device_en
     if ((ret = add_numbers(m, f, serial, err)) || (ret = add_memory_map(m, f, err)) ||
         (ret = add_smbios(m, f, config, err)) || (ret = add_boot_order(m, f, config, err)) ||
         (ret = add_acpi(m, f, err)))
-        return ret;
-    ret = add_screen(m, env, err);
-    if (ret)
         return ret;
     ret = mull_debugcon_create(env, &device, err);
     if (ret)

@@ -11,7 +11,7 @@
 #include "boot/firmware.h"
 #include "device/chardev.h"
 #include "device/devices.h"
-#include "device/display/vga.h"
+#include "device/display/screen.h"
 #include "device/input.h"
 #include "engine/engine.h"
 #include "image/block.h"
@@ -147,6 +147,15 @@ int machine_storage_devices(struct mull_machine *m, const struct mull_device_env
 /** What lets guest and host work together: shared folders (interfaces.c). */
 int machine_interface_devices(struct mull_machine *m, const struct mull_device_env *env,
                               const struct mull_machine_config *config, struct mull_error *err);
+
+/* screen.c */
+
+/** Has it a screen: firmware wants one, or somebody wants to look? */
+bool machine_wants_screen(const struct mull_machine *m, const struct mull_machine_config *config);
+
+/** Graphics adapter, keyboard and mouse. */
+int machine_screen_devices(struct mull_machine *m, const struct mull_device_env *env,
+                           const struct mull_machine_config *config, struct mull_error *err);
 
 /* firmware.c */
 

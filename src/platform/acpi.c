@@ -208,10 +208,10 @@ static void motherboard(struct mull_aml *a, const struct mull_acpi_config *c)
         isa_device(a, "COM1", "PNP0501", 1, 0x3f8, 8, 4);
     if (c->com_ports & 2)
         isa_device(a, "COM2", "PNP0501", 2, 0x2f8, 8, 3);
-    if (c->pc) {
+    if (c->pc)
         keyboard_and_mouse(a);
+    if (c->fw_cfg_port)
         isa_device(a, "FWCF", "QEMU0002", 0, c->fw_cfg_port, 12, -1);
-    }
     if (c->pvpanic_port) {
         mull_aml_device(a, "PEVT");
         mull_aml_name(a, "_HID");

@@ -661,6 +661,7 @@ static struct mull_acpi_config acpi_config(const struct mull_platform *p)
         .mmio32_size = MULL_MMIO32_SIZE,
         .mmio64_base = p->mmio64_base,
         .mmio64_size = MMIO64_SIZE,
+        .pc = p->config.screen,
     };
 
     for (unsigned i = 0; i < 4; i++)

@@ -78,6 +78,7 @@ struct mull_platform_config {
     unsigned com_ports; /* bit i: ACPI says that COM(i + 1) is there; bits 0 and 1 */
     bool firmware;      /* firmware runs first: it assigns BARs and gets the ACPI tables from
                            mull_platform_acpi() */
+    bool screen;        /* there are a VGA and a keyboard controller; with firmware always */
     struct mull_platform_events events;
 };
 

@@ -198,7 +198,7 @@ static int run_machine(struct vmm *vmm, const struct options *o,
         ret = vmm_control_create(&control, &vmm->control, err);
     if (!ret)
         ret = watch_signals(vmm, signals, err);
-    if (!ret && config->display == MULL_DISPLAY_VNC && config->display_listen && !config->kernel)
+    if (!ret && config->display == MULL_DISPLAY_VNC && config->display_listen)
         ret = serve_display(vmm, config, log, err);
     const char *sockets[] = {o->control_path, vmm_gdb_path(vmm->gdb), vmm_rfb_path(vmm->rfb)};
     if (!ret && o->sandbox)

@@ -60,12 +60,12 @@ static void fit(const struct rfb_session *s, const struct rfb_picture *from, uin
 
 static uint32_t blend(uint32_t below, uint32_t above)
 {
-    uint32_t alpha = above >> 24, result = 0;
+    uint32_t rest = 255 - (above >> 24), result = 0;
 
-    for (unsigned shift = 0; shift < 24; shift += 8)
-        result |=
-            (((above >> shift & 0xff) * alpha + (below >> shift & 0xff) * (255 - alpha)) / 255)
-            << shift;
+    for (unsigned shift = 0; shift < 24; shift += 8) {
+        uint32_t sum = (above >> shift & 0xff) + (below >> shift & 0xff) * rest / 255;
+        result |= (sum < 255 ? sum : 255) << shift;
+    }
     return result;
 }
 
@@ -171,11 +171,10 @@ static void put_cursor(struct rfb_session *s, const struct mull_cursor *c)
              s->cursor_alpha ? RFB_CURSOR_ALPHA : RFB_CURSOR);
     if (s->cursor_alpha) {
         rfb_put32(&s->out, RFB_RAW);
-        for (unsigned i = 0; i < width * height; i++) { /* red, green, blue times alpha, alpha */
-            uint32_t p = c->pixels[i], alpha = p >> 24;
-            const uint8_t rgba[4] = {(uint8_t)((p >> 16 & 0xff) * alpha / 255),
-                                     (uint8_t)((p >> 8 & 0xff) * alpha / 255),
-                                     (uint8_t)((p & 0xff) * alpha / 255), (uint8_t)alpha};
+        for (unsigned i = 0; i < width * height; i++) { /* red, green, blue, alpha */
+            const uint32_t p = c->pixels[i];
+            const uint8_t rgba[4] = {(uint8_t)(p >> 16), (uint8_t)(p >> 8), (uint8_t)p,
+                                     (uint8_t)(p >> 24)};
             rfb_put(&s->out, rgba, 4);
         }
         return;

@@ -21,7 +21,7 @@ static const struct mull_screen *screen(struct mull_machine *m, struct mull_erro
     const struct mull_screen *s = mull_machine_screen(m);
 
     if (!s)
-        mull_fail(err, ENODEV, "this machine has no screen; it was started with --kernel");
+        mull_fail(err, ENODEV, "this machine has no screen; give it firmware or --display");
     return s;
 }
 
@@ -219,7 +219,7 @@ json_t *vmm_screen_keys(struct mull_machine *m, json_t *params, struct mull_erro
     json_t *text = json_object_get(params, "text"), *layout = json_object_get(params, "keymap");
 
     if (!keyboard) {
-        mull_fail(err, ENODEV, "this machine has no keyboard; it was started with --kernel");
+        mull_fail(err, ENODEV, "this machine has no keyboard; give it firmware or --display");
         return NULL;
     }
     if (json_is_string(text))

@@ -196,6 +196,54 @@ def vnc_hostile(ctx):
         wait_for_text(ctx, ctx.path("control"), b"onetwothree")
 
 
+def linux(ctx, words, *options):
+    """Debian's kernel with drivers for screens and USB, with a shell on its serial console."""
+    if not os.path.exists(ctx.kernel("6.1-amd64")):
+        raise Skipped("no kernel 6.1-amd64: see scripts/guest-assets")
+    return Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "256M", "--kernel",
+                                 ctx.kernel("6.1-amd64"), "--initrd", ctx.initrd("6.1-amd64"),
+                                 "--append", f"panic=-1 mullion.do=shell {words}", "--control",
+                                 ctx.path("control"), *options], stdin=subprocess.PIPE)
+
+
+def ask(m, ctx, command, pattern):
+    """Run a command in the guest's shell and wait for @pattern in what it says."""
+    start = len(m.output)
+    m.send(command.encode() + b"\n")
+    return m.wait_for(pattern, 60 * ctx.patience, start)
+
+
+def virtio_gpu(ctx):
+    """Linux's virtio_gpu driver: its console on the screen, another size, and the same picture for a
+    VNC client and a screenshot."""
+    path = ctx.path("vnc")
+    with linux(ctx, "console=tty0 console=ttyS0 quiet", "--display",
+               f"vnc=unix:{path},gpu=virtio") as m:
+        m.wait_for("Welcome to a guest", 120 * ctx.patience)
+        ask(m, ctx, "cat /sys/class/graphics/fb0/name", "virtio_gpudrmfb")
+        ask(m, ctx, "cat /sys/class/drm/card0-Virtual-1/modes | head -n 1", r"[^0-9]1280x800\r?\n")
+        # The text cursor stands still, and a line of blocks is on the screen.
+        ask(m, ctx, r"printf '\033[?25l\033[H\033[2J\033[7m%200s\n' x > /dev/tty0; echo do''ne",
+            "done")
+        time.sleep(0.5)
+        width, height, want = screenshot(ctx, ctx.path("control"))
+        expect((width, height) == (1280, 800), f"{width} x {height}")
+        lit = sum(want[i:i + 3] != b"\0\0\0" for i in range(0, len(want), 3))
+        expect(lit > 150 * 8 * 16, f"{lit} pixels are lit")
+        status, said, seen = peer(ctx, path)
+        expect(status == 0, said)
+        expect(differing(seen.split(b"\n255\n", 1)[1], want) == 0, "another picture by VNC")
+        status, said, _ = peer(ctx, path, "size=1024x768", "wait=500")
+        expect(status == 0, said)
+        ask(m, ctx, "cat /sys/class/drm/card0-Virtual-1/modes | head -n 1", r"[^0-9]1024x768\r?\n")
+        run = subprocess.run([ctx.program, "screen", ctx.path("control")], capture_output=True,
+                             check=False)
+        expect(run.returncode == 1 and b"screenshot" in run.stderr, f"screen: {run}")
+        m.send(b"poweroff -f\n")
+        m.expect_status(0, 60 * ctx.patience)
+
+
+TESTS["virtio-gpu-linux"] = virtio_gpu
 TESTS["vnc-libvncclient"] = vnc_peer
 TESTS["vnc-tls"] = vnc_tls
 TESTS["vnc-refused"] = vnc_refused

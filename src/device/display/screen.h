@@ -20,7 +20,7 @@ struct mull_cursor {
     unsigned width, height;                               /* at most MULL_CURSOR_SIZE */
     unsigned hot_x, hot_y;                                /* inside the picture */
     int x, y;                                             /* where the hot spot is */
-    uint32_t pixels[MULL_CURSOR_SIZE * MULL_CURSOR_SIZE]; /* 0xAARRGGBB, alpha not multiplied */
+    uint32_t pixels[MULL_CURSOR_SIZE * MULL_CURSOR_SIZE]; /* 0xAARRGGBB, alpha multiplied in */
 };
 
 /** All functions: any thread. */

@@ -676,6 +676,30 @@ static int add_regions(struct mull_vga *v, struct mull_error *err)
     return code;
 }
 
+int mull_vga_add_memory(struct mull_vga *v, struct mull_pci_function *f, struct mull_error *err)
+{
+    return mull_pci_add_bar(f, 0, VGA_MEMORY, false, false, true, &linear_ops, v, "VGA memory",
+                            v->mem, err);
+}
+
+const struct mull_region_ops *mull_vga_registers(void)
+{
+    return &mmio_ops;
+}
+
+static int attach(struct mull_vga *v, struct mull_pci_bus *bus, const struct mull_vga_config *cfg,
+                  struct mull_error *err)
+{
+    int code = mull_vga_add_memory(v, &v->pci, err);
+
+    if (!code)
+        code = mull_pci_add_bar(&v->pci, 2, 4096, false, false, false, &mmio_ops, v,
+                                "VGA registers", v->mem, err);
+    if (!code && cfg->rom)
+        code = mull_pci_add_rom(&v->pci, cfg->rom, cfg->rom_size, v->mem, err);
+    return code ? code : mull_pci_bus_attach(bus, &v->pci, -1, err);
+}
+
 int mull_vga_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                     const struct mull_vga_config *cfg, struct mull_vga **out,
                     struct mull_error *err)
@@ -692,17 +716,9 @@ int mull_vga_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
     pthread_mutex_init(&v->lock, NULL);
     set_power_on(v);
     mull_pci_function_init(&v->pci, NULL, 0x1234, 0x1111, 0x1af4, 0x1100, 0x030000, 2);
-    code = mull_pci_add_bar(&v->pci, 0, VGA_MEMORY, false, false, true, &linear_ops, v,
-                            "VGA memory", env->memory, err);
-    if (!code)
-        code = mull_pci_add_bar(&v->pci, 2, 4096, false, false, false, &mmio_ops, v,
-                                "VGA registers", env->memory, err);
-    if (!code && cfg->rom)
-        code = mull_pci_add_rom(&v->pci, cfg->rom, cfg->rom_size, env->memory, err);
-    if (!code)
-        code = add_regions(v, err);
-    if (!code)
-        code = mull_pci_bus_attach(bus, &v->pci, -1, err);
+    code = add_regions(v, err);
+    if (!code && !cfg->inlaid)
+        code = attach(v, bus, cfg, err);
     if (code < 0) {
         destroy(&v->device);
         return code;

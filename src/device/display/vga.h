@@ -22,6 +22,7 @@ struct mull_vga;
 struct mull_vga_config {
     const uint8_t *rom; /* option ROM; stays the caller's; NULL: none */
     uint32_t rom_size;
+    bool inlaid; /* it lies in another device's PCI function, by the functions below */
 };
 
 /** Create it. The device is owned by the caller. */
@@ -32,6 +33,11 @@ struct mull_device *mull_vga_device(struct mull_vga *vga);
 
 /** What it shows, by the functions below; valid as long as the device. */
 const struct mull_screen *mull_vga_screen(struct mull_vga *vga);
+
+/** For a device that takes it into its own function: its memory as BAR 0, and its registers, with the
+ *  VGA as their opaque pointer, at the start of BAR 2 (4 KiB). */
+int mull_vga_add_memory(struct mull_vga *vga, struct mull_pci_function *f, struct mull_error *err);
+const struct mull_region_ops *mull_vga_registers(void);
 
 /** A number that grows with everything that may have changed what is seen. Any thread. */
 uint64_t mull_vga_changes(struct mull_vga *vga);

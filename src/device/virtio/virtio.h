@@ -51,8 +51,17 @@ struct mull_virtio_transport {
     void (*reset)(struct mull_virtio *v); /* the device was reset; locked */
 };
 
+/** Another device in the same PCI function: BAR 0 is what it adds, its registers are at the start of
+ *  BAR 2, and virtio's come behind them. */
+struct mull_virtio_inlay {
+    void *opaque;
+    const struct mull_region_ops *registers; /* 4 KiB */
+    int (*add)(void *opaque, struct mull_pci_function *f, struct mull_error *err);
+};
+
 /** The registers of virtio over PCI (4.1.4.3) that are no device state. */
 struct mull_virtio_pci {
+    const struct mull_virtio_inlay *inlay; /* set before mull_virtio_pci_attach(); NULL: none */
     struct mull_pci_function function;
     pthread_mutex_t isr_lock; /* isr and the INTx line together */
     uint8_t isr;

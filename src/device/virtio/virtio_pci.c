@@ -18,6 +18,10 @@
 
 #define REGISTER_BAR 0
 #define MSIX_BAR 2
+/* The same where another device lies in the function. */
+#define INLAID_REGISTER_BAR 2
+#define INLAID_MSIX_BAR 4
+#define INLAY_SIZE 0x1000u
 
 /* The BAR: a page for each structure, so that one can get an ioeventfd or be mapped. */
 #define COMMON_OFFSET 0x0000
@@ -252,6 +256,17 @@ static void write_common(struct mull_virtio *v, uint64_t offset, unsigned size, 
 
 /* ---- The BAR ---- */
 
+/* Where virtio's registers begin. */
+static uint32_t base_of(const struct mull_virtio *v)
+{
+    return v->pci.inlay ? INLAY_SIZE : 0;
+}
+
+static unsigned register_bar(const struct mull_virtio *v)
+{
+    return v->pci.inlay ? INLAID_REGISTER_BAR : REGISTER_BAR;
+}
+
 static uint64_t bar_read(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
 {
     struct mull_virtio *v = opaque;
@@ -289,6 +304,29 @@ static void bar_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size
 static const struct mull_region_ops bar_ops = {
     .read = bar_read, .write = bar_write, .min_size = 1, .max_size = 4};
 
+static uint64_t inlaid_read(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    struct mull_virtio *v = opaque;
+    const struct mull_virtio_inlay *inlay = v->pci.inlay;
+
+    return offset < INLAY_SIZE ? inlay->registers->read(inlay->opaque, cpu, offset, size)
+                               : bar_read(v, cpu, offset - INLAY_SIZE, size);
+}
+
+static void inlaid_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct mull_virtio *v = opaque;
+    const struct mull_virtio_inlay *inlay = v->pci.inlay;
+
+    if (offset < INLAY_SIZE)
+        inlay->registers->write(inlay->opaque, cpu, offset, size, value);
+    else
+        bar_write(v, cpu, offset - INLAY_SIZE, size, value);
+}
+
+static const struct mull_region_ops inlaid_ops = {
+    .read = inlaid_read, .write = inlaid_write, .min_size = 1, .max_size = 4};
+
 /* ---- PCI configuration access to the BAR (4.1.4.9) ---- */
 
 static struct mull_virtio *from_function(struct mull_pci_function *f)
@@ -321,10 +359,10 @@ static bool get_window(struct mull_virtio *v, unsigned offset, unsigned size, st
     memcpy(&cap, f->config + v->pci.cfg_capability, sizeof(cap));
     memcpy(&w->value, f->config + at, 4);
     pthread_mutex_unlock(&f->lock);
-    w->offset = cap.offset;
+    w->offset = cap.offset - base_of(v);
     w->length = cap.length;
-    return cap.bar == REGISTER_BAR && (cap.length == 1 || cap.length == 2 || cap.length == 4) &&
-           cap.offset % cap.length == 0 && cap.offset < BAR_SIZE;
+    return cap.bar == register_bar(v) && (cap.length == 1 || cap.length == 2 || cap.length == 4) &&
+           cap.offset % cap.length == 0 && w->offset < BAR_SIZE;
 }
 
 static void config_read(struct mull_pci_function *f, unsigned offset, unsigned size)
@@ -366,8 +404,8 @@ static unsigned add_capability(struct mull_virtio *v, uint8_t type, uint32_t off
         return 0;
     struct virtio_pci_cap cap = {.cap_len = (uint8_t)size,
                                  .cfg_type = type,
-                                 .bar = REGISTER_BAR,
-                                 .offset = offset,
+                                 .bar = (uint8_t)register_bar(v),
+                                 .offset = base_of(v) + offset,
                                  .length = length};
     /* Behind the header of ID and next pointer. */
     memcpy(v->pci.function.config + at + 2, (const uint8_t *)&cap + 2, sizeof(cap) - 2);
@@ -409,10 +447,15 @@ int mull_virtio_pci_attach(struct mull_virtio *v, struct mull_pci_bus *bus, int 
     v->transport = &pci_transport;
     if (!add_capabilities(v))
         return mull_fail(err, ENOSPC, "%s: no room for its PCI capabilities", v->device.name);
-    int rc = mull_pci_add_bar(f, REGISTER_BAR, BAR_SIZE, false, true, false, &bar_ops, v,
-                              v->device.name, v->env.memory, err);
+    const struct mull_virtio_inlay *inlay = v->pci.inlay;
+    int rc = inlay ? inlay->add(inlay->opaque, f, err) : 0;
     if (!rc)
-        rc = mull_pci_add_msix(f, MSIX_BAR, v->nqueues + 1, v->env.memory, err);
+        rc = mull_pci_add_bar(f, register_bar(v), base_of(v) + BAR_SIZE, false, true, false,
+                              inlay ? &inlaid_ops : &bar_ops, v, v->device.name, v->env.memory,
+                              err);
+    if (!rc)
+        rc = mull_pci_add_msix(f, inlay ? INLAID_MSIX_BAR : MSIX_BAR, v->nqueues + 1,
+                               v->env.memory, err);
     if (!rc && v->rom)
         rc = mull_pci_add_rom(f, v->rom, v->rom_size, v->env.memory, err);
     if (!rc)

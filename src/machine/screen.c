@@ -1,0 +1,79 @@
+/*
+ * The devices a person sees and touches: graphics adapter, keyboard, mouse. Knows which of them a
+ * configuration asks for, not who looks.
+ */
+#include <string.h>
+
+#include "device/display/vga.h"
+#include "machine/internal.h"
+
+/* The option ROM that drives a graphics adapter for a BIOS. */
+static void load_rom(struct mull_machine *m, const char *file, uint32_t *size)
+{
+    struct mull_error none;
+
+    if (m->firmware && mull_firmware_rom(file, &m->vga_rom, size, &none)) {
+        mull_log(m->log, MULL_LOG_WARN, "firmware: %s; the BIOS has no screen", none.message);
+        m->vga_rom = NULL;
+    }
+}
+
+static int add_vga(struct mull_machine *m, const struct mull_device_env *env, bool inlaid,
+                   struct mull_vga **vga, struct mull_error *err)
+{
+    struct mull_vga_config cfg = {.inlaid = inlaid};
+
+    if (!inlaid)
+        load_rom(m, "vgabios-stdvga.bin", &cfg.rom_size);
+    cfg.rom = m->vga_rom;
+    int ret = mull_vga_create(env, mull_platform_pci(m->platform), &cfg, vga, err);
+    if (ret)
+        return ret;
+    machine_add_device(m, mull_vga_device(*vga));
+    m->screen = mull_vga_screen(*vga);
+    return 0;
+}
+
+static int add_gpu(struct mull_machine *m, const struct mull_device_env *env,
+                   struct mull_error *err)
+{
+    struct mull_virtio_gpu_config cfg = {.name = "virtio-gpu.0", .devfn = -1};
+    struct mull_device *device;
+    int ret = add_vga(m, env, true, &cfg.vga, err);
+
+    if (ret)
+        return ret;
+    load_rom(m, "vgabios-virtio.bin", &cfg.rom_size);
+    cfg.rom = m->vga_rom;
+    ret = mull_virtio_gpu_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
+    if (ret)
+        return ret;
+    machine_add_device(m, device);
+    m->screen = mull_virtio_gpu_screen(device);
+    return 0;
+}
+
+bool machine_wants_screen(const struct mull_machine *m, const struct mull_machine_config *config)
+{
+    return m->firmware || config->display != MULL_DISPLAY_NONE;
+}
+
+int machine_screen_devices(struct mull_machine *m, const struct mull_device_env *env,
+                           const struct mull_machine_config *config, struct mull_error *err)
+{
+    const struct mull_i8042_config keyboard = {
+        .keyboard = mull_platform_irq(m->platform, 1),
+        .mouse = mull_platform_irq(m->platform, 12),
+        .reset = machine_event_reset,
+        .opaque = m,
+    };
+    struct mull_vga *vga;
+    bool gpu = config->video.model && !strcmp(config->video.model, "virtio");
+    int ret = gpu ? add_gpu(m, env, err) : add_vga(m, env, false, &vga, err);
+
+    if (!ret)
+        ret = mull_i8042_create(env, &keyboard, &m->input.ps2, err);
+    if (!ret)
+        machine_add_device(m, mull_i8042_device(m->input.ps2));
+    return ret;
+}
