@@ -20,6 +20,7 @@ int cli_stats(int argc, char **argv);
 int cli_top(int argc, char **argv);
 int cli_import(int argc, char **argv);
 int cli_export(int argc, char **argv);
+int cli_balloon(int argc, char **argv);
 int cli_screen(int argc, char **argv);
 int cli_screenshot(int argc, char **argv);
 int cli_sendkey(int argc, char **argv);

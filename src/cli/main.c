@@ -20,6 +20,7 @@ static const char usage[] =
     "  run                          run a virtual machine\n"
     "  import, export               from and to OVA, OVF, VMX, libvirt XML and disks\n"
     "  screen, screenshot, sendkey  what a machine shows, and keys for it\n"
+    "  balloon                      how much memory its guest keeps\n"
     "  stats, top, gdb              look into running machines\n"
     "  engines                      what can run virtual CPUs here, and how fast\n"
     "  image                        make, convert, check and inspect disk images\n"
@@ -51,7 +52,7 @@ static const struct {
     {"top", cli_top},         {"image", mull_cli_image},
     {"import", cli_import},   {"export", cli_export},
     {"screen", cli_screen},   {"screenshot", cli_screenshot},
-    {"sendkey", cli_sendkey},
+    {"sendkey", cli_sendkey}, {"balloon", cli_balloon},
 };
 
 int cli_fail(int status, const char *fmt, ...)

@@ -47,6 +47,7 @@ static const char usage[] =
     "  --net tap=INTERFACE[,MORE]\n"
     "  --net none         a network card; may be repeated. user needs passt(1). MORE:\n"
     "                     model=virtio|e1000e|vmxnet3,mac=MAC\n"
+    "  --balloon on|off   the guest can give memory back (off): see mullion balloon\n"
     "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
     "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio|,channel=NAME]\n"
@@ -369,6 +370,15 @@ static int parse_share(json_t *config, const char *text)
     return ret;
 }
 
+static int parse_balloon(json_t *config, const char *text)
+{
+    json_t *flag = on_off(text);
+    if (!flag)
+        return wrong("--balloon", text, "must be on or off");
+    json_object_set_new(config, "balloon", flag);
+    return -1;
+}
+
 static int parse_console(struct run_options *o, json_t *list, const char *text)
 {
     struct parts p;
@@ -485,6 +495,7 @@ enum {
     NET,
     CONSOLE,
     SHARE,
+    BALLOON,
     NO_REBOOT,
     CONTROL,
     GDB,
@@ -512,6 +523,7 @@ static const struct option known[] = {
     {"disk", required_argument, NULL, DISK},
     {"net", required_argument, NULL, NET},
     {"console", required_argument, NULL, CONSOLE},
+    {"balloon", required_argument, NULL, BALLOON},
     {"share", required_argument, NULL, SHARE},
     {"no-reboot", no_argument, NULL, NO_REBOOT},
     {"control", required_argument, NULL, CONTROL},
@@ -566,6 +578,8 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_net(json_object_get(c, "networks"), value);
     case CONSOLE:
         return parse_console(o, json_object_get(c, "consoles"), value);
+    case BALLOON:
+        return parse_balloon(c, value);
     case SHARE:
         return parse_share(c, value);
     case NO_REBOOT:

@@ -71,6 +71,15 @@ int mull_virtio_console_create(const struct mull_device_env *env, struct mull_pc
                                const struct mull_virtio_console_config *cfg,
                                struct mull_device **out, struct mull_error *err);
 
+struct mull_virtio_balloon_config {
+    const char *name;
+    int devfn;
+};
+/** See device/virtio/balloon.h. */
+int mull_virtio_balloon_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                               const struct mull_virtio_balloon_config *cfg,
+                               struct mull_device **out, struct mull_error *err);
+
 #define MULL_SHARE_TAG_MAX 36
 
 enum mull_share_type { MULL_SHARE_VIRTIOFS, MULL_SHARE_9P };

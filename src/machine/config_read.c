@@ -483,7 +483,7 @@ static int read_strings(struct reader *r, json_t *root, struct mull_machine_conf
 static int read_root(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
     static const char *const known[] = {
-        "annotation", "appliance", "boot",   "cdroms",   "clock",       "cmdline",
+        "annotation", "appliance", "balloon", "boot",   "cdroms",   "clock",       "cmdline",
         "consoles",   "cpus",      "disks",  "display",  "engine",      "extra",
         "firmware",   "initrd",    "kernel", "memory",   "name",        "networks",
         "no_reboot",  "nvram",     "os",     "perf_map", "secure_boot", "shares", "sound",
@@ -504,6 +504,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_bool(r, root, "perf_map", &c->perf_map);
     if (!ret)
         ret = read_bool(r, root, "tpm", &c->tpm);
+    if (!ret)
+        ret = read_bool(r, root, "balloon", &c->balloon);
     if (!ret)
         ret = read_bool(r, root, "secure_boot", &c->secure_boot);
     if (!ret)

@@ -224,6 +224,7 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
     write_shares(root, c);
     write_screen(root, c);
     put_true(root, "tpm", c->tpm);
+    put_true(root, "balloon", c->balloon);
     put_text(root, "usb", c->usb);
     put_text(root, "sound", c->sound);
     if (c->appliance)

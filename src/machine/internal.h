@@ -80,6 +80,7 @@ struct mull_machine {
     struct mull_acpi_blobs *acpi;   /* scratch for what firmware reads */
     const struct mull_screen *screen; /* of one of the devices; NULL: none */
     struct mull_input input;
+    struct mull_device *balloon; /* NULL: none; one of the devices, too */
     uint8_t *vga_rom;
     struct machine_rom net_rom[MULL_NICS_THERE]; /* by model */
     unsigned boot_paths;

@@ -93,6 +93,10 @@ const struct mull_screen *mull_machine_screen(struct mull_machine *m);
  *  none. */
 struct mull_input *mull_machine_input(struct mull_machine *m);
 
+/** The balloon (device/virtio/balloon.h), for any thread until the machine is destroyed; NULL: it has
+ *  none. */
+struct mull_device *mull_machine_balloon(struct mull_machine *m);
+
 /** The I/O loop, for the process's own descriptors and timers. It runs from start to halt. */
 struct mull_loop *mull_machine_loop(struct mull_machine *m);
 

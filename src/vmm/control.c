@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vmm/balloon.h"
 #include "vmm/screen.h"
 
 #include "vmm/gdb.h"
@@ -130,6 +131,8 @@ static const struct {
     json_t *(*fn)(struct mull_machine *m, struct mull_error *err);
     json_t *(*with)(struct mull_machine *m, json_t *params, struct mull_error *err);
 } methods[] = {
+    {"balloon.set", NULL, vmm_balloon_set},
+    {"balloon.stats", NULL, vmm_balloon_stats},
     {"screen", NULL, vmm_screen_text},
     {"screenshot", NULL, vmm_screen_shot},
     {"sendkey", NULL, vmm_screen_keys},

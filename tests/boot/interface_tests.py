@@ -1,10 +1,12 @@
-"""Tests of what lets a guest and its host work together: shared folders. The guests are unmodified
+"""Tests of what lets a guest and its host work together: shared folders, the memory balloon. The guests are unmodified
 Debian kernels with their own drivers; tests/boot/interfaces is what they run."""
 import hashlib
 import os
 import subprocess
+import time
 
-from guest import Mullion, Skipped, expect
+from guest import Failed, Mullion, expect
+from guest_tests import Control
 
 TESTS = {}
 
@@ -101,3 +103,73 @@ def share_virtiofs(ctx):
         got = check_share(ctx, m, folder, data, "virtiofs")
         expect(got["ro-read"] == "read me" and "ro" not in got, f"read-only: {got}")
         expect(len(children) >= 3, f"no process for each folder: {children}")
+
+
+# ---- Memory ----
+
+def resident(m):
+    """MiB of the machine's process that are in the host's memory."""
+    with open(f"/proc/{m.vmm_pid()}/status", encoding="ascii") as f:
+        sizes = dict(line.split(":", 1) for line in f)
+    return int(sizes["VmRSS"].split()[0]) >> 10
+
+
+def wait_until(ctx, what, condition, seconds=60):
+    deadline = time.monotonic() + seconds * ctx.patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Failed(f"not within {seconds} s: {what}")
+        time.sleep(0.1)
+
+
+def ask(ctx, m, line, answer):
+    at = len(m.output)
+    m.send(line.encode() + b"\n")
+    return m.wait_for(f"check: {answer}", 60 * ctx.patience, at)
+
+
+@test
+def balloon(ctx):
+    """Free pages go back to the host by themselves; an inflated balloon takes more."""
+    path = ctx.path("control")
+    options = boot(ctx, "balloon", modules=["virtio_balloon"])
+    with Mullion(ctx.program, options + ["--memory", "512M", "--balloon", "on", "--control", path],
+                 stdin=subprocess.PIPE) as m:
+        m.wait_for("check: part", 60 * ctx.patience)
+        c = Control(path, ctx.patience)
+        before = resident(m)
+        ask(ctx, m, "fill", "filled")
+        full = resident(m)
+        expect(full > before + 150, f"{full} MiB resident with 200 MiB filled, {before} before")
+        ask(ctx, m, "drop", "dropped")
+        wait_until(ctx, f"free page reporting gives back 100 of {full} MiB",
+                   lambda: resident(m) < full - 100)
+        ctx.note(f"resident: {before} MiB, {full} filled, {resident(m)} reported free")
+        stats = c.call("balloon.stats")["result"]
+        expect(stats["driver"] and stats["reported"] > 100 << 20, f"stats {stats}")
+        ask(ctx, m, "fill", "filled")
+        full = resident(m)
+        ask(ctx, m, "drop", "dropped")
+        expect("error" in c.call("balloon.set", params={"memory": 1 << 40}), "too much memory")
+        shown = subprocess.run([ctx.program, "balloon", path, "192M"], capture_output=True,
+                               text=True, check=False)
+        expect(shown.returncode == 0, shown.stderr)
+        wait_until(ctx, "the balloon has 320 MiB", lambda: c.call("balloon.stats")["result"][
+            "actual"] == 192 << 20)
+        small = resident(m)
+        ctx.note(f"resident: {full} MiB filled, {small} inflated")
+        expect(small < full - 100, f"{small} MiB resident with the balloon inflated, {full} before")
+        shown = subprocess.run([ctx.program, "balloon", path], capture_output=True, text=True,
+                               check=False)
+        expect("actual: 192.0 MiB" in shown.stdout and "guest free: " in shown.stdout,
+               shown.stdout + shown.stderr)
+        free = int(ask(ctx, m, "free", r"free (\d+)")[1])
+        c.call("balloon.set", params={"memory": 512 << 20})
+        wait_until(ctx, "the balloon is empty", lambda: c.call("balloon.stats")["result"][
+            "actual"] == 512 << 20)
+        more = int(ask(ctx, m, "free", r"free (\d+)")[1])
+        expect(more > free + (200 << 10), f"{free} KiB free with the balloon, {more} without")
+        ask(ctx, m, "fill", "filled")
+        m.send(b"end\n")
+        m.expect_status(0, 30 * ctx.patience)
+        expect(m.checks()["tainted"] == "0", f"tainted{m.tail()}")
