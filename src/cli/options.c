@@ -39,10 +39,11 @@ static const char usage[] =
     "  --memory SIZE      RAM, with K, M, G or T; a bare number is MiB (512M)\n"
     "  --cpus N           virtual CPUs (1)\n"
     "  --engine ENGINE    auto, soft or kvm (auto): see mullion engines\n"
-    "  --disk FILE[,bus=virtio|sata][,readonly=on][,format=NAME][,serial=TEXT][,direct=on]\n"
-    "         [,cbt=on][,on-error=report|pause|stop]\n"
+    "  --disk FILE[,bus=virtio|sata|nvme|ide][,readonly=on][,format=NAME][,serial=TEXT]\n"
+    "         [,direct=on][,cbt=on][,on-error=report|pause|stop]\n"
     "                     a disk; may be repeated\n"
-    "  --cdrom FILE       a CD-ROM drive with that medium; may be repeated\n"
+    "  --cdrom FILE[,bus=sata|ide]\n"
+    "                     a CD-ROM drive with that medium; may be repeated\n"
     "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,MORE]\n"
     "  --net tap=INTERFACE[,MORE]\n"
     "  --net none         a network card; may be repeated. user needs passt(1). MORE:\n"
@@ -133,6 +134,20 @@ static bool set_string(json_t *object, const char *key, const char *value)
 
 /* ---- Options ---- */
 
+#define DISK_BUSES "virtio, sata, nvme or ide"
+#define CDROM_BUSES "sata or ide"
+
+/* Is @name one of those in @list, like "sata or ide"? */
+static bool is_bus_of(const char *list, const char *name)
+{
+    size_t len = strlen(name);
+
+    for (const char *p = list; len && (p = strstr(p, name)); p += len)
+        if ((p == list || p[-1] == ' ') && (!p[len] || p[len] == ',' || p[len] == ' '))
+            return strcmp(name, "or") != 0;
+    return false;
+}
+
 static int parse_disk_part(json_t *disk, const char *part)
 {
     static const char *const flags[] = {"readonly", "direct", "cbt", NULL};
@@ -156,7 +171,9 @@ static int parse_disk_part(json_t *disk, const char *part)
     if ((value = value_of(part, "serial")))
         return set_string(disk, "serial", value) ? -1 : wrong("--disk", part, "not UTF-8");
     if ((value = value_of(part, "bus")))
-        return set_string(disk, "bus", value) ? -1 : wrong("--disk", part, "not UTF-8");
+        return is_bus_of(DISK_BUSES, value) && set_string(disk, "bus", value)
+                   ? -1
+                   : wrong("--disk", part, "no such bus; give " DISK_BUSES);
     return wrong("--disk", part, "no such property (a comma in a file name is written twice)");
 }
 
@@ -178,15 +195,30 @@ static int parse_disk(json_t *list, const char *text)
 
 static int parse_cdrom(json_t *config, const char *text)
 {
+    struct parts p;
     json_t *list = json_object_get(config, "cdroms");
-    json_t *cdrom = json_pack("{s:s, s:s}", "path", text, "bus", "sata");
+    json_t *cdrom = json_pack("{s:s}", "bus", "sata");
+    int ret = -1;
+
     if (!list) {
         list = json_array();
         json_object_set_new(config, "cdroms", list);
     }
-    return json_array_append_new(list, cdrom)
-               ? cli_fail(VMM_STATUS_HOST_ERROR, "--cdrom: file names must be UTF-8")
-               : -1;
+    if (!split(text, &p) || !*p.part[0])
+        ret = wrong("--cdrom", text, "give FILE[,bus=NAME]");
+    else if (!set_string(cdrom, "path", p.part[0]))
+        ret = cli_fail(VMM_STATUS_HOST_ERROR, "--cdrom: file names must be UTF-8");
+    for (unsigned i = 1; i < p.count && ret < 0; i++) {
+        const char *bus = value_of(p.part[i], "bus");
+        if (!bus)
+            ret = wrong("--cdrom", p.part[i],
+                        "no such property (a comma in a file name is written twice)");
+        else if (!is_bus_of(CDROM_BUSES, bus) || !set_string(cdrom, "bus", bus))
+            ret = wrong("--cdrom", p.part[i], "no such bus; give " CDROM_BUSES);
+    }
+    free(p.text);
+    json_array_append_new(list, cdrom);
+    return ret;
 }
 
 static int parse_display_part(json_t *config, json_t *display, const char *part)

@@ -130,7 +130,8 @@ static int make_network(struct mull_machine *m, const struct mull_device_env *en
     cfg.rom_size = m->net_rom[model].size;
     struct mull_device *device;
     machine_boot_path_add(m, MULL_BOOT_NETWORK, i, "ethernet",
-                          mull_pci_bus_free_slot(mull_platform_pci(m->platform)), 0);
+                          mull_pci_bus_free_slot(mull_platform_pci(m->platform)),
+                          "/ethernet-phy@0");
     ret = create[model](env, mull_platform_pci(m->platform), &cfg, &device, err);
     if (!ret)
         machine_add_device(m, device);

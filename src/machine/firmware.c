@@ -190,21 +190,19 @@ static int add_boot_order(struct mull_machine *m, struct mull_fw_cfg *f,
 }
 
 void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device, unsigned index,
-                           const char *node, unsigned slot, unsigned unit)
+                           const char *node, unsigned slot, const char *tail)
 {
-    if (m->boot_paths == MACHINE_BOOT_PATHS)
+    unsigned at = m->boot_paths;
+
+    if (at == MACHINE_BOOT_PATHS)
         return;
-    struct machine_boot_path *path = &m->boot_path[m->boot_paths++];
+    for (; at && m->boot_path[at - 1].device == device && m->boot_path[at - 1].index > index; at--)
+        m->boot_path[at] = m->boot_path[at - 1];
+    struct machine_boot_path *path = &m->boot_path[at];
+    m->boot_paths++;
     path->device = device;
     path->index = index;
-    snprintf(path->path, sizeof(path->path), "/pci@i0cf8/%s@%x", node, slot);
-    size_t len = strlen(path->path);
-    if (!strcmp(node, "scsi"))
-        snprintf(path->path + len, sizeof(path->path) - len, "/disk@0,0");
-    else if (!strcmp(node, "ethernet"))
-        snprintf(path->path + len, sizeof(path->path) - len, "/ethernet-phy@0");
-    else
-        snprintf(path->path + len, sizeof(path->path) - len, "/drive@%x/disk@0", unit);
+    snprintf(path->path, sizeof(path->path), "/pci@i0cf8/%s@%x%s", node, slot, tail);
 }
 
 static void load_net_rom(struct mull_machine *m, enum mull_nic model)

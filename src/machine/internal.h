@@ -174,10 +174,11 @@ int machine_firmware_devices(struct mull_machine *m, const struct mull_device_en
 /** The network cards' option ROMs, where the machine may boot by one: m->net_rom. */
 void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_config *config);
 
-/** Note that a device in PCI slot @slot can be booted from. @param node  what firmware calls such a
- *  device: "scsi" (virtio disk), "ethernet", "pci8086,2922" (AHCI; @unit is the port) */
+/** Note that a device in PCI slot @slot can be booted from, in the order of @index. @param node
+ *  what firmware calls such a device: "scsi", "ethernet", "pci8086,2922" @param tail  the rest of the
+ *  path: "/disk@0,0" */
 void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device, unsigned index,
-                           const char *node, unsigned slot, unsigned unit);
+                           const char *node, unsigned slot, const char *tail);
 
 /* machine.c: what the platform tells us; see struct mull_platform_events. */
 void machine_event_poweroff(void *opaque);

@@ -146,7 +146,8 @@ int mull_pci_add_bar(struct mull_pci_function *f, unsigned index, uint64_t size,
     uint64_t mask = ~(bar.size - 1);
     uint8_t *config = f->config + PCI_BAR + 4 * index, *wmask = f->wmask + PCI_BAR + 4 * index;
     pci_put32(config, io ? 1 : (is64 ? 4u : 0) | (prefetch ? 8u : 0));
-    pci_put32(wmask, (uint32_t)mask & (io ? 0xffffu : ~0u));
+    /* I/O, too: firmware takes upper bits that read as 0 for a huge BAR. */
+    pci_put32(wmask, (uint32_t)mask);
     if (is64)
         pci_put32(wmask + 4, (uint32_t)(mask >> 32));
     return 0;

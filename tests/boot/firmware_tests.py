@@ -14,6 +14,7 @@ from guest import Mullion, Skipped, expect
 TESTS = {}
 LONG = {}
 
+BUSES = ("virtio", "sata", "nvme", "ide")
 BIOS = "/usr/share/seabios/bios-256k.bin"
 UEFI = ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd")
 
@@ -54,14 +55,6 @@ def bios_boots_a_disk(ctx, bus):
                                f"{disk},format=raw,bus={bus}"]) as m:
         m.wait_for("Hello from a boot sector", 60 * ctx.patience)
         m.expect_status(0, 30 * ctx.patience)
-
-
-def bios_virtio(ctx):
-    bios_boots_a_disk(ctx, "virtio")
-
-
-def bios_sata(ctx):
-    bios_boots_a_disk(ctx, "sata")
 
 
 def bios_cdrom(ctx):
@@ -276,8 +269,8 @@ def debian(ctx, options, cpus, word):
         m.expect_status(0, 120 * ctx.patience)
 
 
-TESTS["bios-boots-virtio-disk"] = bios_virtio
-TESTS["bios-boots-sata-disk"] = bios_sata
+for name in BUSES:
+    TESTS[f"bios-boots-{name}-disk"] = lambda ctx, b=name: bios_boots_a_disk(ctx, b)
 TESTS["bios-boots-cdrom"] = bios_cdrom
 TESTS["bios-shadow-is-protected"] = bios_shadow
 TESTS["bios-reset"] = bios_reset
@@ -286,7 +279,7 @@ TESTS["vnc-screen-and-keys"] = vnc_screen
 TESTS["vnc-foreign-client"] = vnc_foreign_client
 TESTS["uefi-shell-and-variables"] = uefi_shell
 TESTS["firmware-refused"] = bad_firmware
-for bus in ("virtio", "sata"):
+for bus in BUSES:
     for count in (1, 2):
         LONG[f"debian-bios-{bus}-{count}cpu"] = \
             lambda ctx, b=bus, n=count: debian(ctx, [], n, f",bus={b}")

@@ -145,7 +145,7 @@ static void test_bars(void **state)
     assert_int_equal(cfg(w, d, 0x10, 4), 0xffffe004); /* 8 KiB, 64 bits */
     assert_int_equal(cfg(w, d, 0x14, 4), 0xffffffff);
     set_cfg(w, d, 0x18, 4, 0xffffffff);
-    assert_int_equal(cfg(w, d, 0x18, 4), 0x0000ff81); /* 128 ports */
+    assert_int_equal(cfg(w, d, 0x18, 4), 0xffffff81); /* 128 ports */
     set_cfg(w, d, 0x1c, 4, 0xffffffff);
     assert_int_equal(cfg(w, d, 0x1c, 4), 0); /* no such BAR */
 

@@ -363,6 +363,25 @@ void mull_ata_start(struct mull_ata_request *r, const struct mull_ata_command *c
         disk_command(r, c);
 }
 
+void mull_ata_restore(struct mull_ata_request *r, bool packet, bool to_guest, uint64_t offset,
+                      uint64_t left)
+{
+    struct mull_dma *d = &r->scsi.dma;
+
+    r->queued = false;
+    r->packet = packet;
+    r->pio = true;
+    r->scsi.host_error = 0;
+    r->scsi.pattern = NULL;
+    r->scsi.unit = &r->drive->unit;
+    r->scsi.autosense = false;
+    r->scsi.complete = packet_done;
+    d->then = packet ? scsi_data_done : data_done;
+    d->to_guest = to_guest;
+    d->offset = offset;
+    d->left = left;
+}
+
 void mull_ata_drive_init(struct mull_ata_drive *drive, const struct mull_drive *config, bool sata)
 {
     drive->present = config->present;

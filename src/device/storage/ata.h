@@ -66,6 +66,11 @@ void mull_ata_drive_reset(struct mull_ata_drive *drive);
 /** Carry a command out. Loop's thread, the adapter's lock held. */
 void mull_ata_start(struct mull_ata_request *r, const struct mull_ata_command *c);
 
+/** Set a request up again that waits for the guest to fill or empty a staging buffer (a saved
+ * state); mull_dma_begin() was called. The caller has checked the range. */
+void mull_ata_restore(struct mull_ata_request *r, bool packet, bool to_guest, uint64_t offset,
+                      uint64_t left);
+
 /** Does a command move its data through the data register? */
 bool mull_ata_is_pio(uint8_t code);
 
