@@ -34,12 +34,14 @@ void mull_bitmaps_mark(struct mull_image *image, uint64_t offset, uint64_t lengt
 {
     if (!length)
         return;
+    pthread_rwlock_rdlock(&image->bitmaps->lock);
     for (struct mull_bitmap *b = image->bitmaps->first; b; b = b->next) {
         if (!b->recording || !b->bits || offset >> b->granularity_bits >= b->nbits)
             continue;
         uint64_t last = (offset + length - 1) >> b->granularity_bits;
         set_range(b, offset >> b->granularity_bits, last < b->nbits ? last + 1 : b->nbits);
     }
+    pthread_rwlock_unlock(&image->bitmaps->lock);
 }
 
 int mull_bitmaps_create(struct mull_image *image, const struct mull_bitmap_store *store)
@@ -48,7 +50,22 @@ int mull_bitmaps_create(struct mull_image *image, const struct mull_bitmap_store
     if (!image->bitmaps)
         return -ENOMEM;
     image->bitmaps->store = store;
+    pthread_rwlock_init(&image->bitmaps->lock, NULL);
     return 0;
+}
+
+/* The list and its bitmaps' bits change with both: whoever writes metadata walks it with the
+ * image's lock, whoever marks with the other. */
+static void lock_list(struct mull_image *image)
+{
+    pthread_mutex_lock(&image->lock);
+    pthread_rwlock_wrlock(&image->bitmaps->lock);
+}
+
+static void unlock_list(struct mull_image *image)
+{
+    pthread_rwlock_unlock(&image->bitmaps->lock);
+    pthread_mutex_unlock(&image->lock);
 }
 
 struct mull_bitmap *mull_bitmaps_append(struct mull_image *image, const char *name,
@@ -68,15 +85,6 @@ struct mull_bitmap *mull_bitmaps_append(struct mull_image *image, const char *na
     return b;
 }
 
-static void unlink_bitmap(struct mull_image *image, const struct mull_bitmap *b)
-{
-    struct mull_bitmap **link = &image->bitmaps->first;
-
-    while (*link != b)
-        link = &(*link)->next;
-    *link = b->next;
-}
-
 static void free_bitmap(struct mull_image *image, struct mull_bitmap *b, bool removed)
 {
     if (b->own)
@@ -84,6 +92,17 @@ static void free_bitmap(struct mull_image *image, struct mull_bitmap *b, bool re
     free(b->name);
     free(b->bits);
     free(b);
+}
+
+static void remove_bitmap(struct mull_image *image, struct mull_bitmap *b, bool on_disk)
+{
+    lock_list(image);
+    struct mull_bitmap **link = &image->bitmaps->first;
+    while (*link != b)
+        link = &(*link)->next;
+    *link = b->next;
+    free_bitmap(image, b, on_disk);
+    unlock_list(image);
 }
 
 void mull_bitmaps_free(struct mull_image *image)
@@ -98,6 +117,7 @@ void mull_bitmaps_free(struct mull_image *image)
     }
     if (set->store->close)
         set->store->close(image);
+    pthread_rwlock_destroy(&set->lock);
     free(set);
     image->bitmaps = NULL;
     image->marking = false;
@@ -230,19 +250,22 @@ int mull_bitmap_add(struct mull_image *image, const char *name, uint32_t granula
                          image->path, granularity);
     if (mull_bitmap_find(image, name))
         return mull_fail(err, EEXIST, "%s: has a bitmap '%s' already", image->path, name);
+    lock_list(image);
     struct mull_bitmap *b =
         mull_bitmaps_append(image, name, strlen(name), (uint32_t)__builtin_ctz(granularity));
+    if (b) {
+        b->changed = b->recording = true;
+        ret = make_bits(image, b);
+    }
+    unlock_list(image);
     if (!b)
         return mull_fail(err, ENOMEM, "%s: out of memory", image->path);
-    b->changed = b->recording = true;
-    ret = make_bits(image, b);
     if (ret)
         mull_fail(err, -ret, "%s: bits of bitmap '%s': %s", image->path, name, strerror(-ret));
     else
         ret = begin(image, b, err);
     if (ret) {
-        unlink_bitmap(image, b);
-        free_bitmap(image, b, false);
+        remove_bitmap(image, b, false);
         return ret;
     }
     image->bitmaps->changed = image->marking = true;
@@ -257,10 +280,7 @@ int mull_bitmap_remove(struct mull_image *image, const char *name, struct mull_e
         ret = begin(image, b, err);
     if (ret)
         return ret;
-    unlink_bitmap(image, b);
-    pthread_mutex_lock(&image->lock);
-    free_bitmap(image, b, true);
-    pthread_mutex_unlock(&image->lock);
+    remove_bitmap(image, b, true);
     image->bitmaps->changed = true;
     return 0;
 }
@@ -370,7 +390,9 @@ int mull_bitmaps_fit(struct mull_image *image, uint64_t size)
         ret = set->store->begin(image);
     if (!ret)
         set->in_use = true;
+    pthread_rwlock_wrlock(&set->lock);
     for (struct mull_bitmap *b = set->first; b && !ret; b = b->next)
         ret = fit(b, bits_for(size, b->granularity_bits));
+    pthread_rwlock_unlock(&set->lock);
     return ret;
 }

@@ -47,9 +47,10 @@ struct mull_bitmap_store {
 struct mull_bitmap_set {
     const struct mull_bitmap_store *store;
     struct mull_bitmap *first;
-    bool in_use;  /* the disk says so */
-    bool changed; /* bitmaps came or went */
-    void *state;  /* the store's */
+    pthread_rwlock_t lock; /* the list and the bits' places, against those who mark */
+    bool in_use;           /* the disk says so */
+    bool changed;          /* bitmaps came or went */
+    void *state;           /* the store's */
 };
 
 /** Note a change of a range, from any thread, before it happens. One test of a bit where the range

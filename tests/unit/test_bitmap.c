@@ -11,6 +11,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -379,9 +381,63 @@ static void through_vmhi(void **state)
     assert_int_equal(vmhi_image_rebase(&top, &err), 0);
 }
 
+struct writer {
+    struct mull_image *image;
+    atomic_bool stop;
+    atomic_uint rounds;
+    int result;
+};
+
+static void *write_on(void *opaque)
+{
+    struct writer *w = opaque;
+    uint8_t buf[512];
+
+    memset(buf, 5, sizeof(buf));
+    while (!atomic_load(&w->stop) && !w->result) {
+        unsigned i = atomic_fetch_add(&w->rounds, 1);
+        w->result = mull_image_write(w->image, buf, sizeof(buf), i % 128 * (SIZE / 128));
+        if (!w->result && i % 16 == 0)
+            w->result = mull_image_flush(w->image);
+    }
+    return NULL;
+}
+
+/* Bitmaps come and go while the disk is written and flushed; the one that stays misses nothing. */
+static void come_and_go_beside_writes(void **state)
+{
+    static const char *const formats[] = {"qcow2", "raw"};
+
+    for (size_t k = 0; k < 2; k++) {
+        struct mull_create_options c = {
+            .path = in_folder(formats[k]), .size = SIZE, .unsafe = true};
+        struct mull_image_options o = {.path = c.path, .format = formats[k], .unsafe = true};
+        struct writer w = {0};
+        struct mull_error err = {0};
+        pthread_t thread;
+
+        assert_int_equal(mull_format_find(formats[k])->create(&c, &err), 0);
+        assert_int_equal(mull_image_open(&o, &w.image, &err), 0);
+        assert_int_equal(mull_bitmap_add(w.image, "stays", 0, &err), 0);
+        assert_int_equal(pthread_create(&thread, NULL, write_on, &w), 0);
+        for (unsigned i = 0; i < 300 || atomic_load(&w.rounds) < 128; i++) {
+            char name[16];
+            snprintf(name, sizeof(name), "b%u", i % 3);
+            assert_int_equal(mull_bitmap_add(w.image, name, 512, &err), 0);
+            assert_int_equal(mull_bitmap_remove(w.image, name, &err), 0);
+        }
+        atomic_store(&w.stop, true);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(w.result, 0);
+        assert_int_equal(mull_bitmap_count(w.image, mull_bitmap_find(w.image, "stays")), SIZE);
+        assert_int_equal(mull_image_close(w.image), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(come_and_go_beside_writes, setup, teardown),
         cmocka_unit_test_setup_teardown(finds_changes_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_makes_all_unknown, setup, teardown),
         cmocka_unit_test_setup_teardown(another_writer_is_noticed, setup, teardown),
