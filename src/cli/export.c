@@ -18,6 +18,8 @@ static const char usage[] =
     "Writes a machine, by its name or its machine.json, in another format.\n"
     "\n"
     "  --format ova         one file: descriptor, manifest, streamOptimized disks\n"
+    "  --format ova,version=2 | ovf,version=2\n"
+    "                       with a descriptor of OVF 2 (1.1, as every reader knows it)\n"
     "  --format ovf|vmx|libvirt\n"
     "                       a new folder with the description and the disks\n"
     "  --format qcow2|raw|vmdk|vhdx|vhd|vdi\n"
@@ -62,7 +64,8 @@ static int parse_one(struct options *o, int option, const char *value)
     char *end;
     switch (option) {
     case FORMAT:
-        e->format = value;
+        e->ovf_version = !strcmp(value, "ova,version=2") || !strcmp(value, "ovf,version=2") ? 2 : 1;
+        e->format = e->ovf_version == 1 ? value : *(value + 2) == 'a' ? "ova" : "ovf";
         break;
     case DISK:
         e->disk = (int)strtol(value, &end, 10);
@@ -86,10 +89,7 @@ static int parse_one(struct options *o, int option, const char *value)
         e->cert_file = value;
         break;
     case REPORT:
-        o->json = !strcmp(value, "json");
-        if (!o->json && strcmp(value, "table"))
-            return cli_fail(VMM_STATUS_USAGE, "--report %s: give table or json", value);
-        break;
+        return report_parse_output("--report", value, &o->json);
     default:
         fputs(usage, stdout);
         return 0;

@@ -91,6 +91,14 @@ void report_print(const struct mull_report *r, FILE *out)
         fputs("and more, which there was no room to list\n", out);
 }
 
+int report_parse_output(const char *option, const char *value, bool *json)
+{
+    *json = !strcmp(value, "json");
+    if (*json || !strcmp(value, "table"))
+        return -1;
+    return cli_fail(VMM_STATUS_USAGE, "%s %s: give table or json", option, value);
+}
+
 json_t *report_json(const struct mull_report *r)
 {
     json_t *list = json_array();
@@ -205,10 +213,7 @@ static int parse_one(struct options *o, int option, char *value)
         import->dry_run = true;
         break;
     case FORMAT:
-        o->json = !strcmp(value, "json");
-        if (!o->json && strcmp(value, "table"))
-            return cli_fail(VMM_STATUS_USAGE, "--format %s: give table or json", value);
-        break;
+        return report_parse_output("--format", value, &o->json);
     default:
         fputs(usage, stdout);
         return 0;

@@ -24,6 +24,8 @@ void package_bar_end(struct package_bar *bar);
 
 /** The report, by kind; nothing where there is none. */
 void report_print(const struct mull_report *report, FILE *out);
+/** The value of @option, "table" or "json". @return -1, or the status after saying what is wrong */
+int report_parse_output(const char *option, const char *value, bool *json);
 json_t *report_json(const struct mull_report *report);
 
 #endif

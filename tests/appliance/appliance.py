@@ -27,6 +27,7 @@ import tarfile
 import tempfile
 import threading
 import traceback
+import xml.etree.ElementTree
 
 PROGRAM = os.path.abspath(sys.argv[1])
 TESTS = []
@@ -187,6 +188,32 @@ def vmx_ova_vmx(world):
     expect(config["disks"][0]["path"].startswith(world.machines), str(config))
 
 
+def ovf_two(world):
+    """OVF 2: its namespaces, its elements for drives and cards, and the same machine comes back."""
+    world.mullion("export", "web", world.path("two"), "--format", "ovf,version=2")
+    tree = xml.etree.ElementTree.parse(world.path("two/web.ovf"))
+    spaces = {"o": "http://schemas.dmtf.org/ovf/envelope/2"}
+    cim = "{http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/"
+    for element, prefix, types in (
+            ("Item", cim + "CIM_ResourceAllocationSettingData}", {"3", "4", "6", "20"}),
+            ("StorageItem", cim + "CIM_StorageAllocationSettingData}", {"17"}),
+            ("EthernetPortItem", cim + "CIM_EthernetPortAllocationSettingData}", {"10"})):
+        items = tree.findall(f".//o:VirtualHardwareSection/o:{element}", spaces)
+        expect(items, f"no {element}")
+        for item in items:
+            expect(item.find(prefix + "ResourceType").text in types, f"{element} in {tree}")
+            fields = [field.tag for field in item if field.tag.startswith(prefix)]
+            expect(fields == sorted(fields), f"{element}'s order")
+    order = [item.tag.rpartition("}")[2] for item in tree.find(".//o:VirtualHardwareSection", spaces)]
+    order = [name for name in order if name.endswith("Item")]
+    wanted = ["Item", "EthernetPortItem", "StorageItem"]
+    expect(order == sorted(order, key=wanted.index), f"DSP8023's order: {order}")
+    world.mullion("import", world.path("two"), "--name", "of-two")
+    world.mullion("export", "of-two", world.path("back2"), "--format", "vmx")
+    wanted, got = settings(world.path("vm/web.vmx")), settings(world.path("back2/of-two.vmx"))
+    expect(wanted == got, f"only in one: {set(wanted) ^ set(got)}")
+
+
 @test
 def ova_for_others(world):
     """tar, sha256sum, qemu-img and virt-v2v read what we export."""
@@ -207,6 +234,7 @@ def ova_for_others(world):
     same(one, "raw", world.path("x/web-disk0.vmdk"))
     if shutil.which("xmllint"):
         good("xmllint", "--noout", world.path("x/web.ovf"))
+    ovf_two(world)
     if shutil.which("virt-v2v"):
         out = good("virt-v2v", "-i", "ova", world.path("web.ova"), "--print-source")
         for part in ("source name: web", "268435456", "nr vCPUs: 2", "0 [scsi]", "[vmxnet3]",
@@ -399,6 +427,27 @@ def properties_and_licence(world):
     world.mullion("import", ova, "--accept-eula", "--name", "b", "--property", "ip=10.0.0.9")
     with open(os.path.join(world.machines, "b/ovf-env.xml"), encoding="utf-8") as f:
         expect('oe:key="app.ip" oe:value="10.0.0.9"' in f.read(), "ovf-env.xml")
+    expect(not world.machine("b")["cdroms"], "a disc that nobody asked for")
+    # With transport by iso, a disc for the guest, which the next one makes anew.
+    iso = ovf(sections=sections).replace(
+        "<VirtualHardwareSection>",
+        "<VirtualHardwareSection ovf:transport='com.vmware.guestInfo iso'>")
+    make_ova(world, "i.ova", {"i.ovf": iso, "d.vmdk": data})
+    world.mullion("import", world.path("i.ova"), "--accept-eula", "--name", "i", "--property",
+                  "ip=10.0.0.9")
+    for version in "", ",version=2":
+        expect([c["path"] for c in world.machine("i")["cdroms"]] == ["ovf-env.iso"], "no disc")
+        folder = os.path.join(world.machines, "i")
+        with open(os.path.join(folder, "ovf-env.xml"), encoding="utf-8") as f:
+            wanted = f.read()
+        if shutil.which("7z"):
+            expect(good("7z", "e", "-so", os.path.join(folder, "ovf-env.iso"), "ovf-env.xml") ==
+                   wanted, "the disc is not the document")
+        world.mullion("export", "i", world.path("o.ova"), "--format", "ova" + version)
+        expect(".iso" not in good("tar", "tf", world.path("o.ova")), "the disc is in the package")
+        shutil.rmtree(folder)
+        world.mullion("import", world.path("o.ova"), "--accept-eula", "--name", "i")
+        os.unlink(world.path("o.ova"))
     # On a terminal it asks.
     pid, master = pty.fork()
     if not pid:

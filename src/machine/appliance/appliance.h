@@ -81,6 +81,10 @@ int mull_appliance_set_property(struct mull_appliance *appliance, const char *ke
                                 const char *value, struct mull_error *err);
 /** Properties that have no value and no default, as one line; "" if none. */
 void mull_appliance_open_properties(const struct mull_appliance *appliance, char *out, size_t room);
+/** A CD-ROM's image in the machine's folder, with that document. */
+#define MULL_ENVIRONMENT_DISC "ovf-env.iso"
+/** Whether the appliance wants its properties on a disc (transport "iso"; DSP0243, 11.2). */
+bool mull_appliance_wants_disc(const struct mull_machine_config *config);
 /** The OVF environment document of DSP0243, clause 11, or NULL: no memory. */
 char *mull_appliance_environment(const struct mull_machine_config *config);
 
@@ -100,6 +104,7 @@ struct mull_appliance_write {
     const struct mull_appliance_disk *disk;  /* one for each of config's */
     const struct mull_appliance_disk *cdrom; /* the same; name NULL: no medium */
     const char *nvram;                       /* name in the package, or NULL */
+    unsigned ovf_version;                    /* 2: OVF 2; else 1.1 */
     struct mull_report *report;
 };
 

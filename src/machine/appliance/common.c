@@ -266,6 +266,21 @@ void mull_appliance_open_properties(const struct mull_appliance *a, char *out, s
     }
 }
 
+bool mull_appliance_wants_disc(const struct mull_machine_config *c)
+{
+    const char *p = json_string_value(json_object_get(c->appliance, "transport"));
+
+    if (!p || !json_object_get(c->appliance, "properties"))
+        return false;
+    while (*(p += strspn(p, " \t\r\n,"))) {
+        size_t n = strcspn(p, " \t\r\n,");
+        if (n == 3 && !memcmp(p, "iso", 3))
+            return true;
+        p += n;
+    }
+    return false;
+}
+
 char *mull_appliance_environment(const struct mull_machine_config *c)
 {
     char *text = NULL;

@@ -96,7 +96,15 @@ static int put_copy(struct job *j, const char *from, const char *name,
     return ret;
 }
 
-static int put_files(struct job *j, const char *format, const char *subformat)
+/* The disc that tells a guest its properties: whoever imports an OVF makes his own. */
+static bool is_environment(const struct mull_machine_config *c, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return json_object_get(c->appliance, "properties") &&
+           !strcmp(slash ? slash + 1 : path, MULL_ENVIRONMENT_DISC);
+}
+
+static int put_files(struct job *j, const char *format, const char *subformat, bool ovf)
 {
     const struct mull_machine_config *c = j->config;
     int ret = 0;
@@ -104,7 +112,7 @@ static int put_files(struct job *j, const char *format, const char *subformat)
         ret = put_disk(j, i, format, subformat);
     for (unsigned i = 0; i < c->cdrom_count && !ret; i++) {
         char *name = NULL;
-        if (!c->cdrom[i].path)
+        if (!c->cdrom[i].path || (ovf && is_environment(c, c->cdrom[i].path)))
             continue;
         if (asprintf(&name, "%s-cdrom%u.iso", c->name, i) < 0)
             return no_memory(j);
@@ -122,6 +130,7 @@ static struct mull_appliance_write writing(struct job *j)
                                          .disk = j->disk,
                                          .cdrom = j->cdrom,
                                          .nvram = j->nvram ? "nvram.fd" : NULL,
+                                         .ovf_version = j->export->ovf_version,
                                          .report = &j->export->report};
 }
 
@@ -387,7 +396,7 @@ static int export_package(struct job *j, unsigned kind)
     if (kind < 2 && strcmp(format, "vmdk"))
         mull_report_add(&e->report, MULL_NOTE_CHANGED, "disks",
                         "%s is not what others expect in an OVF package", format);
-    int ret = put_files(j, format, subformat);
+    int ret = put_files(j, format, subformat, kind < 2);
     if (!ret && j->config->nvram && kind >= 2) {
         ret = put_copy(j, j->config->nvram, "nvram.fd", NULL);
         j->nvram = !ret;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "image/image.h"
+#include "image/iso.h"
 #include "machine/appliance/folder.h"
 #include "machine/appliance/internal.h"
 #include "machine/appliance/source.h"
@@ -274,6 +275,47 @@ static char *description_text(const struct mull_machine_config *c)
     return text;
 }
 
+/* A disc with the properties in an empty drive, or in a new one. */
+static int plan_disc(struct package *p)
+{
+    struct mull_appliance *a = &p->import->appliance;
+    struct mull_machine_config *c = &a->config;
+    struct mull_cdrom_config *drive = NULL;
+
+    if (!json_object_get(c->appliance, "properties"))
+        return 0;
+    if (!mull_appliance_wants_disc(c)) {
+        mull_report_add(&a->report, MULL_NOTE_KEPT, "properties",
+                        "they are in ovf-env.xml in the machine's folder; the guest is not shown "
+                        "them, for its descriptor does not ask for transport by iso");
+        return 0;
+    }
+    for (unsigned i = 0; i < c->cdrom_count && !drive; i++)
+        if (!c->cdrom[i].path && !a->cdrom[i].name)
+            drive = &c->cdrom[i];
+    if (!drive && !(drive = appliance_add_cdrom(a, p->path, p->err)))
+        return -E2BIG;
+    return appliance_set(&drive->path, MULL_ENVIRONMENT_DISC) ? package_no_memory(p) : 0;
+}
+
+static int write_environment(struct package *p, const char *folder)
+{
+    const struct mull_machine_config *c = &p->import->appliance.config;
+    char *text = mull_appliance_environment(c);
+    char *path = folder_join(folder, "ovf-env.xml", p->err);
+    char *disc = folder_join(folder, MULL_ENVIRONMENT_DISC, p->err);
+    int ret = text && path && disc ? folder_write(path, text, strlen(text), p->err)
+                                   : package_no_memory(p);
+    if (!ret && mull_appliance_wants_disc(c)) {
+        struct mull_iso_file file = {.name = "ovf-env.xml", .data = text, .length = strlen(text)};
+        ret = mull_iso_write(disc, "OVF_ENV", &file, 1, p->err);
+    }
+    free(text);
+    free(path);
+    free(disc);
+    return ret;
+}
+
 static int write_description(struct package *p, const char *folder)
 {
     const struct mull_machine_config *c = &p->import->appliance.config;
@@ -281,14 +323,7 @@ static int write_description(struct package *p, const char *folder)
     int ret = text && path ? folder_write(path, text, strlen(text), p->err) : package_no_memory(p);
     free(text);
     free(path);
-    if (ret || !json_object_get(c->appliance, "properties"))
-        return ret;
-    text = mull_appliance_environment(c);
-    path = folder_join(folder, "ovf-env.xml", p->err);
-    ret = text && path ? folder_write(path, text, strlen(text), p->err) : package_no_memory(p);
-    free(text);
-    free(path);
-    return ret;
+    return ret || !json_object_get(c->appliance, "properties") ? ret : write_environment(p, folder);
 }
 
 /* What was written must be what a machine reads. */
@@ -318,6 +353,8 @@ static int make_machine(struct package *p)
         ret = package_make_disk(p, i, temporary);
     if (!ret)
         ret = make_media(p, temporary);
+    if (!ret)
+        ret = plan_disc(p);
     if (!ret)
         ret = check_description(p);
     if (!ret)

@@ -1,6 +1,7 @@
 /*
  * From a machine's description to an OVF 1.1 descriptor (DSP0243 1.1.0) as VMware writes and reads
- * them. Elements of an Item are in the alphabetical order that the schema wants.
+ * them, or to an OVF 2 descriptor (DSP0243 2.1.1). Elements of an Item are in the alphabetical
+ * order that the schema wants.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -28,26 +29,55 @@ struct item {
     uint64_t quantity;
 };
 
+/* OVF 2 has elements and namespaces of their own for drives and network cards (DSP0243 2.1.1, 8.1).
+ */
+static const struct kind {
+    const char *element, *prefix;
+} kinds[] = {{"Item", "rasd"}, {"StorageItem", "sasd"}, {"EthernetPortItem", "epasd"}};
+
+static const struct kind *kind_of(const struct writer *o, unsigned type)
+{
+    if (o->w->ovf_version < 2)
+        return &kinds[0];
+    return &kinds[type == MULL_OVF_DISK || type == MULL_OVF_CD ? 1
+                  : type == MULL_OVF_ETHERNET                  ? 2
+                                                               : 0];
+}
+
+static void put(struct writer *o, const struct kind *kind, const char *name, const char *value)
+{
+    char full[64];
+    snprintf(full, sizeof(full), "%s:%s", kind->prefix, name);
+    mull_xml_element(&o->x, full, value);
+}
+
+static void put_number(struct writer *o, const struct kind *kind, const char *name, uint64_t value)
+{
+    char text[24];
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+    put(o, kind, name, text);
+}
+
 static void put_item(struct writer *o, const struct item *i)
 {
-    struct mull_xml_writer *x = &o->x;
-    mull_xml_element(x, "rasd:Address", i->address);
+    const struct kind *k = kind_of(o, i->type);
+    put(o, k, "Address", i->address);
     if (i->has_place)
-        mull_xml_element_number(x, "rasd:AddressOnParent", i->place);
-    mull_xml_element(x, "rasd:AllocationUnits", i->units);
+        put_number(o, k, "AddressOnParent", i->place);
+    put(o, k, "AllocationUnits", i->units);
     if (i->connection || i->detached)
-        mull_xml_element(x, "rasd:AutomaticAllocation", i->detached ? "false" : "true");
-    mull_xml_element(x, "rasd:Connection", i->connection);
-    mull_xml_element(x, "rasd:Description", i->description);
-    mull_xml_element(x, "rasd:ElementName", i->name);
-    mull_xml_element(x, "rasd:HostResource", i->host_resource);
-    mull_xml_element_number(x, "rasd:InstanceID", i->id);
+        put(o, k, "AutomaticAllocation", i->detached ? "false" : "true");
+    put(o, k, "Connection", i->connection);
+    put(o, k, "Description", i->description);
+    put(o, k, "ElementName", i->name);
+    put(o, k, "HostResource", i->host_resource);
+    put_number(o, k, "InstanceID", i->id);
     if (i->parent)
-        mull_xml_element_number(x, "rasd:Parent", i->parent);
-    mull_xml_element(x, "rasd:ResourceSubType", i->subtype);
-    mull_xml_element_number(x, "rasd:ResourceType", i->type);
+        put_number(o, k, "Parent", i->parent);
+    put(o, k, "ResourceSubType", i->subtype);
+    put_number(o, k, "ResourceType", i->type);
     if (i->quantity)
-        mull_xml_element_number(x, "rasd:VirtualQuantity", i->quantity);
+        put_number(o, k, "VirtualQuantity", i->quantity);
 }
 
 static void config(struct writer *o, const char *element, const char *key, const char *value)
@@ -63,9 +93,9 @@ static void item(struct writer *o, struct item i)
 {
     if (!i.id)
         i.id = o->next++;
-    mull_xml_start(&o->x, "Item");
+    mull_xml_start(&o->x, kind_of(o, i.type)->element);
     put_item(o, &i);
-    mull_xml_end(&o->x, "Item");
+    mull_xml_end(&o->x, kind_of(o, i.type)->element);
 }
 
 /* ---- What stands before the system ---- */
@@ -277,37 +307,44 @@ static void put_controller(struct writer *o, const struct place *p)
     static const struct {
         unsigned type;
         const char *name, *subtype;
-    } kinds[] = {[PLACE_SCSI] = {MULL_OVF_SCSI, "SCSI controller", NULL},
-                 [PLACE_SATA] = {MULL_OVF_STORAGE, "SATA controller", "vmware.sata.ahci"},
-                 [PLACE_NVME] = {MULL_OVF_STORAGE, "NVMe controller", "vmware.nvme.controller"},
-                 [PLACE_IDE] = {MULL_OVF_IDE, "IDE controller", NULL}};
+    } controllers[] = {
+        [PLACE_SCSI] = {MULL_OVF_SCSI, "SCSI controller", NULL},
+        [PLACE_SATA] = {MULL_OVF_STORAGE, "SATA controller", "vmware.sata.ahci"},
+        [PLACE_NVME] = {MULL_OVF_STORAGE, "NVMe controller", "vmware.nvme.controller"},
+        [PLACE_IDE] = {MULL_OVF_IDE, "IDE controller", NULL}};
     unsigned *id = &o->controller[p->family][p->controller];
     if (*id)
         return;
     *id = o->next++;
     char name[64], address[16];
-    snprintf(name, sizeof(name), "%s %u", kinds[p->family].name, p->controller);
+    snprintf(name, sizeof(name), "%s %u", controllers[p->family].name, p->controller);
     snprintf(address, sizeof(address), "%u", p->controller);
-    const char *subtype = kinds[p->family].subtype;
+    const char *subtype = controllers[p->family].subtype;
     if (p->family == PLACE_SCSI)
         subtype = !strcmp(p->adapter, "pvscsi")       ? "VirtualSCSI"
                   : !strcmp(p->adapter, "lsisas1068") ? "lsilogicsas"
                                                       : p->adapter;
-    item(o, (struct item){.type = kinds[p->family].type,
+    item(o, (struct item){.type = controllers[p->family].type,
                           .name = name,
-                          .description = kinds[p->family].name,
+                          .description = controllers[p->family].name,
                           .subtype = subtype,
                           .address = address,
                           .id = *id});
+}
+
+static void put_controllers(struct writer *o)
+{
+    const struct mull_machine_config *c = o->w->config;
+    for (unsigned i = 0; i < c->disk_count; i++)
+        put_controller(o, &o->place.disk[i]);
+    for (unsigned i = 0; i < c->cdrom_count; i++)
+        put_controller(o, &o->place.cdrom[i]);
 }
 
 static void put_drives(struct writer *o)
 {
     const struct mull_machine_config *c = o->w->config;
     unsigned total = c->disk_count + c->cdrom_count;
-    for (unsigned i = 0; i < total; i++)
-        put_controller(o,
-                       i < c->disk_count ? &o->place.disk[i] : &o->place.cdrom[i - c->disk_count]);
     for (unsigned i = 0; i < total; i++) {
         bool cdrom = i >= c->disk_count;
         const struct place *p = cdrom ? &o->place.cdrom[i - c->disk_count] : &o->place.disk[i];
@@ -459,10 +496,12 @@ static int put_hardware(struct writer *o)
     mull_xml_element(&o->x, "vssd:VirtualSystemIdentifier", o->w->config->name);
     mull_xml_element(&o->x, "vssd:VirtualSystemType", type);
     mull_xml_end(&o->x, "System");
+    /* In OVF 2: Item, then EthernetPortItem, then StorageItem (DSP8023). */
     put_cpus_and_memory(o);
-    put_drives(o);
-    put_cards(o);
+    put_controllers(o);
     put_others(o);
+    put_cards(o);
+    put_drives(o);
     int ret = put_settings(o);
     mull_xml_end(&o->x, "VirtualHardwareSection");
     return ret;
@@ -470,14 +509,23 @@ static int put_hardware(struct writer *o)
 
 static int put_envelope(struct writer *o)
 {
-    static const char *const spaces[][2] = {
-        {"xmlns", "http://schemas.dmtf.org/ovf/envelope/1"},
-        {"xmlns:ovf", "http://schemas.dmtf.org/ovf/envelope/1"},
+    bool two = o->w->ovf_version >= 2;
+    const char *own =
+        two ? "http://schemas.dmtf.org/ovf/envelope/2" : "http://schemas.dmtf.org/ovf/envelope/1";
+    const char *const spaces[][2] = {
+        {"xmlns", own},
+        {"xmlns:ovf", own},
         {"xmlns:rasd", "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/"
                        "CIM_ResourceAllocationSettingData"},
         {"xmlns:vssd", "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/"
                        "CIM_VirtualSystemSettingData"},
         {"xmlns:vmw", "http://www.vmware.com/schema/ovf"},
+        {"xmlns:sasd", two ? "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/"
+                             "CIM_StorageAllocationSettingData"
+                           : NULL},
+        {"xmlns:epasd", two ? "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/"
+                              "CIM_EthernetPortAllocationSettingData"
+                            : NULL},
     };
     const struct mull_machine_config *c = o->w->config;
     const char *title = text_of(json_object_get(c->extra, "vmx"), "displayName");

@@ -57,6 +57,7 @@ struct mull_export {
     const char *format;      /* "ova", "ovf", "vmx", "libvirt", or an image format's name */
     const char *disk_format; /* in the package; NULL: the format's own */
     int disk;                /* for image formats: which one; -1: the only one */
+    unsigned ovf_version;    /* 2: OVF 2; else 1.1 */
     enum mull_digest digest; /* of the manifest */
     bool no_manifest;
     const char *key_file, *cert_file; /* sign the manifest; NULL: not */
