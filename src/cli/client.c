@@ -122,7 +122,38 @@ json_t *client_call(struct client *c, const char *method)
     return client_call_with(c, method, json_object());
 }
 
+/* Send a line, with descriptors in front of its first byte. */
+static bool send_line(struct client *c, const char *line, size_t len, const int *fds,
+                      unsigned count)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * CLIENT_FDS_MAX)];
+    } control = {0};
+    struct iovec iov = {(void *)line, len};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (count > CLIENT_FDS_MAX)
+        return false;
+    if (count) {
+        msg.msg_control = &control;
+        msg.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+        struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(sizeof(int) * count);
+        memcpy(CMSG_DATA(head), fds, sizeof(int) * count);
+    }
+    return sendmsg(c->fd, &msg, MSG_NOSIGNAL) == (ssize_t)len;
+}
+
 json_t *client_call_with(struct client *c, const char *method, json_t *params)
+{
+    return client_call_handing(c, method, params, NULL, 0);
+}
+
+json_t *client_call_handing(struct client *c, const char *method, json_t *params, const int *fds,
+                            unsigned count)
 {
     json_t *request = json_pack("{s:s, s:i, s:s, s:o}", "jsonrpc", "2.0", "id", ++c->id, "method",
                                 method, "params", params);
@@ -133,7 +164,7 @@ json_t *client_call_with(struct client *c, const char *method, json_t *params)
     size_t n = text ? strlen(text) : 0;
     if (text)
         text[n] = '\n'; /* in the place of the NUL */
-    if (text && send(c->fd, text, n + 1, MSG_NOSIGNAL) == (ssize_t)n + 1)
+    if (text && send_line(c, text, n + 1, fds, count))
         line = next_line(c);
     free(text);
     if (!line) {

@@ -30,6 +30,12 @@ json_t *client_call(struct client *c, const char *method);
 /** The same with parameters, an object; takes the reference. */
 json_t *client_call_with(struct client *c, const char *method, json_t *params);
 
+#define CLIENT_FDS_MAX 16
+
+/** The same with descriptors, which stay the caller's. */
+json_t *client_call_handing(struct client *c, const char *method, json_t *params, const int *fds,
+                            unsigned count);
+
 void client_close(struct client *c);
 
 #endif

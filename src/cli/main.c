@@ -20,6 +20,7 @@ static const char usage[] =
     "  run                          run a virtual machine\n"
     "  import, export               from and to OVA, OVF, VMX, libvirt XML and disks\n"
     "  screen, screenshot, sendkey  what a machine shows, and keys for it\n"
+    "  attach, detach, parts        add disks, cards, CPUs, memory; take them away\n"
     "  balloon                      how much memory its guest keeps\n"
     "  stats, top, gdb              look into running machines\n"
     "  engines                      what can run virtual CPUs here, and how fast\n"
@@ -51,6 +52,8 @@ static const struct {
     {"gdb", cli_gdb},         {"stats", cli_stats},
     {"top", cli_top},         {"image", mull_cli_image},
     {"import", cli_import},   {"export", cli_export},
+    {"attach", cli_attach},   {"detach", cli_detach},
+    {"parts", cli_parts},
     {"screen", cli_screen},   {"screenshot", cli_screenshot},
     {"sendkey", cli_sendkey}, {"balloon", cli_balloon},
 };

@@ -36,8 +36,10 @@ static const char usage[] =
     "  --initrd FILE      initial RAM disk\n"
     "  --append STRING    kernel command line; without it the console's: 'console=ttyS0'\n"
     "  --name NAME        the machine's name (mullion)\n"
-    "  --memory SIZE      RAM, with K, M, G or T; a bare number is MiB (512M)\n"
-    "  --cpus N           virtual CPUs (1)\n"
+    "  --memory SIZE[,max=SIZE]\n"
+    "                     RAM, with K, M, G or T; a bare number is MiB (512M); max: what it can\n"
+    "                     become with mullion attach\n"
+    "  --cpus N[,max=N]   virtual CPUs (1); max: as many as mullion attach can make them\n"
     "  --engine ENGINE    auto, soft or kvm (auto): see mullion engines\n"
     "  --disk FILE[,bus=virtio|sata|nvme|ide][,readonly=on][,format=NAME][,serial=TEXT]\n"
     "         [,direct=on][,cbt=on][,on-error=report|pause|stop]\n"
@@ -177,7 +179,7 @@ static int parse_disk_part(json_t *disk, const char *part)
     return wrong("--disk", part, "no such property (a comma in a file name is written twice)");
 }
 
-static int parse_disk(json_t *list, const char *text)
+int options_disk(json_t *list, const char *text)
 {
     struct parts p;
     json_t *disk = json_object();
@@ -336,7 +338,7 @@ static int parse_net_part(json_t *net, bool user, const char *part)
     return wrong("--net", part, "no such property");
 }
 
-static int parse_net(json_t *list, const char *text)
+int options_net(json_t *list, const char *text)
 {
     struct parts p;
     if (!strcmp(text, "none"))
@@ -453,7 +455,8 @@ static int parse_console(struct run_options *o, json_t *list, const char *text)
     return ret;
 }
 
-static int parse_memory(json_t *config, const char *text)
+/* "512M" as bytes. @return -1: *out is set; else the exit status */
+static int parse_size(const char *whole, const char *text, json_int_t *out)
 {
     char *end;
     errno = 0;
@@ -465,26 +468,61 @@ static int parse_memory(json_t *config, const char *text)
         shift = 10 + 10 * (unsigned)(unit - units);
     if (*text < '0' || *text > '9' || (*end && (!unit || end[1])))
         return cli_fail(VMM_STATUS_USAGE, "--memory %s: give a number with K, M, G or T, like 512M",
-                        text);
+                        whole);
     if (errno || n > (uint64_t)INT64_MAX >> shift)
         return cli_fail(VMM_STATUS_HOST_ERROR,
-                        "--memory %s: out of range; give %llu MiB to %llu GiB", text,
+                        "--memory %s: out of range; give %llu MiB to %llu GiB", whole,
                         MULL_MEMORY_MIN >> 20, MULL_MEMORY_MAX >> 30);
-    json_object_set_new(config, "memory", json_integer((json_int_t)(n << shift)));
+    *out = (json_int_t)(n << shift);
     return -1;
 }
 
-static int parse_cpus(json_t *config, const char *text)
+static int parse_count(const char *whole, const char *text, json_int_t *out)
 {
     char *end;
     errno = 0;
     long n = strtol(text, &end, 10);
     if (!*text || *end)
-        return cli_fail(VMM_STATUS_USAGE, "--cpus %s: give a whole number", text);
+        return cli_fail(VMM_STATUS_USAGE, "--cpus %s: give a whole number", whole);
     if (errno || n < 0 || n > INT_MAX)
         n = 0; /* refused with its range by the configuration */
-    json_object_set_new(config, "cpus", json_integer(n));
+    *out = n;
     return -1;
+}
+
+/* VALUE[,max=VALUE] */
+static int parse_limited(json_t *config, const char *option, const char *key, const char *text,
+                         int (*parse)(const char *whole, const char *text, json_int_t *out))
+{
+    struct parts p;
+    char limit[32];
+    int ret = -1;
+    json_int_t n;
+    if (!split(text, &p) || p.count > 2)
+        ret = wrong(option, text, "give one value, or VALUE,max=VALUE");
+    if (ret < 0)
+        ret = parse(text, p.part[0], &n);
+    if (ret < 0)
+        json_object_set_new(config, key, json_integer(n));
+    if (ret < 0 && p.count == 2) {
+        const char *max = value_of(p.part[1], "max");
+        snprintf(limit, sizeof(limit), "%s_max", key);
+        ret = max ? parse(text, max, &n) : wrong(option, p.part[1], "give max=VALUE");
+        if (ret < 0)
+            json_object_set_new(config, limit, json_integer(n));
+    }
+    free(p.text);
+    return ret;
+}
+
+int options_memory(json_t *config, const char *text)
+{
+    return parse_limited(config, "--memory", "memory", text, parse_size);
+}
+
+int options_cpus(json_t *config, const char *text)
+{
+    return parse_limited(config, "--cpus", "cpus", text, parse_count);
 }
 
 static int parse_string(json_t *config, const char *key, const char *value)
@@ -599,15 +637,15 @@ static int parse_option(struct run_options *o, int option, const char *value)
     case NAME:
         return parse_string(c, "name", value);
     case MEMORY:
-        return parse_memory(c, value);
+        return options_memory(c, value);
     case CPUS:
-        return parse_cpus(c, value);
+        return options_cpus(c, value);
     case ENGINE:
         return parse_engine(c, value);
     case DISK:
-        return parse_disk(json_object_get(c, "disks"), value);
+        return options_disk(json_object_get(c, "disks"), value);
     case NET:
-        return parse_net(json_object_get(c, "networks"), value);
+        return options_net(json_object_get(c, "networks"), value);
     case CONSOLE:
         return parse_console(o, json_object_get(c, "consoles"), value);
     case BALLOON:

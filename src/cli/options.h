@@ -24,6 +24,14 @@ struct run_options {
  */
 int run_options_parse(int argc, char **argv, struct run_options *out);
 
+/** What single options' values mean, for commands that have the same options. Each says itself what
+ *  is wrong. @param list  gets an object as in a configuration; @param config  gets its members
+ *  @return -1: go on; else the exit status */
+int options_disk(json_t *list, const char *text);
+int options_net(json_t *list, const char *text);
+int options_memory(json_t *config, const char *text);
+int options_cpus(json_t *config, const char *text);
+
 void run_options_free(struct run_options *options);
 
 #endif

@@ -335,7 +335,8 @@ int mull_bitmap_file_open(struct mull_image *image, struct mull_error *err)
     if (image->file->ops) /* nothing lies beside a URL */
         return 0;
     struct mull_file_options fo = {
-        .path = s->path, .readonly = image->readonly, .observer = image->file->observer};
+        .path = s->path, .readonly = image->readonly, .observer = image->file->observer,
+        .given = image->file->given};
     struct mull_error why = {0};
     struct stat st;
     /* The name must not lead elsewhere. */

@@ -77,6 +77,7 @@ int mull_block_open(const struct mull_block_options *o, struct mull_block **out,
                                     .no_lock = o->no_lock,
                                     .guest_disk = true,
                                     .observer = o->observer,
+                                    .given = o->given,
                                     .snapshot = o->snapshot,
                                     .source = o->source,
                                     .log = o->log};

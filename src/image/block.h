@@ -15,6 +15,7 @@
 
 struct mull_block;
 struct mull_file_observer;
+struct mull_given_files;
 struct mull_block_request;
 struct mull_image;
 struct mull_source_options;
@@ -68,6 +69,7 @@ struct mull_block_options {
     void (*held)(void *opaque, const struct mull_block_request *request, int error);
     void *opaque;
     const struct mull_file_observer *observer; /* for tests; see file.h */
+    const struct mull_given_files *given;      /* see file.h */
 };
 
 /** Open an image (with all it is chained to). A writable image is locked against other writers, a

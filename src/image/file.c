@@ -79,6 +79,15 @@ static int file_size(int fd, const struct stat *st, uint64_t *size)
     return ioctl(fd, BLKGETSIZE64, size) < 0 ? -errno : 0;
 }
 
+static int open_given(const struct mull_given_files *given, const char *path)
+{
+    for (unsigned i = 0; i < given->count; i++)
+        if (!strcmp(given->file[i].path, path))
+            return fcntl(given->file[i].fd, F_DUPFD_CLOEXEC, 0);
+    errno = ENOENT;
+    return -1;
+}
+
 int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
                    struct mull_error *err)
 {
@@ -91,7 +100,10 @@ int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
 
     if (mull_source_is_url(o->path))
         return mull_source_open(o, out, err);
-    int fd = open(o->path, flags, 0666);
+    int fd = o->given ? open_given(o->given, o->path) : open(o->path, flags, 0666);
+    if (fd < 0 && o->given && errno == ENOENT)
+        return mull_fail(err, ENOENT, "%s: was not handed over with the image that needs it",
+                         o->path);
     if (fd < 0 && errno == EINVAL && o->direct)
         return mull_fail(err, EINVAL, "%s: the file system does not do O_DIRECT; leave direct off",
                          o->path);
@@ -136,6 +148,7 @@ int mull_file_open(const struct mull_file_options *o, struct mull_file **out,
         goto fail;
     }
     file->fd = fd;
+    file->given = o->given;
     file->readonly = o->readonly;
     file->direct = o->direct;
     file->unsafe = o->unsafe;

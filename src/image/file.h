@@ -39,8 +39,21 @@ struct mull_file_observer {
     void *opaque;
 };
 
+#define MULL_GIVEN_MAX 16
+
+/** Files that somebody else has opened for a process that may not open any. */
+struct mull_given_files {
+    unsigned count;
+    struct {
+        char *path; /* what it is asked for by */
+        int fd;
+    } file[MULL_GIVEN_MAX];
+};
+
 struct mull_file_options {
     const char *path;
+    const struct mull_given_files *given; /* the only files there are; NULL: the file system's.
+                                             Must outlive the file */
     bool readonly;
     bool direct; /* O_DIRECT, with bounce buffers where a transfer is not aligned */
     bool no_lock;
@@ -74,6 +87,7 @@ struct mull_file_ops {
 struct mull_file {
     int fd; /* -1 where there are ops */
     char *path;
+    const struct mull_given_files *given;
     bool readonly;
     bool direct;
     bool block_device;

@@ -76,6 +76,7 @@ struct mull_image_options {
     const char *snapshot; /* QCOW2: read an internal snapshot (readonly only) */
     uint64_t offset, length; /* only this part of the file (length 0: all), read-only */
     const struct mull_file_observer *observer;
+    const struct mull_given_files *given; /* see mull_file_options */
     const struct mull_log *log;
     const struct mull_source_options *source; /* for URLs, packed and encrypted files; may be NULL */
 };

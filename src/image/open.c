@@ -152,6 +152,7 @@ static int open_one(const struct mull_image_options *o, struct mull_image **out,
                                    .unsafe = o->unsafe,
                                    .bulk = o->bulk,
                                    .observer = o->observer,
+                                   .given = o->given,
                                    .source = o->source};
     image->path = strdup(o->path);
     int ret = image->path ? mull_file_open(&fo, &image->file, err)
@@ -200,6 +201,7 @@ int mull_image_open_part(const struct mull_image *image, const struct mull_image
                                    .unsafe = options->unsafe,
                                    .bulk = options->bulk,
                                    .observer = options->observer,
+                                   .given = options->given,
                                    .source = options->source};
     return mull_file_open(&fo, out, err);
 }
@@ -270,6 +272,7 @@ static int open_backing(struct mull_image *top, struct mull_image *image,
                                     .plain = true,
                                     .no_parent_check = o->no_parent_check,
                                     .anywhere = o->anywhere,
+                                    .given = o->given,
                                     .log = o->log,
                                     .source = o->source};
     int ret = in_chain(top, path)

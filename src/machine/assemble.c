@@ -27,6 +27,8 @@ static int make_memory(struct mull_machine *m, const struct mull_machine_config 
         ret = mull_memory_add_ram(m->memory, 0, m->ram_low, false, err);
     if (!ret && m->ram_high)
         ret = mull_memory_add_ram(m->memory, MULL_RAM_HIGH_BASE, m->ram_high, false, err);
+    if (!ret && m->dimms)
+        mull_memory_reserve_hot(m->memory);
     if (ret)
         return mull_fail_in(err, "--memory %llu MiB", (unsigned long long)config->memory >> 20);
     return 0;
@@ -55,6 +57,8 @@ static int make_cpus(struct mull_machine *m, struct mull_error *err)
             ret = m->engine->vcpu_create(m->vm, i, cpuid, &m->vcpu[i].vcpu, err);
         m->vcpu[i].machine = m;
         m->vcpu[i].index = i;
+        m->vcpu[i].there = mull_hotplug_present(mull_platform_hotplug(m->platform),
+                                                MULL_HOTPLUG_CPU, i);
         all[i] = m->vcpu[i].vcpu;
     }
     free(cpuid);
@@ -73,13 +77,13 @@ void machine_add_device(struct mull_machine *m, struct mull_device *device)
 }
 
 /* A locally administered address (IEEE 802): the same for the same machine name, else random. */
-static void make_mac(const struct mull_machine_config *config, unsigned i, uint8_t mac[6])
+static void make_mac(const char *name, unsigned i, uint8_t mac[6])
 {
     uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
-    if (!strcmp(config->name, "mullion") &&
+    if (!strcmp(name, "mullion") &&
         getrandom(&hash, sizeof(hash), GRND_NONBLOCK) != sizeof(hash))
         hash ^= mull_now_ns();
-    for (const char *p = config->name; *p; p++)
+    for (const char *p = name; *p; p++)
         hash = (hash ^ (uint8_t)*p) * 0x100000001b3u;
     hash = (hash ^ i) * 0x100000001b3u;
     mac[0] = 0x02;
@@ -92,50 +96,60 @@ enum mull_nic machine_nic_model(const struct mull_network_config *net)
     return net->model < MULL_NICS_THERE ? net->model : MULL_NIC_E1000E;
 }
 
-static int make_network(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
-                        const struct mull_machine_config *config, struct mull_error *err)
+static int open_network(struct mull_machine *m, unsigned i, const struct mull_network_config *net,
+                        struct mull_error *err)
+{
+    if (net->kind == MULL_NETWORK_TAP)
+        return mull_tap_create(m->loop, net->interface, m->log, &m->netdev[i], err);
+    struct mull_passt_config passt = {0};
+    int ret = 0;
+    for (unsigned j = 0; j < net->forward_count && !ret; j++)
+        ret = mull_passt_parse_forward(&passt, net->forward[j], err);
+    return ret ? ret : mull_passt_create(m->loop, &passt, m->log, &m->netdev[i], err);
+}
+
+int machine_network_card(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
+                         const struct mull_network_config *net, struct mull_error *err)
 {
     static int (*const create[MULL_NICS_THERE])(
         const struct mull_device_env *, struct mull_pci_bus *, const struct mull_nic_config *,
         struct mull_device **,
         struct mull_error *) = {mull_virtio_net_create, mull_e1000e_create, mull_vmxnet3_create};
-    const struct mull_network_config *net = &config->network[i];
-    if (net->kind == MULL_NETWORK_NONE)
-        return 0;
+    struct mull_pci_bus *bus = mull_platform_pci(m->platform);
     enum mull_nic model = machine_nic_model(net);
     char name[32];
     snprintf(name, sizeof(name), "%s%s.%u", mull_nic_names[model],
              model == MULL_NIC_VIRTIO ? "-net" : "", i);
-    struct mull_nic_config cfg = {.name = name, .devfn = -1, .queue_pairs = (uint16_t)m->cpus};
+    struct mull_nic_config cfg = {.name = name,
+                                  .devfn = -1,
+                                  .queue_pairs = (uint16_t)m->cpus,
+                                  .netdev = m->netdev[i],
+                                  .mtu = m->netdev[i]->caps.mtu,
+                                  .rom = m->net_rom[model].data,
+                                  .rom_size = m->net_rom[model].size};
     if (net->has_mac)
         memcpy(cfg.mac, net->mac, 6);
     else
-        make_mac(config, i, cfg.mac);
-    int ret;
-    if (net->kind == MULL_NETWORK_TAP) {
-        ret = mull_tap_create(m->loop, net->interface, m->log, &m->netdev[i], err);
-    } else {
-        struct mull_passt_config passt = {0};
-        ret = 0;
-        for (unsigned j = 0; j < net->forward_count && !ret; j++)
-            ret = mull_passt_parse_forward(&passt, net->forward[j], err);
-        if (!ret)
-            ret = mull_passt_create(m->loop, &passt, m->log, &m->netdev[i], err);
-    }
+        make_mac(m->name, i, cfg.mac);
+    struct mull_device *device;
+    unsigned slot = mull_pci_bus_free_slot(bus);
+    machine_boot_path_add(m, MULL_BOOT_NETWORK, i, "ethernet", slot, "/ethernet-phy@0");
+    int ret = create[model](env, bus, &cfg, &device, err);
     if (ret)
         return ret;
-    cfg.netdev = m->netdev[i];
-    cfg.mtu = m->netdev[i]->caps.mtu;
-    cfg.rom = m->net_rom[model].data;
-    cfg.rom_size = m->net_rom[model].size;
-    struct mull_device *device;
-    machine_boot_path_add(m, MULL_BOOT_NETWORK, i, "ethernet",
-                          mull_pci_bus_free_slot(mull_platform_pci(m->platform)),
-                          "/ethernet-phy@0");
-    ret = create[model](env, mull_platform_pci(m->platform), &cfg, &device, err);
-    if (!ret)
-        machine_add_device(m, device);
-    return ret;
+    machine_add_device(m, device);
+    machine_part_add(m, MACHINE_PART_NETWORK, i, slot, device);
+    return 0;
+}
+
+static int make_network(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
+                        const struct mull_machine_config *config, struct mull_error *err)
+{
+    const struct mull_network_config *net = &config->network[i];
+    if (net->kind == MULL_NETWORK_NONE)
+        return 0;
+    int ret = open_network(m, i, net, err);
+    return ret ? ret : machine_network_card(m, env, i, net, err);
 }
 
 static int make_chardev(struct mull_machine *m, const struct mull_console_config *console,
@@ -241,8 +255,10 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
     ret = machine_interface_devices(m, &env, config, err);
     if (!ret && m->firmware)
         ret = machine_firmware_devices(m, &env, config, err);
-    return !ret && machine_wants_screen(m, config) ? machine_screen_devices(m, &env, config, err)
-                                                   : ret;
+    if (!ret && machine_wants_screen(m, config))
+        ret = machine_screen_devices(m, &env, config, err);
+    machine_hotplug_finish(m);
+    return ret;
 }
 
 static int make_platform(struct mull_machine *m, const struct mull_machine_config *config,
@@ -258,6 +274,8 @@ static int make_platform(struct mull_machine *m, const struct mull_machine_confi
         .log = m->log,
         .engine = m->engine,
         .cpus = m->cpus,
+        .cpus_now = config->cpus,
+        .dimms = m->dimms,
         .ram_low = m->ram_low,
         .ram_high = m->ram_high,
         .com_ports = (1u << serial) - 1,
@@ -266,7 +284,8 @@ static int make_platform(struct mull_machine *m, const struct mull_machine_confi
         .events = {.opaque = m,
                    .poweroff = machine_event_poweroff,
                    .reset = machine_event_reset,
-                   .panic = machine_event_panic},
+                   .panic = machine_event_panic,
+                   .eject = machine_event_eject},
     };
     return mull_platform_create(&cfg, &m->platform, err);
 }
@@ -274,7 +293,9 @@ static int make_platform(struct mull_machine *m, const struct mull_machine_confi
 int machine_assemble(struct mull_machine *m, const struct mull_machine_config *config,
                      struct mull_error *err)
 {
-    m->cpus = config->cpus;
+    m->cpus = config->cpus_max ? config->cpus_max : config->cpus;
+    m->cpus_hot = m->cpus > config->cpus;
+    m->dimms = config->memory_max ? config->memory_max - config->memory : 0;
     m->no_reboot = config->no_reboot;
     m->name = strdup(config->name);
     if (!m->name)
@@ -395,6 +416,7 @@ void machine_disassemble(struct mull_machine *m)
         mull_block_close(m->block[i]);
     for (unsigned i = 0; i < MULL_CONFIG_CDROMS; i++)
         mull_block_close(m->cdrom_block[i]);
+    machine_hotplug_fini(m);
     mull_platform_destroy(m->platform);
     for (unsigned i = 0; i < m->cpus; i++)
         if (m->vcpu[i].vcpu)

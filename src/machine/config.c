@@ -207,6 +207,12 @@ int mull_machine_config_check(const struct mull_machine_config *c, struct mull_e
     if (c->cpus < 1 || c->cpus > MULL_MAX_CPUS)
         return mull_fail(err, ERANGE, "--cpus: %u is out of range; give 1 to %d", c->cpus,
                          MULL_MAX_CPUS);
+    if (c->cpus_max && (c->cpus_max < c->cpus || c->cpus_max > MULL_MAX_CPUS))
+        return mull_fail(err, ERANGE, "--cpus: max=%u is out of range; give %u to %d", c->cpus_max,
+                         c->cpus, MULL_MAX_CPUS);
+    if (c->memory_max && (c->memory_max < c->memory || c->memory_max > MULL_MEMORY_MAX))
+        return mull_fail(err, ERANGE, "--memory: max must be from the memory itself to %llu GiB",
+                         MULL_MEMORY_MAX >> 30);
     unsigned serial = 0, channels = 0;
     for (unsigned i = 0; i < c->console_count; i++) {
         if (c->console[i].kind == MULL_CONSOLE_STDIO)

@@ -147,7 +147,9 @@ struct mull_machine_config {
     bool secure_boot;
     char *kernel, *initrd, *cmdline; /* initrd, cmdline: NULL: none */
     uint64_t memory;                 /* bytes */
+    uint64_t memory_max;             /* as much can it become while it runs; 0: no more */
     unsigned cpus;
+    unsigned cpus_max; /* as many can it have while it runs; 0: no more */
     unsigned sockets, cores, threads; /* 0: not said; else their product is cpus */
     char *engine;                     /* "auto", "soft", "kvm" */
     bool no_reboot;                   /* a guest's reset ends the machine */

@@ -484,11 +484,11 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
 {
     static const char *const known[] = {
         "annotation", "appliance", "balloon", "boot",   "cdroms",   "clock",       "cmdline",
-        "consoles",   "cpus",      "disks",  "display",  "engine",      "extra",
+        "consoles",   "cpus",      "cpus_max", "disks",  "display",  "engine",      "extra",  "memory_max",
         "firmware",   "initrd",    "kernel", "memory",   "name",        "networks",
         "no_reboot",  "nvram",     "os",     "perf_map", "secure_boot", "shares", "sound",
         "topology",   "tpm",       "usb",    "uuid",     "video",       NULL};
-    int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1;
+    int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1, memory_max = 0, cpus_max = 0;
     int ret = check_members(r, root, known);
     if (!ret)
         ret = read_strings(r, root, c);
@@ -496,8 +496,14 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_number(r, root, "memory", 0, INT64_MAX, &memory);
     if (!ret)
         ret = read_number(r, root, "cpus", 0, UINT32_MAX, &cpus);
+    if (!ret)
+        ret = read_number(r, root, "memory_max", 0, INT64_MAX, &memory_max);
+    if (!ret)
+        ret = read_number(r, root, "cpus_max", 0, UINT32_MAX, &cpus_max);
     c->memory = (uint64_t)memory;
+    c->memory_max = (uint64_t)memory_max;
     c->cpus = (unsigned)cpus;
+    c->cpus_max = (unsigned)cpus_max;
     if (!ret)
         ret = read_bool(r, root, "no_reboot", &c->no_reboot);
     if (!ret)

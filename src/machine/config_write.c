@@ -208,7 +208,11 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
     put_text(root, "initrd", c->initrd);
     put_text(root, "cmdline", c->cmdline);
     put_number(root, "memory", c->memory);
+    if (c->memory_max)
+        put_number(root, "memory_max", c->memory_max);
     put_number(root, "cpus", c->cpus);
+    if (c->cpus_max)
+        put_number(root, "cpus_max", c->cpus_max);
     if (c->sockets)
         json_object_set_new(root, "topology",
                             json_pack("{s:i, s:i, s:i}", "sockets", (int)c->sockets, "cores",

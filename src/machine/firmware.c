@@ -194,7 +194,8 @@ void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device,
 {
     unsigned at = m->boot_paths;
 
-    if (at == MACHINE_BOOT_PATHS)
+    /* Firmware has read its list when something comes later. */
+    if (at == MACHINE_BOOT_PATHS || m->state != MULL_MACHINE_CREATED)
         return;
     for (; at && m->boot_path[at - 1].device == device && m->boot_path[at - 1].index > index; at--)
         m->boot_path[at] = m->boot_path[at - 1];
@@ -242,18 +243,24 @@ void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_
 
 /* ---- Devices ---- */
 
-static int add_numbers(struct mull_machine *m, struct mull_fw_cfg *f, bool serial,
+static int add_numbers(struct mull_machine *m, struct mull_fw_cfg *f,
+                       const struct mull_machine_config *config, bool serial,
                        struct mull_error *err)
 {
     const uint64_t ram = m->memory_size;
-    const uint16_t cpus = (uint16_t)m->cpus, graphic = 0, port = 0x3f8;
+    const uint16_t max = (uint16_t)m->cpus, graphic = 0, port = 0x3f8;
+    const uint16_t cpus = (uint16_t)config->cpus;
     const uint32_t irq0 = 1;
+    /* Where BARs may begin: behind memory that may come. */
+    const uint64_t end = mull_platform_dimm_base(m->platform) + m->dimms;
 
     int ret = mull_fw_cfg_add(f, MULL_FW_CFG_RAM_SIZE, &ram, sizeof(ram), err);
     if (!ret)
         ret = mull_fw_cfg_add(f, MULL_FW_CFG_CPUS, &cpus, sizeof(cpus), err);
     if (!ret)
-        ret = mull_fw_cfg_add(f, MULL_FW_CFG_MAX_CPUS, &cpus, sizeof(cpus), err);
+        ret = mull_fw_cfg_add(f, MULL_FW_CFG_MAX_CPUS, &max, sizeof(max), err);
+    if (!ret && m->dimms)
+        ret = mull_fw_cfg_add_file(f, "etc/reserved-memory-end", &end, sizeof(end), NULL, NULL, err);
     if (!ret)
         ret = mull_fw_cfg_add(f, MULL_FW_CFG_NOGRAPHIC, &graphic, sizeof(graphic), err);
     if (!ret)
@@ -275,7 +282,8 @@ int machine_firmware_devices(struct mull_machine *m, const struct mull_device_en
     if (ret)
         return ret;
     machine_add_device(m, mull_fw_cfg_device(f));
-    if ((ret = add_numbers(m, f, serial, err)) || (ret = add_memory_map(m, f, err)) ||
+    m->fw_cfg = f;
+    if ((ret = add_numbers(m, f, config, serial, err)) || (ret = add_memory_map(m, f, err)) ||
         (ret = add_smbios(m, f, config, err)) || (ret = add_boot_order(m, f, config, err)) ||
         (ret = add_acpi(m, f, err)))
         return ret;

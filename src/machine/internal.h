@@ -13,8 +13,10 @@
 #include "device/devices.h"
 #include "device/display/screen.h"
 #include "device/input.h"
+#include "device/legacy/fw_cfg.h"
 #include "engine/engine.h"
 #include "image/block.h"
+#include "image/file.h"
 #include "machine/debug.h"
 #include "machine/machine.h"
 #include "machine/perf_map.h"
@@ -27,6 +29,7 @@ struct machine_vcpu {
     pthread_t thread;
     unsigned index;
     bool started; /* there is a thread to join */
+    bool there;   /* it is plugged in; under the machine's lock */
     /* For a debugger; under the machine's lock. */
     bool debug_hold; /* must stay out of the engine */
     bool debug_met;  /* has met this: */
@@ -40,6 +43,18 @@ struct machine_debug {
     bool held;       /* the machine is paused for it */
     bool was_paused; /* it was paused before */
     struct mull_debugger debugger;
+};
+
+/* A disk or a network card in a PCI slot of its own, which may go while the machine runs. */
+enum machine_part_kind { MACHINE_PART_DISK, MACHINE_PART_NETWORK };
+#define MACHINE_PARTS (MULL_CONFIG_DISKS + MULL_CONFIG_NETWORKS)
+struct machine_part {
+    struct mull_device *device; /* NULL: this entry is free */
+    enum machine_part_kind kind;
+    unsigned index; /* of its back end: block[] or netdev[] */
+    unsigned slot;
+    struct mull_timer *limit; /* it is taken by force: until then the guest has time; or NULL */
+    struct mull_machine *machine; /* for that */
 };
 
 /* What firmware can boot from, by the path it knows it by. */
@@ -61,7 +76,9 @@ struct mull_machine {
     char *name;
     char engine_why[256];
     bool no_reboot;
-    unsigned cpus;
+    unsigned cpus; /* with those that may come */
+    bool cpus_hot; /* they may come and go */
+    uint64_t dimms; /* bytes of memory that may come */
     uint64_t memory_size, ram_low, ram_high;
 
     struct mull_memory *memory;
@@ -90,6 +107,11 @@ struct mull_machine {
     struct mull_block *cdrom_block[MULL_CONFIG_CDROMS];
     struct mull_netdev *netdev[MULL_CONFIG_NETWORKS];
     struct mull_chardev *chardev[MULL_CONFIG_CONSOLES];
+    struct machine_part part[MACHINE_PARTS];
+    struct machine_remains *remains;                   /* of parts that have gone */
+    struct mull_given_files *given[MULL_CONFIG_DISKS]; /* of disks that were attached */
+    _Atomic uint64_t ejected[MULL_HOTPLUG_CLASSES];    /* bit i: thing i, by the guest */
+    struct mull_fw_cfg *fw_cfg;                        /* NULL: no firmware; a device, too */
 
     struct machine_debug debug;
 
@@ -127,6 +149,25 @@ void machine_disassemble(struct mull_machine *m);
 int machine_pause_now(struct mull_machine *m, struct mull_error *err);
 int machine_resume_now(struct mull_machine *m, struct mull_error *err);
 
+/** Get every vCPU out of the engine and keep it out; let them go on. Loop's thread. */
+void machine_hold_vcpus(struct mull_machine *m);
+void machine_release_vcpus(struct mull_machine *m);
+
+/* hotplug.c */
+
+/** A disk or network card is in slot @slot and may go. */
+void machine_part_add(struct mull_machine *m, enum machine_part_kind kind, unsigned index,
+                      unsigned slot, struct mull_device *device);
+
+/** All devices are there: the slots that others take are theirs for good. */
+void machine_hotplug_finish(struct mull_machine *m);
+
+/** Complete what the guest was asked for, as it starts anew; before the devices' reset. */
+void machine_hotplug_reset(struct mull_machine *m);
+
+/** Free what hot plug has. */
+void machine_hotplug_fini(struct mull_machine *m);
+
 /* debug.c */
 
 /** A vCPU came out of the engine with MULL_EXIT_DEBUG. Its own thread. */
@@ -148,6 +189,16 @@ int machine_storage_devices(struct mull_machine *m, const struct mull_device_env
 /** What lets guest and host work together: shared folders (interfaces.c). */
 int machine_interface_devices(struct mull_machine *m, const struct mull_device_env *env,
                               const struct mull_machine_config *config, struct mull_error *err);
+
+/** One disk, from files that somebody else has opened where @given is not NULL (it must outlive the
+ *  disk). */
+int machine_storage_add(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
+                        const struct mull_disk_config *disk, const struct mull_given_files *given,
+                        struct mull_error *err);
+
+/** A network card with back end m->netdev[@i]. (assemble.c) */
+int machine_network_card(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
+                         const struct mull_network_config *net, struct mull_error *err);
 
 /* screen.c */
 
@@ -184,6 +235,7 @@ void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device,
 void machine_event_poweroff(void *opaque);
 void machine_event_reset(void *opaque);
 void machine_event_panic(void *opaque, bool crash_kernel);
+void machine_event_eject(void *opaque, enum mull_hotplug_class class, unsigned index);
 /* And a disk that failed, as it was configured; see struct mull_block_options. */
 void machine_event_disk_pause(void *opaque, const struct mull_block_request *request, int error);
 void machine_event_disk_stop(void *opaque, const struct mull_block_request *request, int error);

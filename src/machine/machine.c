@@ -57,7 +57,7 @@ static int call(struct mull_machine *m, int (*fn)(struct mull_machine *m, struct
 /* ---- vCPU threads ---- */
 
 /* Get every vCPU thread out of the engine and keep it out. Loop's thread only. */
-static void hold_vcpus(struct mull_machine *m)
+void machine_hold_vcpus(struct mull_machine *m)
 {
     pthread_mutex_lock(&m->lock);
     m->hold = true;
@@ -73,7 +73,7 @@ static void hold_vcpus(struct mull_machine *m)
     pthread_mutex_unlock(&m->lock);
 }
 
-static void release_vcpus(struct mull_machine *m)
+void machine_release_vcpus(struct mull_machine *m)
 {
     pthread_mutex_lock(&m->lock);
     m->hold = false;
@@ -83,7 +83,7 @@ static void release_vcpus(struct mull_machine *m)
 
 static int end_now(struct mull_machine *m, struct mull_error *err)
 {
-    hold_vcpus(m);
+    machine_hold_vcpus(m);
     pthread_mutex_lock(&m->lock);
     if (m->state != MULL_MACHINE_ENDED) {
         mull_clock_pause(m->clock);
@@ -156,7 +156,7 @@ static void *vcpu_main(void *opaque)
     struct mull_exit exit;
     pthread_mutex_lock(&m->lock);
     while (!m->quit) {
-        if (m->hold || v->debug_hold) {
+        if (m->hold || v->debug_hold || !v->there) {
             pthread_cond_wait(&m->changed, &m->lock);
             continue;
         }
@@ -228,7 +228,8 @@ static int reset_now(struct mull_machine *m, struct mull_error *err)
     pthread_mutex_unlock(&m->lock);
     if (state == MULL_MACHINE_ENDED || state == MULL_MACHINE_CREATED)
         return mull_fail(err, EINVAL, "machine %s: not running", m->name);
-    hold_vcpus(m);
+    machine_hold_vcpus(m);
+    machine_hotplug_reset(m);
     machine_devices(m, MACHINE_RESET);
     struct mull_error local = {0};
     int ret = machine_load(m, &local);
@@ -240,7 +241,7 @@ static int reset_now(struct mull_machine *m, struct mull_error *err)
     m->resets++;
     pthread_mutex_unlock(&m->lock);
     if (state == MULL_MACHINE_RUNNING)
-        release_vcpus(m);
+        machine_release_vcpus(m);
     return 0;
 }
 
@@ -330,7 +331,7 @@ static int start_now(struct mull_machine *m, struct mull_error *err)
     if (m->debug.held)
         return 0;
     mull_clock_resume(m->clock);
-    release_vcpus(m);
+    machine_release_vcpus(m);
     return 0;
 }
 
@@ -340,7 +341,7 @@ int machine_pause_now(struct mull_machine *m, struct mull_error *err)
         return 0;
     if (m->state != MULL_MACHINE_RUNNING)
         return mull_fail(err, EINVAL, "machine %s: not running", m->name);
-    hold_vcpus(m);
+    machine_hold_vcpus(m);
     mull_clock_pause(m->clock);
     machine_devices(m, MACHINE_QUIESCE);
     pthread_mutex_lock(&m->lock);
@@ -395,7 +396,7 @@ int machine_resume_now(struct mull_machine *m, struct mull_error *err)
     pthread_mutex_lock(&m->lock);
     m->state = MULL_MACHINE_RUNNING;
     pthread_mutex_unlock(&m->lock);
-    release_vcpus(m);
+    machine_release_vcpus(m);
     return 0;
 }
 
@@ -458,7 +459,10 @@ enum mull_machine_end mull_machine_wait(struct mull_machine *m, struct mull_erro
 
 void mull_machine_info(struct mull_machine *m, struct mull_machine_info *info)
 {
+    unsigned cpus = 0;
     pthread_mutex_lock(&m->lock);
+    for (unsigned i = 0; i < m->cpus; i++)
+        cpus += m->vcpu[i].there;
     *info = (struct mull_machine_info){
         .state = m->state,
         .end = m->end,
@@ -466,8 +470,8 @@ void mull_machine_info(struct mull_machine *m, struct mull_machine_info *info)
         .engine = m->engine->name,
         .engine_why = m->engine_why,
         .kernel = m->boot ? mull_boot_version(m->boot) : "",
-        .cpus = m->cpus,
-        .memory = m->memory_size,
+        .cpus = cpus,
+        .memory = m->memory_size + mull_machine_dimms(m),
         .guest_ns = mull_clock_now(m->clock),
         .resets = m->resets,
     };

@@ -85,6 +85,63 @@ void mull_machine_stats(struct mull_machine *m,
                         void (*fn)(void *opaque, unsigned cpu, const char *name, uint64_t value),
                         void *opaque);
 
+/* ---- Hot plug: loop's thread only; the guest must play along, which takes its time ---- */
+
+struct mull_disk_config;
+struct mull_network_config;
+struct mull_given_files;
+
+#define MULL_PART_ID_MAX 16
+
+/** Something that was attached, or could be detached. */
+struct mull_machine_part {
+    char id[MULL_PART_ID_MAX]; /* "disk0", "net1", "memory0", "cpu3" */
+    const char *kind;          /* "disk", "net", "memory", "cpu" */
+    unsigned slot;             /* disk, net: PCI slot */
+    uint64_t size;             /* memory: bytes */
+    bool asked;                /* the guest was asked to let go of it */
+    bool refused;              /* and does not want to; */
+    unsigned status;           /* its word for it (ACPI 6.4, table 6.50) */
+};
+
+/**
+ * Attach a disk. @param given  files that it is in, opened by somebody else: their ownership passes
+ * on, also after an error; NULL: open it here (not in a sandbox)
+ * @param id  filled in
+ */
+int mull_machine_attach_disk(struct mull_machine *m, const struct mull_disk_config *disk,
+                             struct mull_given_files *given, char id[MULL_PART_ID_MAX],
+                             struct mull_error *err);
+
+/** Attach a network card. @param fds  tap: the open tap; user: passt's socket and its messages, or
+ *  -1 (see netdev.h). Theirs is the machine's, also after an error. */
+int mull_machine_attach_network(struct mull_machine *m, const struct mull_network_config *net,
+                                const int fds[2], char id[MULL_PART_ID_MAX],
+                                struct mull_error *err);
+
+/** Attach vCPUs, up to the configuration's cpus_max. */
+int mull_machine_attach_cpus(struct mull_machine *m, unsigned count, struct mull_error *err);
+
+/** Attach a DIMM: whole 128 MiB, within the configuration's memory_max. */
+int mull_machine_attach_memory(struct mull_machine *m, uint64_t size, char id[MULL_PART_ID_MAX],
+                               struct mull_error *err);
+
+/** Ask the guest to let go of a part; it has gone when it is no longer among the parts.
+ *  @param force  disks and network cards: take it away within two seconds, whatever the guest does with it */
+int mull_machine_detach(struct mull_machine *m, const char *id, bool force,
+                        struct mull_error *err);
+
+/** Tell @fn of each part. */
+void mull_machine_parts(struct mull_machine *m,
+                        void (*fn)(void *opaque, const struct mull_machine_part *part),
+                        void *opaque);
+
+/** Bytes of memory that are attached. */
+uint64_t mull_machine_dimms(struct mull_machine *m);
+
+/** Free what a caller has gathered; closes the descriptors. NULL is allowed. */
+void mull_given_files_free(struct mull_given_files *given);
+
 /** The screen (device/display/screen.h), for any thread until the machine is destroyed; NULL: it has
  *  none. */
 const struct mull_screen *mull_machine_screen(struct mull_machine *m);

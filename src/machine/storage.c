@@ -43,10 +43,11 @@ struct storage {
 };
 
 static int open_disk(struct mull_machine *m, unsigned i, const struct mull_disk_config *disk,
-                     struct mull_error *err)
+                     const struct mull_given_files *given, struct mull_error *err)
 {
     struct mull_block_options options = {
         .path = disk->path,
+        .given = given,
         .format = disk->format,
         .readonly = disk->readonly,
         .direct = disk->direct,
@@ -187,7 +188,8 @@ static int flush(struct storage *s, struct controller *c, struct mull_error *err
 
     if (!c->count)
         return 0;
-    snprintf(name, sizeof(name), "%s.%u", c->name, c->made++);
+    snprintf(name, sizeof(name), "%s.%u", c->name, c->room == 1 ? c->index[0] : c->made);
+    c->made++;
     int ret = c->create(s, name, c->drive, c->count, &device, err);
     if (ret)
         return ret;
@@ -197,6 +199,8 @@ static int flush(struct storage *s, struct controller *c, struct mull_error *err
         machine_boot_path_add(s->machine, c->drive[i].cdrom ? MULL_BOOT_CDROM : MULL_BOOT_DISK,
                               c->index[i], c->firmware, slot, tail);
     }
+    if (c->room == 1)
+        machine_part_add(s->machine, MACHINE_PART_DISK, c->index[0], slot, device);
     memset(c->drive, 0, sizeof(c->drive));
     c->count = 0;
     return 0;
@@ -229,9 +233,9 @@ static int add_drive(struct storage *s, enum mull_bus bus, unsigned index,
 }
 
 static int add_disk(struct storage *s, unsigned i, const struct mull_disk_config *disk,
-                    struct mull_error *err)
+                    const struct mull_given_files *given, struct mull_error *err)
 {
-    int ret = open_disk(s->machine, i, disk, err);
+    int ret = open_disk(s->machine, i, disk, given, err);
     if (ret)
         return ret;
     struct mull_drive drive = {.present = true,
@@ -254,19 +258,56 @@ static int add_cdrom(struct storage *s, unsigned i, const struct mull_cdrom_conf
     return add_drive(s, cdrom->bus, i, &drive, err);
 }
 
-int machine_storage_devices(struct mull_machine *m, const struct mull_device_env *env,
-                            const struct mull_machine_config *config, struct mull_error *err)
+static struct storage *begin(struct mull_machine *m, const struct mull_device_env *env)
 {
     struct storage *s = malloc(sizeof(*s));
+
+    if (s) {
+        s->machine = m;
+        s->env = env;
+        memcpy(s->kind, kinds, sizeof(kinds));
+    }
+    return s;
+}
+
+/* A controller of its own for it, or the guest would have to find a drive on one that it has. */
+int machine_storage_add(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
+                        const struct mull_disk_config *disk, const struct mull_given_files *given,
+                        struct mull_error *err)
+{
+    struct storage *s = begin(m, env);
+    struct controller *c = s ? find(s, disk->bus, false) : NULL;
     int ret = 0;
 
     if (!s)
         return mull_fail(err, ENOMEM, "disks: no memory");
-    s->machine = m;
-    s->env = env;
-    memcpy(s->kind, kinds, sizeof(kinds));
+    if (!c || c->room > 1)
+        ret = mull_fail(err, ENOTSUP,
+                        "%s: a disk on the bus %s cannot come while the machine runs; use "
+                        "bus=virtio or bus=nvme",
+                        disk->path, mull_bus_names[disk->bus]);
+    if (!ret)
+        ret = add_disk(s, i, disk, given, err);
+    if (!ret)
+        ret = flush(s, c, err);
+    free(s);
+    if (ret) {
+        mull_block_close(m->block[i]);
+        m->block[i] = NULL;
+    }
+    return ret;
+}
+
+int machine_storage_devices(struct mull_machine *m, const struct mull_device_env *env,
+                            const struct mull_machine_config *config, struct mull_error *err)
+{
+    struct storage *s = begin(m, env);
+    int ret = 0;
+
+    if (!s)
+        return mull_fail(err, ENOMEM, "disks: no memory");
     for (unsigned i = 0; i < config->disk_count && !ret; i++)
-        ret = add_disk(s, i, &config->disk[i], err);
+        ret = add_disk(s, i, &config->disk[i], NULL, err);
     for (unsigned i = 0; i < config->cdrom_count && !ret; i++)
         ret = add_cdrom(s, i, &config->cdrom[i], err);
     for (unsigned k = 0; k < KINDS && !ret; k++)

@@ -80,16 +80,33 @@ int mull_memory_share(struct mull_memory *mem, struct mull_error *err)
     return 0;
 }
 
+static void release_range(struct mull_ram *ram)
+{
+    if (ram->host)
+        munmap(ram->host - GUARD_SIZE, ram->size + 2 * GUARD_SIZE);
+    free((void *)ram->flags);
+    *ram = (struct mull_ram){0};
+}
+
+/* Where a range was plugged before. */
+static void forget_place(struct mull_memory *mem, unsigned slot)
+{
+    struct mull_hot_place *place = &mem->place[slot];
+
+    if (place->host)
+        munmap(place->host - GUARD_SIZE, place->size + 2 * GUARD_SIZE);
+    place->host = NULL;
+}
+
 void mull_memory_destroy(struct mull_memory *mem)
 {
     if (!mem)
         return;
     mull_regions_destroy(mem);
-    for (unsigned i = 0; i < mem->ram_count; i++) {
-        struct mull_ram *ram = &mem->ram[i];
-        munmap(ram->host - GUARD_SIZE, ram->size + 2 * GUARD_SIZE);
-        free((void *)ram->flags);
-    }
+    for (unsigned i = 0; i < mem->ram_count; i++)
+        release_range(&mem->ram[i]);
+    for (unsigned i = 0; i < MULL_RAM_HOT; i++)
+        forget_place(mem, i);
     if (mem->fd >= 0)
         close(mem->fd);
     pthread_rwlock_destroy(&mem->map_lock);
@@ -124,30 +141,34 @@ static uint8_t *map_ram(int fd, uint64_t offset, uint64_t size)
     return host;
 }
 
-int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool readonly,
-                        struct mull_error *err)
+static int check_range(const struct mull_memory *mem, uint64_t gpa, uint64_t size,
+                       struct mull_error *err)
 {
     if (((gpa | size) & ~MULL_PAGE_MASK) || size == 0 || gpa + size < gpa || size > INT64_MAX / 2)
         return mull_fail(err, EINVAL,
                          "guest memory: range 0x%" PRIx64 "+0x%" PRIx64
                          " is empty, too large or not page aligned",
                          gpa, size);
-    if (mem->ram_count == MULL_RAM_MAX)
-        return mull_fail(err, ENOSPC, "guest memory: more than %d ranges of RAM", MULL_RAM_MAX);
-    unsigned at = 0;
-    while (at < mem->ram_count && mem->ram[at].gpa < gpa)
-        at++;
-    if ((at > 0 && mem->ram[at - 1].gpa + mem->ram[at - 1].size > gpa) ||
-        (at < mem->ram_count && gpa + size > mem->ram[at].gpa))
-        return mull_fail(err, EEXIST,
-                         "guest memory: range 0x%" PRIx64 "+0x%" PRIx64 " overlaps another", gpa,
-                         size);
+    for (unsigned i = 0; i < mem->ram_count; i++)
+        if (gpa < mem->ram[i].gpa + mem->ram[i].size && mem->ram[i].gpa < gpa + size)
+            return mull_fail(err, EEXIST,
+                             "guest memory: range 0x%" PRIx64 "+0x%" PRIx64 " overlaps another",
+                             gpa, size);
+    return 0;
+}
 
-    uint64_t offset = mem->file_size;
-    if (mem->fd >= 0 && ftruncate(mem->fd, (off_t)(offset + size)) < 0)
-        return mull_fail(err, errno,
-                         "guest memory: cannot size RAM to %" PRIu64 " MiB: %s; use less --memory",
-                         (offset + size) >> 20, strerror(errno));
+/* Map a range and fill in its description, @offset bytes into the memfd if there is one. */
+static int make_range(struct mull_memory *mem, struct mull_ram *ram, uint64_t gpa, uint64_t size,
+                      uint64_t offset, struct mull_error *err)
+{
+    if (mem->fd >= 0 && offset + size > mem->file_size) {
+        if (ftruncate(mem->fd, (off_t)(offset + size)) < 0)
+            return mull_fail(err, errno,
+                             "guest memory: cannot size RAM to %" PRIu64
+                             " MiB: %s; use less --memory",
+                             (offset + size) >> 20, strerror(errno));
+        mem->file_size = offset + size;
+    }
     _Atomic uint8_t *flags = calloc(size >> MULL_PAGE_SHIFT, 1);
     if (!flags)
         return mull_fail(err, ENOMEM, "guest memory: no memory for page flags");
@@ -159,18 +180,87 @@ int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bo
                          "guest memory: cannot map %" PRIu64 " MiB of RAM: %s; use less --memory",
                          size >> 20, strerror(code));
     }
-    mem->file_size = offset + size;
+    *ram = (struct mull_ram){
+        .gpa = gpa, .size = size, .host = host, .file_offset = offset, .flags = flags};
+    return 0;
+}
+
+int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool readonly,
+                        struct mull_error *err)
+{
+    struct mull_ram ram;
+    int ret = check_range(mem, gpa, size, err);
+    if (ret)
+        return ret;
+    if (mem->ram_count >= MULL_RAM_MAX)
+        return mull_fail(err, ENOSPC, "guest memory: more than %d ranges of RAM", MULL_RAM_MAX);
+    ret = make_range(mem, &ram, gpa, size, mem->file_size, err);
+    if (ret)
+        return ret;
+    ram.readonly = readonly;
+    unsigned at = 0;
+    while (at < mem->ram_count && mem->ram[at].gpa < gpa)
+        at++;
     memmove(&mem->ram[at + 1], &mem->ram[at], (mem->ram_count - at) * sizeof(mem->ram[0]));
-    mem->ram[at] = (struct mull_ram){
-        .gpa = gpa,
-        .size = size,
-        .host = host,
-        .file_offset = offset,
-        .readonly = readonly,
-        .flags = flags,
-    };
+    mem->ram[at] = ram;
     mem->ram_count++;
     return 0;
+}
+
+/* ---- RAM that comes and goes ---- */
+
+void mull_memory_reserve_hot(struct mull_memory *mem)
+{
+    if (mem->hot)
+        return;
+    mem->hot = mem->ram_count;
+    mem->ram_count += MULL_RAM_HOT;
+}
+
+int mull_memory_plug(struct mull_memory *mem, unsigned slot, uint64_t gpa, uint64_t size,
+                     struct mull_error *err)
+{
+    if (!mem->hot || slot >= MULL_RAM_HOT || mem->ram[mem->hot + slot].size)
+        return mull_fail(err, EINVAL, "guest memory: slot %u is taken, or not there", slot);
+    struct mull_ram *ram = &mem->ram[mem->hot + slot];
+    int ret = check_range(mem, gpa, size, err);
+    if (ret)
+        return ret;
+    if (mem->watch.opaque && !mem->watch.plugged)
+        return mull_fail(err, ENOTSUP, "guest memory: the engine cannot have more while it runs");
+    /* The part of the memfd that the slot had before does again if it is large enough. */
+    struct mull_hot_place *place = &mem->place[slot];
+    if (place->file_size < size) {
+        place->file_offset = mem->file_size;
+        place->file_size = mem->fd >= 0 ? size : 0;
+    }
+    forget_place(mem, slot);
+    ret = make_range(mem, ram, gpa, size, place->file_offset, err);
+    if (!ret && mem->watch.plugged)
+        ret = mem->watch.plugged(mem->watch.opaque, mem->hot + slot, err);
+    if (ret)
+        release_range(ram);
+    return ret;
+}
+
+void mull_memory_unplug(struct mull_memory *mem, unsigned slot)
+{
+    if (!mem->hot || slot >= MULL_RAM_HOT || !mem->ram[mem->hot + slot].size)
+        return;
+    struct mull_ram *ram = &mem->ram[mem->hot + slot];
+    if (mem->watch.unplugged)
+        mem->watch.unplugged(mem->watch.opaque, mem->hot + slot);
+    mull_memory_discard(mem, ram, 0, ram->size);
+    /* Its addresses stay taken until the slot is used again: a transfer that somebody has held back
+     * with vectors into it must fail, not write into what came in its place. */
+    struct mull_hot_place *place = &mem->place[slot];
+    if (mmap(ram->host, ram->size, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED) {
+        place->host = ram->host;
+        place->size = ram->size;
+        ram->host = NULL;
+    }
+    release_range(ram);
 }
 
 const struct mull_ram *mull_memory_ram(const struct mull_memory *mem, unsigned *count)

@@ -28,10 +28,11 @@
 #define MULL_PAGE_ROM 0x04u   /* the guest's writes are dropped: mull_memory_set_rom() */
 #define MULL_PAGE_SLOW (MULL_PAGE_CODE | MULL_PAGE_CLEAN | MULL_PAGE_ROM)
 
-/** One contiguous range of guest RAM. Fixed once the machine runs. */
+/** One contiguous range of guest RAM. Fixed once the machine runs, but for those that
+ *  mull_memory_reserve_hot() has made room for. */
 struct mull_ram {
     uint64_t gpa;           /* page aligned */
-    uint64_t size;          /* bytes, page aligned */
+    uint64_t size;          /* bytes, page aligned; 0: nothing is plugged here */
     uint8_t *host;          /* where it is mapped; for engines only, never for devices */
     uint64_t file_offset;   /* in the memfd */
     bool readonly;          /* ROM: guest writes are dropped */
@@ -67,6 +68,11 @@ struct mull_memory_watch {
     /* ... and here, before a fetch, reports what it has found with mull_memory_mark_dirty(); may
      * be NULL. */
     void (*sync)(void *opaque, const struct mull_ram *ram);
+    /* Range number @index of mull_memory_ram() was plugged: it can be used when this returns 0.
+     * No vCPU runs. NULL: the watcher cannot have that. */
+    int (*plugged)(void *opaque, unsigned index, struct mull_error *err);
+    /* It goes: nothing of it may be known or used when this returns. No vCPU runs. */
+    void (*unplugged)(void *opaque, unsigned index);
 };
 
 /** Create an empty memory. @return 0 and *out, owned by the caller; or a negative errno. */
@@ -83,6 +89,25 @@ void mull_memory_destroy(struct mull_memory *mem);
 int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool readonly,
                         struct mull_error *err);
 
+#define MULL_RAM_HOT 16 /* ranges that can be plugged */
+
+/** Make room for RAM that comes and goes while the machine runs: MULL_RAM_HOT ranges, empty yet, at
+ *  the end of mull_memory_ram(). Before an engine looks at the RAM, after all other RAM. */
+void mull_memory_reserve_hot(struct mull_memory *mem);
+
+/**
+ * Plug zeroed RAM in, and tell the watcher. No vCPU may run, no device be at work.
+ *
+ * @param slot       0 to MULL_RAM_HOT - 1, empty
+ * @param gpa, size  as for mull_memory_add_ram()
+ * @return 0 or a negative errno
+ */
+int mull_memory_plug(struct mull_memory *mem, unsigned slot, uint64_t gpa, uint64_t size,
+                     struct mull_error *err);
+
+/** Pull it out again; its content is lost. As for mull_memory_plug(). Empty: nothing happens. */
+void mull_memory_unplug(struct mull_memory *mem, unsigned slot);
+
 /**
  * Write-protect pages of RAM against the guest's CPUs, or make them writable again (shadow RAM). The
  * caller keeps this state; an engine that cannot protect pages (kvm) leaves them writable.
@@ -93,7 +118,7 @@ int mull_memory_add_ram(struct mull_memory *mem, uint64_t gpa, uint64_t size, bo
  */
 int mull_memory_set_rom(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool rom);
 
-/** The RAM ranges in order of address. For engines and for saving. */
+/** The RAM ranges in order of address, then those that can be plugged. For engines and for saving. */
 const struct mull_ram *mull_memory_ram(const struct mull_memory *mem, unsigned *count);
 
 /** The RAM range that holds @gpa, or NULL. */

@@ -8,7 +8,7 @@
 
 #include "memory/memory.h"
 
-#define MULL_RAM_MAX 8
+#define MULL_RAM_MAX 8 /* besides MULL_RAM_HOT */
 
 /** One piece of the flattened map: addresses first..last belong to `region`. */
 struct mull_range {
@@ -26,12 +26,21 @@ struct mull_space_map {
     struct mull_edge *edge; /* scratch for flattening, 2 * regions entries */
 };
 
+/** What a range that can be plugged keeps while it is not. */
+struct mull_hot_place {
+    uint8_t *host; /* addresses that lead nowhere; NULL: none */
+    uint64_t size;
+    uint64_t file_offset, file_size; /* its part of the memfd */
+};
+
 struct mull_memory {
     const struct mull_log *log;
     int fd;
     uint64_t file_size;
-    struct mull_ram ram[MULL_RAM_MAX];
+    struct mull_ram ram[MULL_RAM_MAX + MULL_RAM_HOT];
     unsigned ram_count;
+    unsigned hot;                     /* the first range that can be plugged; 0: none can */
+    struct mull_hot_place place[MULL_RAM_HOT];
     _Atomic bool dirty_tracking;
     struct mull_memory_watch watch;
     pthread_rwlock_t map_lock; /* both maps; never held across a region's callback */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "platform/acpi_hotplug.h"
 #include "platform/acpi_pm.h"
 #include "platform/aml.h"
 #include "platform/platform.h"
@@ -154,6 +155,7 @@ static void pci_root(struct mull_aml *a, const struct mull_acpi_config *c)
         mull_aml_res_memory_range(a, c->mmio64_base, c->mmio64_base + c->mmio64_size - 1);
     mull_aml_resources_end(a);
     pci_routing(a, c);
+    acpi_hotplug_slots(a, &c->hotplug);
     mull_aml_end(a);
 }
 
@@ -190,6 +192,7 @@ static void motherboard(struct mull_aml *a, const struct mull_acpi_config *c)
         mull_aml_res_memory32(a, (uint32_t)c->ecam_base, (uint32_t)MULL_ECAM_SIZE, true);
     mull_aml_res_io(a, MULL_PM1_EVENT_PORT, 0x10);
     mull_aml_res_io(a, MULL_PM_GPE0_PORT, MULL_PM_GPE0_SIZE);
+    mull_aml_res_memory32(a, (uint32_t)MULL_HOTPLUG_BASE, MULL_HOTPLUG_SIZE, true);
     mull_aml_resources_end(a);
     mull_aml_end(a);
 
@@ -235,6 +238,8 @@ static void processors(struct mull_aml *a, const struct mull_acpi_config *c)
         mull_aml_string(a, "ACPI0007");
         mull_aml_name(a, "_UID");
         mull_aml_int(a, i);
+        if (c->hotplug.cpus)
+            acpi_hotplug_cpu(a, i);
         mull_aml_end(a);
     }
 }
@@ -248,8 +253,12 @@ static int dsdt(struct table *t, const struct mull_acpi_config *c, struct mull_e
     mull_aml_scope(&a, "\\_SB");
     pci_root(&a, c);
     motherboard(&a, c);
+    acpi_hotplug_registers(&a, &c->hotplug, c->cpus);
     processors(&a, c);
+    acpi_hotplug_dimms(&a, &c->hotplug);
+    acpi_hotplug_handlers(&a, &c->hotplug, c->cpus);
     mull_aml_end(&a);
+    acpi_hotplug_events(&a, &c->hotplug);
 
     mull_aml_name(&a, "\\_S5");
     mull_aml_package(&a, 4);
@@ -352,7 +361,7 @@ static void madt(struct table *t, const struct mull_acpi_config *c)
         put(t, 8, 1);
         put(t, i, 1);
         put(t, i, 1);
-        put(t, 1, 4); /* enabled */
+        put(t, c->hotplug.cpus_absent >> i & 1 ? 2 : 1, 4); /* online capable, or enabled */
     }
     put(t, 1, 1); /* I/O APIC */
     put(t, 12, 1);
@@ -366,6 +375,42 @@ static void madt(struct table *t, const struct mull_acpi_config *c)
     put(t, 0xff, 1);
     put(t, 0, 2);
     put(t, 1, 1);
+}
+
+static void srat_memory(struct table *t, uint64_t base, uint64_t size, uint32_t flags)
+{
+    if (!size)
+        return;
+    put(t, 1, 1);
+    put(t, 40, 1);
+    put(t, 0, 4 + 2);
+    put(t, base, 8);
+    put(t, size, 8);
+    put(t, 0, 4);
+    put(t, flags, 4);
+    put(t, 0, 8);
+}
+
+/* 5.2.16: one node. It tells a guest early how far its memory may ever reach, for what it sets up
+ * only once (devices that cannot address all of it). */
+static void srat(struct table *t, const struct mull_acpi_config *c)
+{
+    const struct mull_acpi_hotplug *h = &c->hotplug;
+
+    begin(t, "SRAT", 3);
+    put(t, 1, 4);
+    put(t, 0, 8);
+    for (unsigned i = 0; i < c->cpus; i++) {
+        put(t, 0, 1); /* local APIC affinity */
+        put(t, 16, 1);
+        put(t, 0, 1);
+        put(t, i, 1);
+        put(t, 1, 4); /* enabled */
+        put(t, 0, 8);
+    }
+    srat_memory(t, 0, h->ram_low, 1);
+    srat_memory(t, MULL_RAM_HIGH_BASE, h->ram_high, 1);
+    srat_memory(t, h->dimm_base, h->dimm_size, 1 | 2); /* enabled, hot-pluggable */
 }
 
 /* IA-PC HPET specification 1.0a, 3.2.4 */
@@ -490,7 +535,7 @@ static void add_commands(struct layout *l, uint64_t fadt_at, uint64_t xsdt_at, u
 static int write_tables(struct layout *l, const struct mull_acpi_config *config, struct table *t,
                         uint64_t *fadt_at, uint64_t *xsdt_at, unsigned *count)
 {
-    uint64_t tables[4];
+    uint64_t tables[5];
 
     *count = 0;
     int r = dsdt(t, config, l->err);
@@ -504,6 +549,10 @@ static int write_tables(struct layout *l, const struct mull_acpi_config *config,
     tables[(*count)++] = *fadt_at = finish(l, t);
     madt(t, config);
     tables[(*count)++] = finish(l, t);
+    if (config->hotplug.dimm_size) {
+        srat(t, config);
+        tables[(*count)++] = finish(l, t);
+    }
     hpet(t);
     tables[(*count)++] = finish(l, t);
     if (config->ecam_base) {

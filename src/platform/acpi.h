@@ -14,7 +14,7 @@
 /** What the tables say. */
 struct mull_acpi_config {
     uint64_t area_base, area_size; /* where they go: RAM the guest will find reserved */
-    unsigned cpus;                 /* APIC ids 0..cpus-1 */
+    unsigned cpus;                 /* APIC ids 0..cpus-1, there or possible */
     unsigned com_ports;            /* bit i: COM(i + 1) */
     unsigned sci;                  /* GSI of the system control interrupt */
     unsigned intx[4];              /* GSIs of the PCI lines INTA..INTD of slot 0 */
@@ -27,6 +27,13 @@ struct mull_acpi_config {
     uint64_t upper32_base, upper32_size; /* a second 32-bit window; size 0: none */
     bool pc;                             /* there are a VGA and a keyboard controller */
     uint16_t fw_cfg_port;                /* 0: none */
+    struct mull_acpi_hotplug {
+        uint32_t pci_slots;   /* bit i: things can come to and go from slot i */
+        bool cpus;            /* all vCPUs but the first can come and go */
+        uint64_t cpus_absent; /* bit i: not there now */
+        uint64_t dimm_base, dimm_size; /* where memory can come; size 0: it cannot */
+        uint64_t ram_low, ram_high;    /* the memory that stays, for the SRAT */
+    } hotplug;
 };
 
 /* Sizes of what firmware is given: fixed, because it asks for them before the tables are final. */

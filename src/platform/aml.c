@@ -112,6 +112,19 @@ void mull_aml_method(struct mull_aml *a, const char *name, unsigned args)
     put8(a, (uint8_t)(args & 7));
 }
 
+void mull_aml_method_serialized(struct mull_aml *a, const char *name, unsigned args)
+{
+    mull_aml_method(a, name, args);
+    if (a->size)
+        a->data[a->size - 1] |= 8;
+}
+
+void mull_aml_if(struct mull_aml *a)
+{
+    put8(a, 0xa0);
+    open_object(a);
+}
+
 void mull_aml_package(struct mull_aml *a, unsigned elements)
 {
     put8(a, 0x12);
@@ -170,6 +183,102 @@ void mull_aml_eisaid(struct mull_aml *a, const char *id)
 void mull_aml_return(struct mull_aml *a)
 {
     put8(a, 0xa4);
+}
+
+void mull_aml_buffer(struct mull_aml *a, const uint8_t *bytes, uint8_t count)
+{
+    put8(a, 0x11);
+    open_object(a);
+    mull_aml_int(a, count);
+    for (unsigned i = 0; i < count; i++)
+        put8(a, bytes[i]);
+    mull_aml_end(a);
+}
+
+/* ---- Expressions and statements (20.2.5) ---- */
+
+void mull_aml_path(struct mull_aml *a, const char *name)
+{
+    put_path(a, name);
+}
+
+void mull_aml_arg(struct mull_aml *a, unsigned index)
+{
+    put8(a, (uint8_t)(0x68 + index));
+}
+
+void mull_aml_op(struct mull_aml *a, enum mull_aml_op op)
+{
+    put8(a, (uint8_t)op);
+}
+
+void mull_aml_no_target(struct mull_aml *a)
+{
+    put8(a, 0);
+}
+
+void mull_aml_store(struct mull_aml *a)
+{
+    put8(a, 0x70);
+}
+
+void mull_aml_notify(struct mull_aml *a, const char *object, uint64_t value)
+{
+    put8(a, 0x86);
+    put_path(a, object);
+    mull_aml_int(a, value);
+}
+
+void mull_aml_create_qword(struct mull_aml *a, const char *buffer, unsigned offset,
+                           const char *name)
+{
+    put8(a, 0x8f);
+    put_path(a, buffer);
+    mull_aml_int(a, offset);
+    put_path(a, name);
+}
+
+/* ---- Registers (20.2.5.2) ---- */
+
+void mull_aml_region(struct mull_aml *a, const char *name, uint64_t base, uint32_t size)
+{
+    put(a, 0x805b, 2);
+    put_path(a, name);
+    put8(a, 0); /* SystemMemory */
+    mull_aml_int(a, base);
+    mull_aml_int(a, size);
+}
+
+void mull_aml_field(struct mull_aml *a, const char *region)
+{
+    put(a, 0x815b, 2);
+    open_object(a);
+    put_path(a, region);
+    put8(a, 0x43); /* DWordAcc, NoLock, WriteAsZeros */
+}
+
+/* The number of bits, encoded as a PkgLength. */
+static void put_bits(struct mull_aml *a, unsigned bits)
+{
+    if (bits < 0x40) {
+        put8(a, (uint8_t)bits);
+        return;
+    }
+    put8(a, (uint8_t)(0x40 | (bits & 15)));
+    put8(a, (uint8_t)(bits >> 4));
+    a->failed |= bits > 0xfff;
+}
+
+void mull_aml_field_unit(struct mull_aml *a, const char *name, unsigned bits)
+{
+    put_path(a, name);
+    put_bits(a, bits);
+}
+
+void mull_aml_field_skip(struct mull_aml *a, unsigned bits)
+{
+    put8(a, 0); /* ReservedField */
+    put_bits(a, bits);
 }
 
 /* Name(name, Buffer(n) {...}): the size is a word constant, filled in at the end. */

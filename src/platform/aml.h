@@ -28,6 +28,13 @@ void mull_aml_begin(struct mull_aml *a, uint8_t *data, size_t max);
 void mull_aml_scope(struct mull_aml *a, const char *name);
 void mull_aml_device(struct mull_aml *a, const char *name);
 void mull_aml_method(struct mull_aml *a, const char *name, unsigned args);
+/** A method that makes objects of its own, and so runs once at a time. */
+void mull_aml_method_serialized(struct mull_aml *a, const char *name, unsigned args);
+/** If: the condition follows, then what is done. */
+void mull_aml_if(struct mull_aml *a);
+/** Field in a region: mull_aml_field_unit() and mull_aml_field_skip() until its end. Accessed as
+ *  32 bits; writing some bits writes zeroes to the others. */
+void mull_aml_field(struct mull_aml *a, const char *region);
 void mull_aml_package(struct mull_aml *a, unsigned elements);
 /** Buffer(){...} of resource descriptors: mull_aml_res_*() between begin and end. */
 void mull_aml_resources(struct mull_aml *a, const char *name);
@@ -42,6 +49,29 @@ void mull_aml_string(struct mull_aml *a, const char *text);
 void mull_aml_eisaid(struct mull_aml *a, const char *id);
 /** Return(...): the value follows. */
 void mull_aml_return(struct mull_aml *a);
+/** Buffer() {...} of bytes, at most 63. */
+void mull_aml_buffer(struct mull_aml *a, const uint8_t *bytes, uint8_t count);
+
+/** A named object as a value, or a call of a method: its arguments follow. */
+void mull_aml_path(struct mull_aml *a, const char *name);
+/** Arg0 to Arg6. */
+void mull_aml_arg(struct mull_aml *a, unsigned index);
+/** Two values follow, then mull_aml_no_target(). */
+enum mull_aml_op { MULL_AML_SHIFT_LEFT = 0x79, MULL_AML_AND = 0x7b, MULL_AML_OR = 0x7d };
+void mull_aml_op(struct mull_aml *a, enum mull_aml_op op);
+void mull_aml_no_target(struct mull_aml *a);
+/** Store(value, name): the value follows, then mull_aml_path(). */
+void mull_aml_store(struct mull_aml *a);
+/** Notify(object, value) */
+void mull_aml_notify(struct mull_aml *a, const char *object, uint64_t value);
+/** CreateQWordField(buffer, offset, name) */
+void mull_aml_create_qword(struct mull_aml *a, const char *buffer, unsigned offset,
+                           const char *name);
+
+/** OperationRegion(name, SystemMemory, base, size) */
+void mull_aml_region(struct mull_aml *a, const char *name, uint64_t base, uint32_t size);
+void mull_aml_field_unit(struct mull_aml *a, const char *name, unsigned bits);
+void mull_aml_field_skip(struct mull_aml *a, unsigned bits);
 
 /* Resource descriptors (ACPI 6.4, 6.4). */
 void mull_aml_res_io(struct mull_aml *a, uint16_t base, uint8_t length);

@@ -158,6 +158,16 @@ int mull_pci_bus_assign(struct mull_pci_bus *bus, struct mull_error *err);
 /** The slot that mull_pci_bus_attach() would give next; 32: none is free. */
 unsigned mull_pci_bus_free_slot(struct mull_pci_bus *bus);
 
+/** Let the search for free slots begin behind this one: what comes next shall not be taken by the
+ *  guest for what was here. */
+void mull_pci_bus_pass_slot(struct mull_pci_bus *bus, unsigned slot);
+
+/** Is something in this slot? */
+bool mull_pci_bus_taken(struct mull_pci_bus *bus, unsigned slot);
+
+/** Functions in this slot do not answer any more: they are about to go. */
+void mull_pci_bus_hide(struct mull_pci_bus *bus, unsigned slot);
+
 /** Where firmware has put the configuration space; 0: nowhere. */
 uint64_t mull_pci_bus_ecam(struct mull_pci_bus *bus);
 

@@ -142,8 +142,7 @@ int mull_pci_bus_attach(struct mull_pci_bus *bus, struct mull_pci_function *f, i
 {
     pthread_mutex_lock(&bus->lock);
     if (devfn < 0)
-        for (devfn = 0; devfn < 256 && atomic_load(&bus->function[devfn]);)
-            devfn += 8;
+        devfn = (int)(mull_pci_bus_free_slot(bus) << 3);
     bool taken = devfn > 255 || atomic_load(&bus->function[devfn]);
     if (!taken) {
         f->bus = bus;
@@ -167,11 +166,28 @@ int mull_pci_bus_attach(struct mull_pci_bus *bus, struct mull_pci_function *f, i
 
 unsigned mull_pci_bus_free_slot(struct mull_pci_bus *bus)
 {
-    unsigned slot = 0;
+    unsigned first = atomic_load(&bus->first_slot);
 
-    while (slot < 32 && atomic_load(&bus->function[slot << 3]))
-        slot++;
-    return slot;
+    for (unsigned i = 0; i < 32; i++)
+        if (!atomic_load(&bus->function[((first + i) & 31) << 3]))
+            return (first + i) & 31;
+    return 32;
+}
+
+void mull_pci_bus_pass_slot(struct mull_pci_bus *bus, unsigned slot)
+{
+    atomic_store(&bus->first_slot, (slot + 1) & 31);
+}
+
+bool mull_pci_bus_taken(struct mull_pci_bus *bus, unsigned slot)
+{
+    return slot < 32 && atomic_load(&bus->function[slot << 3]);
+}
+
+void mull_pci_bus_hide(struct mull_pci_bus *bus, unsigned slot)
+{
+    for (unsigned i = 0; slot < 32 && i < 8; i++)
+        atomic_store(&bus->function[slot << 3 | i], NULL);
 }
 
 /* ---- Assignment of BARs ---- */

@@ -39,6 +39,7 @@
 struct mull_pci_bus {
     struct mull_pci_config config;
     _Atomic(struct mull_pci_function *) function[256];
+    atomic_uint first_slot; /* where the search for a free slot begins */
     pthread_mutex_t lock;   /* everything below */
     uint32_t address;       /* port CF8h */
     uint8_t reset_control;  /* port CF9h */

@@ -41,6 +41,7 @@ struct mull_platform {
     _Atomic uint8_t hpet_legacy; /* the HPET has taken IRQ 0 and IRQ 8 */
     uint64_t level_vectors[4];
     uint64_t mmio64_base;
+    uint32_t hotplug_slots;
 
     struct mull_lapics *lapics; /* NULL: the engine has its own */
     struct mull_kvmpv *kvmpv;
@@ -50,6 +51,7 @@ struct mull_platform {
     struct mull_rtc *rtc;
     struct mull_hpet *hpet;
     struct mull_acpi_pm *pm;
+    struct mull_hotplug *hotplug;
     struct mull_ports *ports;
     struct mull_pci_bus *pci;
     struct mull_lpc *lpc; /* NULL: no firmware */
@@ -439,6 +441,56 @@ static void call_panic(void *opaque, bool crash_kernel)
         e->panic(e->opaque, crash_kernel);
 }
 
+static void call_eject(void *opaque, enum mull_hotplug_class class, unsigned index)
+{
+    const struct mull_platform_events *e = &((struct mull_platform *)opaque)->config.events;
+
+    if (e->eject)
+        e->eject(e->opaque, class, index);
+}
+
+struct mull_hotplug *mull_platform_hotplug(struct mull_platform *p)
+{
+    return p->hotplug;
+}
+
+void mull_platform_set_slots(struct mull_platform *p, uint32_t slots)
+{
+    p->hotplug_slots = slots;
+}
+
+static uint64_t align_up(uint64_t value, uint64_t to)
+{
+    return (value + to - 1) & ~(to - 1);
+}
+
+uint64_t mull_platform_dimm_base(const struct mull_platform *p)
+{
+    return align_up(MULL_RAM_HIGH_BASE + p->config.ram_high, 1ull << 30);
+}
+
+/* Where memory ends, also that which may come. */
+static uint64_t memory_end(const struct mull_platform *p)
+{
+    return p->config.dimms ? mull_platform_dimm_base(p) + p->config.dimms
+                           : MULL_RAM_HIGH_BASE + p->config.ram_high;
+}
+
+/* vCPUs that are there; firmware waits for so many. */
+static unsigned count_cpus(struct mull_platform *p, uint64_t *absent)
+{
+    unsigned count = 0;
+
+    *absent = 0;
+    for (unsigned i = 0; i < p->config.cpus; i++) {
+        if (mull_hotplug_present(p->hotplug, MULL_HOTPLUG_CPU, i))
+            count++;
+        else
+            *absent |= 1ull << i;
+    }
+    return count;
+}
+
 /* Sizes of memory where firmware looks for them. */
 static void fill_cmos(struct mull_platform *p)
 {
@@ -458,7 +510,6 @@ static void fill_cmos(struct mull_platform *p)
     mull_rtc_set_cmos(p->rtc, 0x35, (uint8_t)(chunks >> 8));
     for (unsigned i = 0; i < 3; i++) /* above 4 GiB, 64 KiB each */
         mull_rtc_set_cmos(p->rtc, 0x5b + i, (uint8_t)(high >> (16 + 8 * i)));
-    mull_rtc_set_cmos(p->rtc, 0x5f, (uint8_t)(p->config.cpus - 1));
 }
 
 static int create_timers(struct mull_platform *p, const struct mull_device_env *env,
@@ -481,6 +532,18 @@ static int create_timers(struct mull_platform *p, const struct mull_device_env *
         return code;
     fill_cmos(p);
     return mull_acpi_pm_create(env, wire(p, set_isa, SCI_IRQ), call_poweroff, p, &p->pm, err);
+}
+
+static int create_hotplug(struct mull_platform *p, const struct mull_device_env *env,
+                          struct mull_error *err)
+{
+    const struct mull_hotplug_config config = {.pm = p->pm, .opaque = p, .eject = call_eject};
+    unsigned cpus = p->config.cpus_now ? p->config.cpus_now : p->config.cpus;
+
+    int code = mull_hotplug_create(env, &config, &p->hotplug, err);
+    for (unsigned i = 0; !code && i < cpus; i++)
+        mull_hotplug_there(p->hotplug, MULL_HOTPLUG_CPU, i);
+    return code;
 }
 
 static int create_interrupts(struct mull_platform *p, struct mull_error *err)
@@ -515,11 +578,6 @@ static int create_interrupts(struct mull_platform *p, struct mull_error *err)
     return mull_kvmpv_create(c->memory, c->clock, c->cpus, &p->kvmpv, err);
 }
 
-static uint64_t align_up(uint64_t value, uint64_t to)
-{
-    return (value + to - 1) & ~(to - 1);
-}
-
 static int create_pci(struct mull_platform *p, struct mull_error *err)
 {
     struct mull_pci_config config = {
@@ -542,7 +600,7 @@ static int create_pci(struct mull_platform *p, struct mull_error *err)
     if (p->config.firmware) { /* wherever it likes, outside RAM */
         config.mmio_base = align_up(p->config.ram_low, 1 << 20);
         config.mmio_size = MULL_IOAPIC_BASE - config.mmio_base;
-        config.mmio64_base = MULL_RAM_HIGH_BASE + p->config.ram_high;
+        config.mmio64_base = memory_end(p);
         config.mmio64_size = (1ull << 52) - config.mmio64_base;
     }
     return mull_pci_bus_create(&config, &p->pci, err);
@@ -564,7 +622,7 @@ static void link_devices(struct mull_platform *p)
         mull_pic_device(p->pic),     mull_ioapic_device(p->ioapic),
         mull_pit_device(p->pit),     mull_rtc_device(p->rtc),
         mull_hpet_device(p->hpet),   mull_acpi_pm_device(p->pm),
-        mull_ports_device(p->ports), &p->pci_device,
+        mull_ports_device(p->ports), &p->pci_device,          mull_hotplug_device(p->hotplug),
     };
     struct mull_device *last = &p->chipset;
 
@@ -596,6 +654,8 @@ void mull_platform_destroy(struct mull_platform *p)
         destroy_device(mull_lpc_device(p->lpc));
     p->lpc = NULL;
     mull_pci_bus_destroy(p->pci);
+    if (p->hotplug)
+        destroy_device(mull_hotplug_device(p->hotplug));
     if (p->ports)
         destroy_device(mull_ports_device(p->ports));
     if (p->pm)
@@ -631,9 +691,10 @@ int mull_platform_create(const struct mull_platform_config *config, struct mull_
     if (!p)
         return mull_fail(err, ENOMEM, "platform: no memory");
     p->config = *config;
-    p->mmio64_base = align_up(MULL_RAM_HIGH_BASE + config->ram_high, 1ull << 30);
+    p->mmio64_base = align_up(memory_end(p), 1ull << 30);
     const struct mull_ports_events events = {.opaque = p, .reset = call_reset, .panic = call_panic};
     if ((code = create_interrupts(p, err)) < 0 || (code = create_timers(p, &env, err)) < 0 ||
+        (code = create_hotplug(p, &env, err)) < 0 ||
         (code = mull_ports_create(&env, &events, &p->ports, err)) < 0 ||
         (code = create_pci(p, err)) < 0 || (config->firmware && (code = create_lpc(p, err)) < 0)) {
         mull_platform_destroy(p);
@@ -645,7 +706,7 @@ int mull_platform_create(const struct mull_platform_config *config, struct mull_
     return 0;
 }
 
-static struct mull_acpi_config acpi_config(const struct mull_platform *p)
+static struct mull_acpi_config acpi_config(struct mull_platform *p)
 {
     struct mull_acpi_config acpi = {
         .area_base = MULL_ACPI_AREA_BASE,
@@ -662,10 +723,17 @@ static struct mull_acpi_config acpi_config(const struct mull_platform *p)
         .mmio64_base = p->mmio64_base,
         .mmio64_size = MMIO64_SIZE,
         .pc = p->config.screen,
+        .hotplug = {.pci_slots = p->hotplug_slots,
+                    .cpus = p->config.cpus_now && p->config.cpus_now < p->config.cpus,
+                    .dimm_base = mull_platform_dimm_base(p),
+                    .dimm_size = p->config.dimms,
+                    .ram_low = p->config.ram_low,
+                    .ram_high = p->config.ram_high},
     };
 
     for (unsigned i = 0; i < 4; i++)
         acpi.intx[i] = PCI_GSI + i;
+    count_cpus(p, &acpi.hotplug.cpus_absent);
     return acpi;
 }
 
@@ -673,7 +741,9 @@ int mull_platform_finish(struct mull_platform *p, struct mull_platform_tables *o
                          struct mull_error *err)
 {
     const struct mull_acpi_config acpi = acpi_config(p);
+    uint64_t absent;
 
+    mull_rtc_set_cmos(p->rtc, 0x5f, (uint8_t)(count_cpus(p, &absent) - 1));
     *out = (struct mull_platform_tables){.reserved_base = MULL_ACPI_AREA_BASE,
                                          .reserved_size = MULL_ACPI_AREA_SIZE};
     if (p->config.firmware)

@@ -25,6 +25,7 @@
 #include "memory/memory.h"
 #include "platform/acpi.h"
 #include "platform/device.h"
+#include "platform/hotplug.h"
 #include "platform/irq.h"
 #include "platform/pci.h"
 
@@ -64,6 +65,8 @@ struct mull_platform_events {
     void (*reset)(void *opaque);    /* reset register, keyboard controller, port 92h */
     /* pvpanic: the guest's kernel has crashed; @crash_kernel: it will dump itself and go on. */
     void (*panic)(void *opaque, bool crash_kernel);
+    /* The guest has let go of what it was asked for: see struct mull_hotplug_config. */
+    void (*eject)(void *opaque, enum mull_hotplug_class class, unsigned index);
 };
 
 struct mull_platform_config {
@@ -72,7 +75,9 @@ struct mull_platform_config {
     struct mull_clock *clock;
     const struct mull_log *log;
     const struct mull_engine *engine;
-    unsigned cpus;      /* 1 to MULL_MAX_CPUS */
+    unsigned cpus;      /* 1 to MULL_MAX_CPUS, with those that may come later */
+    unsigned cpus_now;  /* how many of them are there at first; 0: all */
+    uint64_t dimms;     /* bytes of address space for memory that may come later */
     uint64_t ram_low;   /* bytes of RAM at 0, at most MULL_RAM_LOW_MAX */
     uint64_t ram_high;  /* bytes of RAM at MULL_RAM_HIGH_BASE */
     unsigned com_ports; /* bit i: ACPI says that COM(i + 1) is there; bits 0 and 1 */
@@ -115,6 +120,16 @@ struct mull_msi_sink mull_platform_msi(struct mull_platform *p);
 
 /** The PCI root. */
 struct mull_pci_bus *mull_platform_pci(struct mull_platform *p);
+
+/** What comes and goes: mull_hotplug_*(). */
+struct mull_hotplug *mull_platform_hotplug(struct mull_platform *p);
+
+/** In which of the PCI root's slots things may come and go (bit i: slot i); before the tables are
+ *  written. None unless called. */
+void mull_platform_set_slots(struct mull_platform *p, uint32_t slots);
+
+/** Where memory that comes later is to be: p's config.dimms bytes from here on, 1 GiB aligned. */
+uint64_t mull_platform_dimm_base(const struct mull_platform *p);
 
 /** What boot code must know of the tables that mull_platform_finish() wrote. */
 struct mull_platform_tables {

@@ -94,6 +94,16 @@ static int write_range(struct mull_state_writer *w, const struct mull_memory *me
     return r;
 }
 
+/* Ranges that hold something: memory that can be plugged is saved where it is. */
+static unsigned plugged(const struct mull_ram *ram, unsigned count)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        n += ram[i].size != 0;
+    return n;
+}
+
 int mull_state_write_ram(struct mull_state_writer *w, const struct mull_memory *memory,
                          struct mull_error *err)
 {
@@ -102,8 +112,10 @@ int mull_state_write_ram(struct mull_state_writer *w, const struct mull_memory *
     const struct mull_ram *ram = mull_memory_ram(memory, &count);
     int r;
 
-    state_put_uint(&b, count, 4);
+    state_put_uint(&b, plugged(ram, count), 4);
     for (unsigned i = 0; i < count; i++) {
+        if (!ram[i].size)
+            continue;
         state_put_uint(&b, ram[i].gpa, 8);
         state_put_uint(&b, ram[i].size, 8);
         state_put_uint(&b, ram[i].readonly, 1);
@@ -111,7 +123,8 @@ int mull_state_write_ram(struct mull_state_writer *w, const struct mull_memory *
     r = mull_state_send(w, STATE_TAG_RANGES, &b, err);
     mull_state_buffer_free(&b);
     for (unsigned i = 0; !r && i < count; i++)
-        r = write_range(w, memory, &ram[i], err);
+        if (ram[i].size)
+            r = write_range(w, memory, &ram[i], err);
     return r ? mull_fail_in(err, "RAM") : 0;
 }
 
@@ -134,10 +147,12 @@ static int read_ranges(struct mull_state_reader *reader, struct state_cursor c,
     const struct mull_ram *ram = mull_memory_ram(memory, &count);
     uint32_t saved = (uint32_t)state_take_uint(&c, 4);
 
-    if (!c.failed && saved != count)
+    if (!c.failed && saved != plugged(ram, count))
         return mull_fail(err, EPROTO, "state: RAM: %u ranges were saved, this machine has %u",
-                         saved, count);
+                         saved, plugged(ram, count));
     for (unsigned i = 0; i < count && !c.failed; i++) {
+        if (!ram[i].size)
+            continue;
         uint64_t gpa = state_take_uint(&c, 8), size = state_take_uint(&c, 8);
         uint64_t readonly = state_take_uint(&c, 1);
 
@@ -153,7 +168,8 @@ static int read_ranges(struct mull_state_reader *reader, struct state_cursor c,
     if (mull_state_ranges_seen(reader))
         return mull_fail(err, EPROTO, "state: RAM: the ranges are there twice");
     for (unsigned i = 0; i < count; i++)
-        empty_range(memory, &ram[i]);
+        if (ram[i].size)
+            empty_range(memory, &ram[i]);
     return 0;
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "vmm/balloon.h"
+#include "vmm/parts.h"
 #include "vmm/screen.h"
 
 #include "vmm/gdb.h"
@@ -39,6 +40,7 @@ struct peer {
     struct mull_source *source;
     char *line;
     size_t have;
+    struct vmm_descriptors descriptors; /* that came with what was read, for the next request */
 };
 
 struct vmm_control {
@@ -130,7 +132,12 @@ static const struct {
     const char *name;
     json_t *(*fn)(struct mull_machine *m, struct mull_error *err);
     json_t *(*with)(struct mull_machine *m, json_t *params, struct mull_error *err);
+    json_t *(*taking)(struct mull_machine *m, json_t *params, struct vmm_descriptors *descriptors,
+                      struct mull_error *err);
 } methods[] = {
+    {"attach", NULL, NULL, vmm_parts_attach},
+    {"detach", NULL, vmm_parts_detach, NULL},
+    {"parts", NULL, vmm_parts_list, NULL},
     {"balloon.set", NULL, vmm_balloon_set},
     {"balloon.stats", NULL, vmm_balloon_stats},
     {"screen", NULL, vmm_screen_text},
@@ -146,7 +153,8 @@ static json_t *rpc_error(int code, const char *message)
     return json_pack("{s:{s:i, s:s}}", "error", "code", code, "message", message);
 }
 
-static json_t *dispatch(struct mull_machine *m, json_t *request)
+static json_t *dispatch(struct mull_machine *m, json_t *request,
+                        struct vmm_descriptors *descriptors)
 {
     json_t *version = json_object_get(request, "jsonrpc");
     json_t *method = json_object_get(request, "method");
@@ -159,8 +167,9 @@ static json_t *dispatch(struct mull_machine *m, json_t *request)
             continue;
         struct mull_error err = {0};
         json_t *result;
-        if (methods[i].with) {
-            result = methods[i].with(m, params, &err);
+        if (methods[i].with || methods[i].taking) {
+            result = methods[i].with ? methods[i].with(m, params, &err)
+                                     : methods[i].taking(m, params, descriptors, &err);
             return result ? json_pack("{s:o}", "result", result)
                           : rpc_error(RPC_FAILED, *err.message ? err.message : "failed");
         }
@@ -171,11 +180,19 @@ static json_t *dispatch(struct mull_machine *m, json_t *request)
             return rpc_error(RPC_FAILED, *err.message ? err.message : "failed");
         return json_pack("{s:o}", "result", result);
     }
-    return rpc_error(RPC_NO_METHOD, "no such method; there are status, stats, powerdown, reset, "
-                                    "pause, resume, gdb and quit");
+    return rpc_error(RPC_NO_METHOD,
+                     "no such method; there are attach, detach, gdb, parts, pause, powerdown, "
+                     "quit, reset, resume, screen, screenshot, sendkey, stats and status");
 }
 
 char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len)
+{
+    struct vmm_descriptors none = {0};
+    return vmm_control_answer_with(machine, line, len, &none);
+}
+
+char *vmm_control_answer_with(struct mull_machine *machine, const char *line, size_t len,
+                              struct vmm_descriptors *descriptors)
 {
     json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
     json_t *id = json_object_get(request, "id");
@@ -187,7 +204,7 @@ char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t 
              (id && !json_is_string(id) && !json_is_number(id) && !json_is_null(id)))
         answer = rpc_error(RPC_INVALID, "not a JSON-RPC 2.0 request");
     else
-        answer = dispatch(machine, request);
+        answer = dispatch(machine, request, descriptors);
     char *text = NULL;
     if (answer && !notification) {
         json_object_set_new(answer, "jsonrpc", json_string("2.0"));
@@ -206,6 +223,7 @@ static void drop_peer(struct peer *p)
     mull_source_remove(p->source);
     close(p->fd);
     free(p->line);
+    vmm_descriptors_close(&p->descriptors);
     bool owner = p->owner;
     struct vmm_control *c = p->control;
     memset(p, 0, sizeof(*p));
@@ -217,7 +235,9 @@ static void drop_peer(struct peer *p)
 /* @return false: the peer is gone */
 static bool answer_line(struct peer *p, size_t len)
 {
-    char *answer = vmm_control_answer(p->control->machine, p->line, len);
+    char *answer =
+        vmm_control_answer_with(p->control->machine, p->line, len, &p->descriptors);
+    vmm_descriptors_close(&p->descriptors);
     if (!answer)
         return true;
     size_t n = strlen(answer);
@@ -264,10 +284,38 @@ static bool become_debugger(struct peer *p, size_t len)
     return true;
 }
 
+/* Read more of a line, and descriptors that come with it. */
+static ssize_t receive(struct peer *p)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * VMM_DESCRIPTORS_MAX)];
+    } control;
+    struct iovec iov = {p->line + p->have, LINE_MAX_BYTES - p->have};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(p->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    for (struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&msg) : NULL; c; c = CMSG_NXTHDR(&msg, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+            if (p->descriptors.count < VMM_DESCRIPTORS_MAX)
+                p->descriptors.fd[p->descriptors.count++] = fd;
+            else
+                close(fd);
+        }
+    }
+    return n;
+}
+
 static void peer_readable(void *opaque, uint32_t events)
 {
     struct peer *p = opaque;
-    ssize_t n = recv(p->fd, p->line + p->have, LINE_MAX_BYTES - p->have, MSG_DONTWAIT);
+    ssize_t n = receive(p);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {

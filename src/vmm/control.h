@@ -6,6 +6,7 @@
 #define MULL_VMM_CONTROL_H
 
 #include "machine/machine.h"
+#include "vmm/parts.h"
 
 struct vmm_control;
 struct vmm_gdb;
@@ -25,6 +26,10 @@ int vmm_control_create(const struct vmm_control_config *config, struct vmm_contr
 /** Answer one request, as text. @return a line to free(), or NULL: nothing to answer (a
  *  notification) or no memory. Separate for tests and fuzzing. */
 char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len);
+
+/** The same for one that descriptors came with. */
+char *vmm_control_answer_with(struct mull_machine *machine, const char *line, size_t len,
+                              struct vmm_descriptors *descriptors);
 
 /** Close sockets and remove the path. The machine's loop no longer runs or this is its thread. */
 void vmm_control_destroy(struct vmm_control *control);

@@ -27,6 +27,7 @@ import firmware_tests  # noqa: E402
 import disk_tests  # noqa: E402
 import gdb_tests  # noqa: E402
 import guest_tests  # noqa: E402
+import hotplug_tests  # noqa: E402
 import insight_tests  # noqa: E402
 import interface_tests  # noqa: E402
 import install_tests  # noqa: E402
@@ -140,7 +141,7 @@ def main():
     tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **disk_tests.TESTS,
              **appliance_tests.TESTS, **gdb_tests.TESTS, **insight_tests.TESTS,
              **interface_tests.TESTS, **net_tests.TESTS, **debian_tests.TESTS, **firmware_tests.TESTS,
-             **screen_tests.TESTS}
+             **screen_tests.TESTS, **hotplug_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)
     if args.whole:

@@ -325,7 +325,7 @@ static void test_devices(void **state)
         if (d->ops->resume)
             d->ops->resume(d);
     }
-    assert_int_equal(count, 9);
+    assert_int_equal(count, 10);
     world_drain(w);
 }
 

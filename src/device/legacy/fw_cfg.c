@@ -206,6 +206,15 @@ int mull_fw_cfg_add(struct mull_fw_cfg *f, uint16_t key, const void *data, uint3
     return add(f, key, data, size, err);
 }
 
+void mull_fw_cfg_set(struct mull_fw_cfg *f, uint16_t key, const void *data, uint32_t size)
+{
+    pthread_mutex_lock(&f->lock);
+    struct item *item = find(f, key);
+    if (item && item->size == size)
+        memcpy(item->data, data, size);
+    pthread_mutex_unlock(&f->lock);
+}
+
 int mull_fw_cfg_add_file(struct mull_fw_cfg *f, const char *name, const void *data, uint32_t size,
                          void (*select)(void *opaque, uint8_t *data, uint32_t size), void *opaque,
                          struct mull_error *err)

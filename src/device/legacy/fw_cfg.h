@@ -27,6 +27,9 @@ struct mull_device *mull_fw_cfg_device(struct mull_fw_cfg *f);
 int mull_fw_cfg_add(struct mull_fw_cfg *f, uint16_t key, const void *data, uint32_t size,
                     struct mull_error *err);
 
+/** Change an item of the same size. While no vCPU runs. */
+void mull_fw_cfg_set(struct mull_fw_cfg *f, uint16_t key, const void *data, uint32_t size);
+
 /** Add a file (a name of at most 55 characters, not there yet); @data is copied. Before the machine
  *  runs.
  *  @param select  may be NULL; called when the guest begins to read the file, from a vCPU's thread:

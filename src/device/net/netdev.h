@@ -85,6 +85,15 @@ void mull_netdev_destroy(struct mull_netdev *netdev);
 int mull_tap_create(struct mull_loop *loop, const char *ifname, const struct mull_log *log,
                     struct mull_netdev **out, struct mull_error *err);
 
+/** A tap that somebody else has opened and set up: mull_tap_open(). @param fd  the back end's from
+ *  now on, also after an error */
+int mull_tap_adopt(struct mull_loop *loop, int fd, const struct mull_log *log,
+                   struct mull_netdev **out, struct mull_error *err);
+
+/** Open a tap interface for a machine in another process. @return the descriptor or a negative
+ *  errno */
+int mull_tap_open(const char *ifname, struct mull_error *err);
+
 #define MULL_PASST_FORWARDS 32
 
 /** One forwarded port (or range of ports) of the host. */
@@ -98,6 +107,7 @@ struct mull_passt_forward {
 struct mull_passt_config {
     const char *program; /* NULL: "passt" from PATH */
     const char *mac;     /* NULL: passt's choice */
+    bool outlives;       /* it may live longer than the process that starts it */
     unsigned nforwards;
     struct mull_passt_forward forwards[MULL_PASST_FORWARDS];
 };
@@ -112,5 +122,15 @@ int mull_passt_parse_forward(struct mull_passt_config *config, const char *text,
 /** User networking without privileges through passt(1), run as a child process of its own. */
 int mull_passt_create(struct mull_loop *loop, const struct mull_passt_config *config,
                       const struct mull_log *log, struct mull_netdev **out, struct mull_error *err);
+
+/** A passt that another process has started with mull_passt_start(). @param socket, messages  the
+ *  back end's from now on, also after an error; messages may be -1 */
+int mull_passt_adopt(struct mull_loop *loop, int socket, int messages, const struct mull_log *log,
+                     struct mull_netdev **out, struct mull_error *err);
+
+/** Start passt for a machine in another process: it lives until its socket's last holder has closed
+ *  it. @return 0, with two descriptors to hand over; or a negative errno */
+int mull_passt_start(const struct mull_passt_config *config, int *socket, int *messages,
+                     struct mull_error *err);
 
 #endif

@@ -26,6 +26,7 @@
 #define READS_AT_ONCE 16
 #define MAX_VECTORS 300
 #define READY_MS 5000
+#define STARTED_MS 200
 /* What passt tells by DHCP: the largest MTU of Ethernet over a stream, in 32-bit words (passt(1),
  * --mtu). There is no wire that would want less, and each frame costs a trip through the guest. */
 #define PASST_MTU 65520
@@ -350,7 +351,7 @@ static int watch(struct passt *p, struct mull_error *err)
 {
     int rc = mull_loop_watch(p->loop, p->child.socket, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                              ready, p, &p->source, err);
-    if (!rc)
+    if (!rc && p->child.messages >= 0)
         rc = mull_loop_watch(p->loop, p->child.messages, EPOLLIN, messages_ready, p,
                              &p->messages_source, err);
     if (!rc && p->child.pidfd >= 0)
@@ -382,5 +383,53 @@ int mull_passt_create(struct mull_loop *loop, const struct mull_passt_config *co
         return rc;
     }
     *out = &p->base;
+    return 0;
+}
+
+int mull_passt_adopt(struct mull_loop *loop, int socket, int messages, const struct mull_log *log,
+                     struct mull_netdev **out, struct mull_error *err)
+{
+    struct passt *p = calloc(1, sizeof(*p));
+    if (!p) {
+        close(socket);
+        if (messages >= 0)
+            close(messages);
+        return mull_fail(err, ENOMEM, "passt: out of memory");
+    }
+    p->base.ops = &passt_ops;
+    p->base.caps.mtu = PASST_MTU;
+    p->loop = loop;
+    p->log = log;
+    p->child = (struct mull_passt_child){.pidfd = -1, .socket = socket, .messages = messages};
+    int rc = watch(p, err);
+    if (rc) {
+        passt_destroy(&p->base);
+        return rc;
+    }
+    *out = &p->base;
+    return 0;
+}
+
+int mull_passt_start(const struct mull_passt_config *config, int *socket, int *messages,
+                     struct mull_error *err)
+{
+    struct mull_passt_config lasting = *config;
+    struct mull_passt_child child;
+    lasting.outlives = true;
+    int rc = mull_passt_child_start(&lasting, &child, err);
+    if (rc)
+        return rc;
+    /* What keeps it from starting shows soon. */
+    struct pollfd p = {.fd = child.pidfd, .events = POLLIN};
+    if (child.pidfd >= 0 && poll(&p, 1, STARTED_MS) == 1) {
+        char line[256] = "it ended without a message";
+        mull_passt_child_messages(&child, NULL, line, sizeof(line));
+        mull_passt_child_stop(&child);
+        return mull_fail(err, EIO, "passt cannot start: %s", line);
+    }
+    if (child.pidfd >= 0)
+        close(child.pidfd);
+    *socket = child.socket;
+    *messages = child.messages;
     return 0;
 }

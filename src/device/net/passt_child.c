@@ -176,6 +176,7 @@ static int check_ports(const struct mull_passt_config *config, struct mull_error
 struct arguments {
     const char *argv[2 * MULL_PASST_FORWARDS + 16];
     char forwards[MULL_PASST_FORWARDS][FORWARD_TEXT];
+    bool outlives;
 };
 
 static void build_arguments(const struct mull_passt_config *config, struct arguments *a)
@@ -183,6 +184,7 @@ static void build_arguments(const struct mull_passt_config *config, struct argum
     unsigned n = 0;
     bool tcp = false, udp = false;
 
+    a->outlives = config->outlives;
     a->argv[n++] = config->program ? config->program : "passt";
     a->argv[n++] = "--foreground";
     a->argv[n++] = "--quiet";
@@ -216,9 +218,11 @@ static void run_child(const struct arguments *a, pid_t parent, int socket, int m
 
     /* As root it changes its user, which clears the parent-death signal: then closing the socket
      * does it. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(1);
+    if (!a->outlives) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(1);
+    }
     setsid(); /* the terminal's Ctrl-C is not for it */
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

@@ -192,29 +192,52 @@ static int open_interface(struct tap *t, const char *ifname, struct mull_error *
     return 0;
 }
 
-int mull_tap_create(struct mull_loop *loop, const char *ifname, const struct mull_log *log,
-                    struct mull_netdev **out, struct mull_error *err)
+static int check_name(const char *ifname, struct mull_error *err)
 {
     if (!*ifname || strlen(ifname) >= IFNAMSIZ || strpbrk(ifname, "/%"))
         return mull_fail(err, EINVAL,
                          "tap \"%s\": an interface name has 1 to %d characters, no / "
                          "and no %%",
                          ifname, IFNAMSIZ - 1);
+    return 0;
+}
+
+int mull_tap_open(const char *ifname, struct mull_error *err)
+{
+    struct tap t = {.fd = -1};
+    int rc = check_name(ifname, err);
+    if (!rc)
+        rc = open_interface(&t, ifname, err);
+    if (rc && t.fd >= 0)
+        close(t.fd);
+    return rc ? rc : t.fd;
+}
+
+int mull_tap_adopt(struct mull_loop *loop, int fd, const struct mull_log *log,
+                   struct mull_netdev **out, struct mull_error *err)
+{
     struct tap *t = calloc(1, sizeof(*t));
-    if (!t)
-        return mull_fail(err, ENOMEM, "tap %s: out of memory", ifname);
+    if (!t) {
+        close(fd);
+        return mull_fail(err, ENOMEM, "tap: out of memory");
+    }
     t->base.ops = &tap_ops;
     t->base.caps.vnet_hdr = true;
     t->loop = loop;
     t->log = log;
-
-    int rc = open_interface(t, ifname, err);
-    if (!rc)
-        rc = mull_loop_watch(loop, t->fd, EPOLLIN | EPOLLOUT | EPOLLET, ready, t, &t->source, err);
+    t->fd = fd;
+    int rc = mull_loop_watch(loop, t->fd, EPOLLIN | EPOLLOUT | EPOLLET, ready, t, &t->source, err);
     if (rc) {
         tap_destroy(&t->base);
         return rc;
     }
     *out = &t->base;
     return 0;
+}
+
+int mull_tap_create(struct mull_loop *loop, const char *ifname, const struct mull_log *log,
+                    struct mull_netdev **out, struct mull_error *err)
+{
+    int fd = mull_tap_open(ifname, err);
+    return fd < 0 ? fd : mull_tap_adopt(loop, fd, log, out, err);
 }

@@ -77,7 +77,7 @@ static void watch_tracking(void *opaque, bool on)
     pthread_mutex_lock(&vm->lock);
     if (vm->dirty_log != on) {
         for (unsigned i = 0; i < vm->ram_count; i++) {
-            int r = vm->ram[i].readonly ? 0 : set_slot(vm, i, on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+            int r = vm->ram[i].readonly || !vm->ram[i].size ? 0 : set_slot(vm, i, on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
 
             if (r)
                 mull_log(vm->config.log, MULL_LOG_ERROR, "kvm: dirty log of memory slot %u: %s", i,
@@ -85,6 +85,32 @@ static void watch_tracking(void *opaque, bool on)
         }
         vm->dirty_log = on;
     }
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static int watch_plugged(void *opaque, unsigned index, struct mull_error *err)
+{
+    struct mull_vm *vm = opaque;
+
+    pthread_mutex_lock(&vm->lock);
+    int r = set_slot(vm, index, vm->dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+    pthread_mutex_unlock(&vm->lock);
+    return r ? mull_fail(err, -r, "kvm: memory at %#llx: %s",
+                         (unsigned long long)vm->ram[index].gpa, strerror(-r))
+             : 0;
+}
+
+/* A slot of size 0 is deleted (api.rst 4.35). */
+static void watch_unplugged(void *opaque, unsigned index)
+{
+    struct mull_vm *vm = opaque;
+    struct kvm_userspace_memory_region region = {.slot = index,
+                                                 .guest_phys_addr = vm->ram[index].gpa};
+
+    pthread_mutex_lock(&vm->lock);
+    if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region))
+        mull_log(vm->config.log, MULL_LOG_ERROR, "kvm: cannot take memory away: %s",
+                 strerror(errno));
     pthread_mutex_unlock(&vm->lock);
 }
 
@@ -176,6 +202,8 @@ static int add_memory(struct mull_vm *vm, struct mull_error *err)
     for (unsigned i = 0; i < vm->ram_count; i++) {
         int r;
 
+        if (!vm->ram[i].size)
+            continue;
         if (vm->ram[i].readonly && !vm->host.readonly_memory)
             return mull_fail(err, ENOTSUP, "kvm: this kernel has no read-only memory for ROM");
         r = set_slot(vm, i, 0);
@@ -231,6 +259,8 @@ static int vm_create(const struct mull_vm_config *config, struct mull_vm **out,
         .protect = watch_protect,
         .tracking = watch_tracking,
         .sync = watch_sync,
+        .plugged = watch_plugged,
+        .unplugged = watch_unplugged,
     };
     mull_memory_set_watch(config->memory, &vm->watch);
     *out = vm;

@@ -98,6 +98,23 @@ static void *map_zero(size_t size)
     return p == MAP_FAILED ? NULL : p;
 }
 
+static size_t page_table_size(const struct soft_vm *vm, unsigned ram)
+{
+    return (vm->ram[ram].size >> MULL_PAGE_SHIFT) * sizeof(**vm->cache->pages);
+}
+
+/* RAM is there, from the start or by hot plug: a table for the translations of its pages. */
+static int on_plugged(void *opaque, unsigned ram, struct mull_error *err)
+{
+    struct soft_vm *vm = opaque;
+
+    if (!vm->ram[ram].size)
+        return 0;
+    vm->cache->pages[ram] = map_zero(page_table_size(vm, ram));
+    return vm->cache->pages[ram] ? 0
+                                 : mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
+}
+
 int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
 {
     struct soft_cache *cache = calloc(1, sizeof(*cache));
@@ -126,9 +143,9 @@ int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
     if (!cache->arena || !cache->by_address || !cache->hash || !cache->pages)
         return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
     for (unsigned i = 0; i < vm->ram_count; i++) {
-        cache->pages[i] = map_zero((vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(**cache->pages));
-        if (!cache->pages[i])
-            return mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
+        r = on_plugged(vm, i, err);
+        if (r < 0)
+            return r;
     }
 
     cache->code_start = (soft_glue_make(cache) + 63) & ~(size_t)63;
@@ -156,7 +173,7 @@ void soft_cache_destroy(struct soft_vm *vm)
     unmap(cache->by_address, cache->blocks_max * sizeof(*cache->by_address));
     unmap((void *)cache->hash, ((size_t)cache->hash_mask + 1) * sizeof(*cache->hash));
     for (unsigned i = 0; cache->pages && i < vm->ram_count; i++)
-        unmap(cache->pages[i], (vm->ram[i].size >> MULL_PAGE_SHIFT) * sizeof(**cache->pages));
+        unmap(cache->pages[i], page_table_size(vm, i));
     free(cache->pages);
     free(cache);
     vm->cache = NULL;
@@ -167,6 +184,22 @@ void soft_cache_destroy(struct soft_vm *vm)
 static void on_code_written(void *opaque, uint64_t gpa, uint64_t len)
 {
     soft_code_written(opaque, NULL, gpa, len);
+}
+
+/* RAM goes: its translations, and every entry of a TLB that may lead there. */
+static void on_unplugged(void *opaque, unsigned index)
+{
+    struct soft_vm *vm = opaque;
+    const struct mull_ram *ram = &vm->ram[index];
+
+    for (uint64_t at = 0; at < ram->size; at += MULL_PAGE_SIZE)
+        if (vm->cache->pages[index][at >> MULL_PAGE_SHIFT].blocks)
+            soft_code_written(vm, NULL, ram->gpa + at, MULL_PAGE_SIZE);
+    for (unsigned i = 0; i < vm->cpus; i++)
+        if (vm->cpu[i])
+            soft_tlb_flush(vm->cpu[i], SOFT_FLUSH_ALL);
+    unmap(vm->cache->pages[index], page_table_size(vm, index));
+    vm->cache->pages[index] = NULL;
 }
 
 static void soft_vm_destroy(struct mull_vm *handle)
@@ -204,7 +237,8 @@ static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **
         return r;
     }
     vm->watch = (struct mull_memory_watch){
-        .opaque = vm, .code_written = on_code_written, .protect = soft_tlb_protect_all};
+        .opaque = vm, .code_written = on_code_written, .protect = soft_tlb_protect_all,
+        .plugged = on_plugged, .unplugged = on_unplugged};
     mull_memory_set_watch(vm->memory, &vm->watch);
     *out = (struct mull_vm *)vm;
     return 0;
