@@ -7,13 +7,10 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#define CLIENT_LINE_MAX (1u << 20)
+#include "base/rpc.h"
 
 struct client {
-    int fd;
-    int id;
-    char *line; /* what has come of an answer */
-    size_t have;
+    struct mull_rpc rpc;
 };
 
 /** @param machine  a name, a PID of `mullion run`, or a path (with a slash). Says itself what is
@@ -30,7 +27,7 @@ json_t *client_call(struct client *c, const char *method);
 /** The same with parameters, an object; takes the reference. */
 json_t *client_call_with(struct client *c, const char *method, json_t *params);
 
-#define CLIENT_FDS_MAX 16
+#define CLIENT_FDS_MAX MULL_RPC_FDS_MAX
 
 /** The same with descriptors, which stay the caller's. */
 json_t *client_call_handing(struct client *c, const char *method, json_t *params, const int *fds,

@@ -63,13 +63,13 @@ int cli_gdb(int argc, char **argv)
     json_decref(result);
     /* What came behind the answer: nothing, GDB speaks first. */
     struct pollfd p[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
-                          {.fd = client.fd, .events = POLLIN}};
+                          {.fd = client.rpc.fd, .events = POLLIN}};
     for (;;) {
         if (poll(p, 2, -1) < 0 && errno != EINTR)
             break;
-        if (p[1].revents && !copy(client.fd, STDOUT_FILENO))
+        if (p[1].revents && !copy(client.rpc.fd, STDOUT_FILENO))
             break;
-        if (p[0].revents && !copy(STDIN_FILENO, client.fd))
+        if (p[0].revents && !copy(STDIN_FILENO, client.rpc.fd))
             break;
     }
     client_close(&client);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "machine/config.h"
+
 #define DESCRIPTION_MAX (1u << 20) /* as mullion-vmm reads */
 
 char *machine_store_folder(struct mull_error *err)
@@ -45,52 +47,6 @@ int machine_store_find(const char *name, char **path, struct mull_error *err)
     return ret;
 }
 
-/* ---- File names ---- */
-
-static int resolve(json_t *object, const char *key, const char *folder, size_t folder_len)
-{
-    const char *name = json_string_value(json_object_get(object, key));
-    if (!name || !*name || *name == '/' || strstr(name, "://"))
-        return 0;
-    char *full = NULL;
-    if (asprintf(&full, "%.*s%s", (int)folder_len, folder, name) < 0)
-        return -ENOMEM;
-    int ret = json_object_set_new(object, key, json_string(full)) ? -EILSEQ : 0;
-    free(full);
-    return ret;
-}
-
-static int resolve_list(json_t *list, const char *folder, size_t folder_len)
-{
-    json_t *item;
-    size_t i;
-    int ret = 0;
-    json_array_foreach(list, i, item)
-    {
-        const char *type = json_string_value(json_object_get(item, "type"));
-        if (!ret && (!type || strcmp(type, "tcp")))
-            ret = resolve(item, "path", folder, folder_len);
-    }
-    return ret;
-}
-
-static int resolve_all(json_t *root, const char *path)
-{
-    static const char *const files[] = {"kernel", "initrd", "nvram", "firmware"};
-    static const char *const lists[] = {"disks", "cdroms", "consoles", "shares"};
-    const char *slash = strrchr(path, '/');
-    size_t len = slash ? (size_t)(slash - path) + 1 : 0;
-    int ret = 0;
-    for (unsigned i = 0; i < 4 && !ret && len; i++) {
-        const char *value = json_string_value(json_object_get(root, files[i]));
-        if (value && strcmp(value, "bios") && strcmp(value, "uefi"))
-            ret = resolve(root, files[i], path, len);
-    }
-    for (unsigned i = 0; i < 4 && !ret && len; i++)
-        ret = resolve_list(json_object_get(root, lists[i]), path, len);
-    return ret;
-}
-
 int machine_file_read(const char *path, json_t **out, struct mull_error *err)
 {
     FILE *f = fopen(path, "re");
@@ -114,8 +70,11 @@ int machine_file_read(const char *path, json_t **out, struct mull_error *err)
                         where.text);
     if (!ret && !json_is_object(*out))
         ret = mull_fail(err, EINVAL, "%s: must be a JSON object", path);
-    if (!ret && (ret = resolve_all(*out, path)))
+    const char *slash = strrchr(path, '/');
+    char *in = slash ? strndup(path, (size_t)(slash - path)) : NULL;
+    if (!ret && in && (ret = mull_machine_config_resolve(*out, in)))
         mull_fail(err, -ret, "%s: %s", path, strerror(-ret));
+    free(in);
     free(text);
     if (ret) {
         json_decref(*out);

@@ -226,6 +226,10 @@ int mull_machine_config_parse(const char *json, struct mull_machine_config *out,
 /** Check ranges and what must be there. */
 int mull_machine_config_check(const struct mull_machine_config *config, struct mull_error *err);
 
+/** Make the names of files in a description whole: relative ones lie in @folder. @return 0 or
+ *  -ENOMEM, -EILSEQ */
+int mull_machine_config_resolve(struct json_t *root, const char *folder);
+
 /** An empty one with the defaults (name, memory, cpus, engine). @return 0 or -ENOMEM */
 int mull_machine_config_init(struct mull_machine_config *config);
 

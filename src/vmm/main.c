@@ -35,7 +35,7 @@ struct vmm {
 };
 
 struct options {
-    int config_fd, control_fd;
+    int config_fd, control_fd, life_fd;
     const char *control_path, *gdb;
     bool sandbox, verbose;
 };
@@ -46,14 +46,15 @@ static void print_line(void *opaque, enum mull_log_level level, const char *line
 }
 
 static const char usage[] =
-    "Usage: mullion-vmm --config-fd N [--control-fd N] [--control PATH] [--gdb WHERE]\n"
-    "                   [--no-sandbox] [--verbose]\n"
+    "Usage: mullion-vmm --config-fd N [--control-fd N] [--control PATH] [--life-fd N]\n"
+    "                   [--gdb WHERE] [--no-sandbox] [--verbose]\n"
     "\n"
     "Runs one machine. It is started by `mullion run`; see mullion-vmm(8).\n"
     "\n"
     "  --config-fd N    descriptor to read the configuration (JSON) from\n"
     "  --control-fd N   a connected socket for JSON-RPC; the machine ends when its peer goes\n"
     "  --control PATH   listen for JSON-RPC on a Unix socket\n"
+    "  --life-fd N      a file that gets our PID now and our exit status at the end\n"
     "  --gdb WHERE      listen for GDB: [ADDRESS:]PORT or unix=PATH, with ,wait=on\n"
     "  --no-sandbox     do not lock the process in (for debuggers)\n"
     "  --verbose        say more on standard error\n"
@@ -62,11 +63,12 @@ static const char usage[] =
 /* @return -1: go on; else the exit status */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-    enum { CONFIG_FD = 256, CONTROL_FD, CONTROL, GDB, NO_SANDBOX, VERBOSE, VERSION, HELP };
+    enum { CONFIG_FD = 256, CONTROL_FD, CONTROL, LIFE_FD, GDB, NO_SANDBOX, VERBOSE, VERSION, HELP };
     static const struct option known[] = {
         {"config-fd", required_argument, NULL, CONFIG_FD},
         {"control-fd", required_argument, NULL, CONTROL_FD},
         {"control", required_argument, NULL, CONTROL},
+        {"life-fd", required_argument, NULL, LIFE_FD},
         {"gdb", required_argument, NULL, GDB},
         {"no-sandbox", no_argument, NULL, NO_SANDBOX},
         {"verbose", no_argument, NULL, VERBOSE},
@@ -74,7 +76,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         {"help", no_argument, NULL, HELP},
         {0},
     };
-    *o = (struct options){.config_fd = -1, .control_fd = -1, .sandbox = true};
+    *o = (struct options){.config_fd = -1, .control_fd = -1, .life_fd = -1, .sandbox = true};
     for (;;) {
         int c = getopt_long(argc, argv, "", known, NULL);
         if (c < 0)
@@ -88,6 +90,9 @@ static int parse_options(int argc, char **argv, struct options *o)
             break;
         case CONTROL:
             o->control_path = optarg;
+            break;
+        case LIFE_FD:
+            o->life_fd = atoi(optarg);
             break;
         case GDB:
             o->gdb = optarg;
@@ -228,6 +233,16 @@ static int run_machine(struct vmm *vmm, const struct options *o,
     return VMM_STATUS_HOST_ERROR;
 }
 
+/* One line of the file by which whoever supervises us knows that we live (it is locked as long as
+ * somebody has it open) and how we have ended. */
+static void tell_life(int fd, const char *word, int value)
+{
+    char line[64];
+    int n = snprintf(line, sizeof(line), "%s %d\n", word, value);
+    if (fd >= 0 && write(fd, line, (size_t)n) != n)
+        fprintf(stderr, "mullion: --life-fd: %s\n", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
     struct options o;
@@ -250,6 +265,8 @@ int main(int argc, char **argv)
     struct mull_machine_config config = {0};
     struct vmm vmm = {.signal_fd = -1};
     status = VMM_STATUS_HOST_ERROR;
+    fcntl(o.life_fd, F_SETFD, FD_CLOEXEC);
+    tell_life(o.life_fd, "pid", getpid());
     char *json = read_all(o.config_fd, &err);
     close(o.config_fd);
     if (json && !mull_machine_config_parse(json, &config, &err)) {
@@ -266,5 +283,6 @@ int main(int argc, char **argv)
     mull_machine_destroy(vmm.machine);
     mull_machine_config_free(&config);
     free(json);
+    tell_life(o.life_fd, "status", status);
     return status;
 }

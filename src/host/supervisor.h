@@ -1,0 +1,78 @@
+/*
+ * The processes of running machines: each is a mullion-vmm in a session of its own, which outlives
+ * this daemon; a new daemon finds it by the lock it holds on RUNTIME/UUID/life and adopts it.
+ */
+#ifndef MULL_HOST_SUPERVISOR_H
+#define MULL_HOST_SUPERVISOR_H
+
+#include <sys/types.h>
+
+#include "host/host.h"
+
+enum vm_state { VM_STOPPED, VM_STARTING, VM_RUNNING, VM_PAUSED, VM_STOPPING, VM_CRASHED };
+extern const char *const vm_state_names[];
+
+struct console;
+
+/** What is known of a machine while the daemon runs. Lock held, but for what its comment says. */
+struct vm {
+    struct host *host;
+    char id[HOST_ID_MAX];
+    enum vm_state state;
+    char reason[256];       /* of its state; or empty */
+    char task[HOST_ID_MAX]; /* at work on it; or empty */
+    char engine[8];
+    double uptime;           /* guest seconds ... */
+    uint64_t uptime_ns;      /* ... at this time */
+    double cpu;              /* percent of one CPU */
+    uint64_t memory;         /* bytes that its process has */
+    uint64_t cpu_ns, cpu_at; /* of the last sample */
+    uint64_t io[2], io_at;   /* bytes read and written */
+    double io_rate[2];
+    pid_t pid;
+    bool child; /* ours to reap */
+    int pidfd;  /* -1: it does not run */
+    struct mull_source *source;
+    struct console *console; /* the loop's */
+    struct vm *next;
+};
+
+int supervisor_open(struct host *host, struct mull_error *err);
+/** Let go of what runs; it goes on. */
+void supervisor_close(struct host *host);
+
+/** What is known of a machine; made where it is new. NULL: no memory. Lock held. */
+struct vm *vm_of(struct host *host, const char *id);
+void vm_forget(struct host *host, const char *id);
+/** Is there a process of it? Lock held. */
+bool vm_runs(const struct vm *vm);
+/** Lock held: another state, told to everybody who listens. */
+void vm_set_state(struct vm *vm, enum vm_state state, const char *reason);
+/** Call for each that has a process. Lock held. */
+void vm_each(struct host *host, void (*fn)(void *opaque, struct vm *vm), void *opaque);
+
+/* Lock not held: */
+
+/** Start the process of a machine that is STARTING, and wait until it runs.
+ *  @param config  what it is to run (JSON), @log where its messages go
+ *  @param cancelled  looked at now and then */
+int vm_start(struct host *host, const char *id, const char *config, const char *log,
+             const _Atomic bool *cancelled, struct host_problem *p);
+
+/** Call a method of its control channel. @param params  taken. @param result  may be NULL */
+int vm_call(struct host *host, const char *id, const char *method, json_t *params, json_t **result,
+            struct host_problem *p);
+
+/** Wait until its process has gone. @return 0; -ETIMEDOUT; -ECANCELED */
+int vm_wait_end(struct host *host, const char *id, unsigned seconds, const _Atomic bool *cancelled);
+
+/** End its process, whatever it does. */
+void vm_kill(struct host *host, const char *id);
+
+/** A file of its runtime folder, malloc'ed. */
+char *vm_file(struct host *host, const char *id, const char *name);
+
+/** Measure what runs: processor, memory, I/O. Lock held. */
+void vm_sample(struct vm *vm);
+
+#endif

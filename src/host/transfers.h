@@ -1,0 +1,36 @@
+/*
+ * What comes and goes: uploads in pieces, imports of uploads, files and URLs, exports to download.
+ * Lock held, but where it is said.
+ */
+#ifndef MULL_HOST_TRANSFERS_H
+#define MULL_HOST_TRANSFERS_H
+
+#include "host/auth.h"
+#include "host/host.h"
+#include "host/tasks.h"
+
+#define UPLOADS_MAX 64
+#define UPLOAD_HOURS 24
+
+json_t *upload_render(struct host *host, json_t *doc);
+/** Begin one. @return its document, borrowed; NULL with @p */
+json_t *upload_create(struct host *host, const struct principal *who, json_t *body,
+                      struct host_problem *p);
+/** The file to write to from @offset on, for a writer who then has it alone until upload_close().
+ *  @return a descriptor, or -1 with @p */
+int upload_open(struct host *host, json_t *doc, uint64_t offset, struct host_problem *p);
+void upload_close(struct host *host, const char *id, int fd);
+int upload_delete(struct host *host, json_t *doc, struct host_problem *p);
+/** Remove what is too old; every minute, and at the start. */
+void transfers_expire(struct host *host);
+
+/** Begin a task: its document, borrowed; NULL with @p. */
+json_t *import_start(struct host *host, const struct principal *who, json_t *body,
+                     struct host_problem *p);
+json_t *export_start(struct host *host, const char *user, json_t *machine, json_t *body,
+                     struct host_problem *p);
+
+/** An export's file, malloc'ed, and the name it is saved under (borrowed). */
+char *download_path(struct host *host, json_t *doc, const char **name);
+
+#endif
