@@ -16,6 +16,7 @@ const char *cli_command_name(unsigned index);
 int cli_run(int argc, char **argv);
 int cli_engines(int argc, char **argv);
 int cli_gdb(int argc, char **argv);
+int cli_host(int argc, char **argv);
 int cli_stats(int argc, char **argv);
 int cli_top(int argc, char **argv);
 int cli_import(int argc, char **argv);

@@ -27,6 +27,7 @@ static const char usage[] =
     "  image                        make, convert, check and inspect disk images\n"
     "\n"
     "Machines that a host keeps (mullion host start):\n"
+    "  host start|stop|status|passwd  begin and end your own host\n"
     "  launch, create               make a machine\n"
     "  list, info                   see what there is\n"
     "  start, stop, restart, pause, resume, reset\n"
@@ -56,6 +57,7 @@ static const struct {
     {"parts", cli_parts},
     {"screen", cli_screen},   {"screenshot", cli_screenshot},
     {"sendkey", cli_sendkey}, {"balloon", cli_balloon},
+    {"host", cli_host},
 };
 
 int cli_fail(int status, const char *fmt, ...)

@@ -163,12 +163,13 @@ static void signalled(void *opaque, uint32_t events)
     }
 }
 
-/* Who manages us finds us here: PID, and the portal's URL where there is one. */
+/* Who manages us finds us here: PID, the portal's URL (or an empty line), the data folder. */
 static void tell_where(struct host *host)
 {
-    char text[512];
+    char text[4608];
     char *path = host_path(host->places.runtime, "mulliond.pid");
-    snprintf(text, sizeof(text), "%d\n%s\n", (int)getpid(), host->url ? host->url : "");
+    snprintf(text, sizeof(text), "%d\n%s\n%s\n", (int)getpid(), host->url ? host->url : "",
+             host->places.data);
     if (path)
         host_write_file(path, text, strlen(text), 0600, NULL);
     free(path);

@@ -726,8 +726,13 @@ void rest_close(struct rest *rest)
     sockets_close(rest);
     if (rest->tls.daemon)
         MHD_stop_daemon(rest->tls.daemon);
-    if (rest->local.daemon)
+    if (rest->local.daemon) {
         MHD_stop_daemon(rest->local.daemon);
+        char *path = host_path(rest->host->places.runtime, "mulliond.sock");
+        if (path)
+            unlink(path);
+        free(path);
+    }
     rest_routes_close(rest);
     limits_close(rest->limits);
     free(rest->cert);
