@@ -110,9 +110,13 @@ static void set_up(struct fuzz_guest *g, uint32_t features, unsigned log_size)
     bar_write(g, DRIVER_FEATURE_SELECT, 4, 0);
     bar_write(g, DRIVER_FEATURE, 4, features & (uint32_t)bar_read(g, 4, 4));
     bar_write(g, DRIVER_FEATURE_SELECT, 4, 1);
-    bar_write(g, DRIVER_FEATURE, 4, features & 0x80000000 ? 0x101 : 1);
+    bar_write(g, DRIVER_FEATURE, 4,
+              (features & 0x80000000 ? 0x101 : 1) | (g->env.packed_rings ? 4 : 0));
     bar_write(g, STATUS, 1, 0xb);
+    g->size = (uint16_t)(1u << log_size % 7);
     for (unsigned i = 0; i < g->queues; i++) {
+        g->place[i % 16] = 0;
+        g->wrap[i % 16] = true;
         bar_write(g, QUEUE_SELECT, 2, i);
         bar_write(g, QUEUE_SIZE, 2, 1u << log_size % 7);
         bar_write(g, QUEUE_VECTOR, 2, i + 1);
@@ -123,6 +127,33 @@ static void set_up(struct fuzz_guest *g, uint32_t features, unsigned log_size)
     }
     bar_write(g, STATUS, 1, 0xf);
     fuzz_guest_turn(g);
+}
+
+/* The same in a packed ring: the first descriptor's flags come last. */
+static void offer_packed(struct fuzz_guest *g, struct program *p, unsigned queue)
+{
+    uint64_t first = 0x1000 * queue + 16u * g->place[queue % 16];
+    uint16_t first_flags = 0;
+    unsigned count = take(p, 1) % 4 + 1;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t bits = take(p, 4);
+        bool wrap = g->wrap[queue % 16];
+        uint16_t flags =
+            (uint16_t)((bits >> 16 & 6) | (i + 1 < count ? 1 : 0) | (wrap ? 0x80 : 0x8000));
+        const uint64_t desc[2] = {0x8000 + (bits & 0xffff), take(p, 2) |
+                                                                (uint64_t)(bits >> 24) << 32 |
+                                                                (uint64_t)(i ? flags : 0) << 48};
+        if (!i)
+            first_flags = flags;
+        mull_mem_write(g->memory, 0x1000 * queue + 16u * g->place[queue % 16], desc, sizeof(desc));
+        if (++g->place[queue % 16] == g->size) {
+            g->place[queue % 16] = 0;
+            g->wrap[queue % 16] = !wrap;
+        }
+    }
+    mull_mem_write16(g->memory, first + 14, first_flags);
+    bar_write(g, NOTIFY + 4 * queue, 2, queue);
 }
 
 /* One chain of up to four descriptors in the set-up's queue @queue, offered at once. */
@@ -205,7 +236,10 @@ static void step(struct fuzz_guest *g, struct program *p)
         }
         break;
     default:
-        offer_chain(g, p, (op >> 4) % g->queues);
+        if (g->env.packed_rings)
+            offer_packed(g, p, (op >> 4) % g->queues);
+        else
+            offer_chain(g, p, (op >> 4) % g->queues);
         if (op & 0x80)
             fuzz_guest_turn(g);
         break;

@@ -20,6 +20,10 @@ struct fuzz_guest {
     struct mull_device_env env;
     struct mull_device *device;
     unsigned queues;
+    /* Where a driver of packed rings (env.packed_rings) goes on, by queue, and its wrap counters.
+     */
+    uint16_t place[16], size;
+    bool wrap[16];
     /* What the outside world does to the device now; @arg is the fuzzer's. May be NULL. */
     void (*event)(struct fuzz_guest *g, uint32_t arg);
     /* Complete everything that is in flight. May be NULL. */

@@ -1,4 +1,4 @@
-/* Fuzzes the split virtqueue and virtio over PCI, under a device that echoes what it reads. */
+/* Fuzzes the virtqueue, split or (with FUZZ_PACKED) packed, and virtio over PCI, under a device that echoes what it reads. */
 #include <stdlib.h>
 
 #include "device/virtio/virtio.h"
@@ -81,6 +81,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct echo *e = calloc(1, sizeof(*e));
 
     fuzz_guest_init(&g);
+#ifdef FUZZ_PACKED
+    g.env.packed_rings = true;
+#endif
     if (!e || mull_virtio_init(&e->v, &g.env, "echo", 4, 0, &ops, NULL))
         abort();
     mull_virtio_add_queue(&e->v, 64);

@@ -51,6 +51,8 @@ static const char usage[] =
     "  --net none         a network card; may be repeated. user needs passt(1). MORE:\n"
     "                     model=virtio|e1000e|vmxnet3,mac=MAC\n"
     "  --balloon on|off   the guest can give memory back (off): see mullion balloon\n"
+    "  --packed-rings on|off\n"
+    "                     offer packed virtqueues to the guest's virtio drivers (off)\n"
     "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
     "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio|,channel=NAME]\n"
@@ -404,12 +406,13 @@ static int parse_share(json_t *config, const char *text)
     return ret;
 }
 
-static int parse_balloon(json_t *config, const char *text)
+/* An option that is on or off. */
+static int parse_switch(json_t *config, const char *option, const char *key, const char *text)
 {
     json_t *flag = on_off(text);
     if (!flag)
-        return wrong("--balloon", text, "must be on or off");
-    json_object_set_new(config, "balloon", flag);
+        return wrong(option, text, "must be on or off");
+    json_object_set_new(config, key, flag);
     return -1;
 }
 
@@ -566,6 +569,7 @@ enum {
     CONSOLE,
     SHARE,
     BALLOON,
+    PACKED_RINGS,
     NO_REBOOT,
     CONTROL,
     GDB,
@@ -594,6 +598,7 @@ static const struct option known[] = {
     {"net", required_argument, NULL, NET},
     {"console", required_argument, NULL, CONSOLE},
     {"balloon", required_argument, NULL, BALLOON},
+    {"packed-rings", required_argument, NULL, PACKED_RINGS},
     {"share", required_argument, NULL, SHARE},
     {"no-reboot", no_argument, NULL, NO_REBOOT},
     {"control", required_argument, NULL, CONTROL},
@@ -649,7 +654,9 @@ static int parse_option(struct run_options *o, int option, const char *value)
     case CONSOLE:
         return parse_console(o, json_object_get(c, "consoles"), value);
     case BALLOON:
-        return parse_balloon(c, value);
+        return parse_switch(c, "--balloon", "balloon", value);
+    case PACKED_RINGS:
+        return parse_switch(c, "--packed-rings", "packed_rings", value);
     case SHARE:
         return parse_share(c, value);
     case NO_REBOOT:

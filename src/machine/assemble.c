@@ -235,8 +235,11 @@ static int make_consoles(struct mull_machine *m, const struct mull_device_env *e
 static int make_devices(struct mull_machine *m, const struct mull_machine_config *config,
                         struct mull_error *err)
 {
-    struct mull_device_env env = {
-        .memory = m->memory, .loop = m->loop, .clock = m->clock, .log = m->log};
+    struct mull_device_env env = {.memory = m->memory,
+                                  .loop = m->loop,
+                                  .clock = m->clock,
+                                  .log = m->log,
+                                  .packed_rings = config->packed_rings};
     int ret = make_consoles(m, &env, config, err);
     if (!ret)
         ret = machine_storage_devices(m, &env, config, err);

@@ -175,6 +175,7 @@ struct mull_machine_config {
     char *display_keymap;        /* the guest's keyboard layout; NULL: "us" */
     struct mull_video_config video;
     bool tpm;
+    bool packed_rings;        /* virtio devices offer packed virtqueues, too */
     bool balloon;             /* the guest can give memory back while it runs */
     bool localtime;           /* the RTC shows local time, not UTC */
     char *usb;                /* "1.1", "2.0", "3.0"; NULL: none */

@@ -486,7 +486,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "annotation", "appliance", "balloon", "boot",   "cdroms",   "clock",       "cmdline",
         "consoles",   "cpus",      "cpus_max", "disks",  "display",  "engine",      "extra",  "memory_max",
         "firmware",   "initrd",    "kernel", "memory",   "name",        "networks",
-        "no_reboot",  "nvram",     "os",     "perf_map", "secure_boot", "shares", "sound",
+        "no_reboot",  "nvram",     "os",     "packed_rings", "perf_map", "secure_boot", "shares", "sound",
         "topology",   "tpm",       "usb",    "uuid",     "video",       NULL};
     int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1, memory_max = 0, cpus_max = 0;
     int ret = check_members(r, root, known);
@@ -512,6 +512,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_bool(r, root, "tpm", &c->tpm);
     if (!ret)
         ret = read_bool(r, root, "balloon", &c->balloon);
+    if (!ret)
+        ret = read_bool(r, root, "packed_rings", &c->packed_rings);
     if (!ret)
         ret = read_bool(r, root, "secure_boot", &c->secure_boot);
     if (!ret)

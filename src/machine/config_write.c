@@ -229,6 +229,7 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
     write_screen(root, c);
     put_true(root, "tpm", c->tpm);
     put_true(root, "balloon", c->balloon);
+    put_true(root, "packed_rings", c->packed_rings);
     put_text(root, "usb", c->usb);
     put_text(root, "sound", c->sound);
     if (c->appliance)

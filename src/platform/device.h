@@ -37,6 +37,7 @@ struct mull_device_env {
     struct mull_loop *loop; /* the I/O thread's loop */
     struct mull_clock *clock;
     const struct mull_log *log;
+    bool packed_rings; /* virtio devices offer packed virtqueues, too */
 };
 
 #endif

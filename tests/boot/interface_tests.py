@@ -95,14 +95,39 @@ def share_virtiofs(ctx):
     os.mkdir(locked)
     with open(os.path.join(locked, "file"), "w", encoding="ascii") as f:
         f.write("read me")
-    with Mullion(ctx.program, boot(ctx, "virtiofs") +
+    with Mullion(ctx.program, boot(ctx, "virtiofs", modules=["virtio_balloon"]) +
                  ["--share", f"{folder},tag=work", "--share", f"{locked},tag=locked,ro",
-                  "--cpus", "2"]) as m:
+                  "--cpus", "2", "--packed-rings", "on", "--balloon", "on"]) as m:
         m.wait_for("check: part", 60 * ctx.patience)
         children = m.descendants()
         got = check_share(ctx, m, folder, data, "virtiofs")
+        rings = [v for k, v in got.items() if k.startswith("ring-")]
+        expect(len(rings) >= 4 and all(r[0] == "1" for r in rings), f"not packed: {rings}")
         expect(got["ro-read"] == "read me" and "ro" not in got, f"read-only: {got}")
         expect(len(children) >= 3, f"no process for each folder: {children}")
+
+
+# ---- Packed rings ----
+
+@test
+def packed_rings(ctx):
+    """Disk, network, console and entropy over packed virtqueues."""
+    disk, digest = ctx.make_disk("disk.img", 8)
+    options = ctx.boot("check") + ["--memory", "256M", "--cpus", "2", "--disk",
+                                   f"{disk},format=raw", "--packed-rings", "on"]
+    if ctx.user_net():
+        options += ["--net", "user"]
+    with Mullion(ctx.program, options) as m:
+        m.wait_for("check: done", 60 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+        got = m.checks()
+        expect(got["disk"] == f"{8 << 20} {digest}", f"disk: {got['disk']}")
+        with open(disk, "rb") as f:
+            f.seek(1 << 20)
+            written = hashlib.sha256(f.read(1 << 20)).hexdigest()
+        expect(got["wrote"] == written, "what the guest wrote is not in the file")
+        expect(not ctx.user_net() or got["address"], "no address from passt")
+        expect(not m.complaints(), "; ".join(m.complaints()))
 
 
 # ---- Memory ----

@@ -135,6 +135,8 @@ static void test_input(void **state)
     assert_int_equal(drv_peek8(d, BUFFER(1)), 's');
     assert_true(d->messages[1] > 0);
     assert_int_equal(mull_chardev_memory_give(f->chardev, "more", 4), 0);
+    if (d->queues[RX].packed)
+        return; /* heads are those of split rings */
     drv_offer(d, RX, 77);
     assert_int_equal(mull_chardev_memory_give(f->chardev, "more", 4), 0);
     drv_assert_broken(d);

@@ -416,6 +416,8 @@ static void test_broken_rings(void **state)
     struct net *n = *state;
     struct drv *d = &n->drv;
     drv_start(d, ALL, 3, 16);
+    if (d->queues[RX].packed)
+        return; /* what follows is written for split rings */
     drv_desc(d, d->queues[RX].desc, 0, BUFFER(0), 1526, VRING_DESC_F_WRITE | VRING_DESC_F_NEXT, 0);
     drv_offer(d, RX, 0);
     assert_true(arrive(n, mac, 60));

@@ -44,6 +44,9 @@ void drv_init(struct drv *d)
         config.intx[i] = (struct mull_irq){set_intx, d, (unsigned)i};
     assert_int_equal(mull_pci_bus_create(&config, &d->bus, &err), 0);
     d->env = (struct mull_device_env){.memory = d->memory, .loop = d->loop, .log = &silent};
+#ifdef DRV_PACKED
+    d->env.packed_rings = true;
+#endif
 }
 
 void drv_fini(struct drv *d)
@@ -196,6 +199,8 @@ void drv_queue(struct drv *d, unsigned index, unsigned size)
     uint64_t base = DRV_RINGS + index * 0x10000;
     *q = (struct drv_queue){
         .index = index, .size = size, .desc = base, .avail = base + 0x8000, .used = base + 0xa000};
+    q->packed = d->features >> VIRTIO_F_RING_PACKED & 1;
+    q->avail_wrap = q->used_wrap = true;
     mull_mem_set(d->memory, base, 0, 0x10000);
     drv_queue_program(d, index);
     assert_int_equal(drv_common_read(d, queue_enable), 1);
@@ -244,9 +249,71 @@ static void fill_table(struct drv *d, uint64_t table, unsigned from, unsigned si
     }
 }
 
+/* ---- Packed ---- */
+
+#define PACKED_USED(wrap) ((wrap) ? 1u << VRING_PACKED_DESC_F_USED : 0)
+#define PACKED_AVAIL(wrap) ((wrap) ? 1u << VRING_PACKED_DESC_F_AVAIL : 0)
+
+static void packed_put(struct drv *d, struct drv_queue *q, const struct drv_seg *seg, uint16_t id,
+                       uint16_t flags, bool first)
+{
+    uint64_t at = q->desc + 16 * q->next_avail;
+    const struct vring_packed_desc desc = {seg->gpa, seg->len, id, 0};
+    flags |= PACKED_AVAIL(q->avail_wrap) | PACKED_USED(!q->avail_wrap);
+    if (seg->write)
+        flags |= VRING_DESC_F_WRITE;
+    mull_mem_write(d->memory, at, &desc, 14); /* the flags apart: the first chain's come last */
+    if (!first)
+        drv_poke16(d, at + 14, flags);
+    if (++q->next_avail == q->size) {
+        q->next_avail = 0;
+        q->avail_wrap = !q->avail_wrap;
+    }
+}
+
+static uint16_t packed_add(struct drv *d, struct drv_queue *q, const struct drv_seg *segs,
+                           unsigned count, uint16_t more)
+{
+    uint16_t id = (uint16_t)(q->free_desc % q->size);
+    while (q->counts[id]) /* still out */
+        id = (uint16_t)((id + 1) % q->size);
+    q->free_desc = (uint16_t)(id + 1);
+    uint64_t at = q->desc + 16 * q->next_avail + 14;
+    uint16_t flags = PACKED_AVAIL(q->avail_wrap) | PACKED_USED(!q->avail_wrap) | more |
+                     (segs[0].write ? VRING_DESC_F_WRITE : 0) | (count > 1 ? VRING_DESC_F_NEXT : 0);
+    q->counts[id] = (uint16_t)count;
+    for (unsigned i = 0; i < count; i++)
+        packed_put(d, q, &segs[i], id, more | (i + 1 < count ? VRING_DESC_F_NEXT : 0), i == 0);
+    drv_poke16(d, at, flags);
+    return id;
+}
+
+static bool packed_used(struct drv *d, struct drv_queue *q, uint32_t *id, uint32_t *len)
+{
+    struct vring_packed_desc desc;
+    mull_mem_read(d->memory, q->desc + 16 * q->seen_used, &desc, sizeof(desc));
+    if (!(desc.flags & PACKED_AVAIL(true)) != !q->used_wrap ||
+        !(desc.flags & PACKED_USED(true)) != !q->used_wrap)
+        return false;
+    assert_true(desc.id < q->size);
+    q->seen_used += q->counts[desc.id];
+    q->counts[desc.id] = 0;
+    if (q->seen_used >= q->size) {
+        q->seen_used -= (uint16_t)q->size;
+        q->used_wrap = !q->used_wrap;
+    }
+    *id = desc.id;
+    *len = desc.len;
+    return true;
+}
+
+/* ---- Either ---- */
+
 uint16_t drv_add(struct drv *d, unsigned queue, const struct drv_seg *segs, unsigned count)
 {
     struct drv_queue *q = &d->queues[queue];
+    if (q->packed)
+        return packed_add(d, q, segs, count, 0);
     uint16_t head = q->free_desc;
     assert_in_range(count, 1, q->size);
     fill_table(d, q->desc, head, q->size, segs, count);
@@ -260,6 +327,15 @@ uint16_t drv_add_indirect(struct drv *d, unsigned queue, uint64_t table, const s
 {
     struct drv_queue *q = &d->queues[queue];
     uint16_t head = q->free_desc;
+    if (q->packed) {
+        for (unsigned i = 0; i < count; i++) {
+            const struct vring_packed_desc desc = {segs[i].gpa, segs[i].len, 0,
+                                                   segs[i].write ? VRING_DESC_F_WRITE : 0};
+            mull_mem_write(d->memory, table + 16 * i, &desc, sizeof(desc));
+        }
+        const struct drv_seg indirect = {table, 16 * count, false};
+        return packed_add(d, q, &indirect, 1, VRING_DESC_F_INDIRECT);
+    }
     fill_table(d, table, 0, count + 1, segs, count);
     drv_desc(d, q->desc, head, table, 16 * count, VRING_DESC_F_INDIRECT, 0);
     q->free_desc = (uint16_t)((head + 1) % q->size);
@@ -293,6 +369,8 @@ bool drv_used(struct drv *d, unsigned queue, uint32_t *id, uint32_t *len)
 {
     struct drv_queue *q = &d->queues[queue];
     struct vring_used_elem elem;
+    if (q->packed)
+        return packed_used(d, q, id, len);
     if (drv_peek16(d, q->used + 2) == q->seen_used)
         return false;
     mull_mem_read(d->memory, q->used + 4 + 8 * (q->seen_used % q->size), &elem, sizeof(elem));

@@ -31,6 +31,9 @@ struct drv_queue {
     unsigned index, size;
     uint64_t desc, avail, used;
     uint16_t next_avail, seen_used, free_desc;
+    /* Packed (virtio 1.2, 2.8), where that was negotiated: places in the ring and wrap counters. */
+    bool packed, avail_wrap, used_wrap;
+    uint16_t counts[1024]; /* descriptors of each chain, by its ID */
 };
 
 struct drv {
@@ -87,7 +90,7 @@ void drv_driver_ok(struct drv *d);
 void drv_start(struct drv *d, uint64_t wanted, unsigned queues, unsigned size);
 void drv_msix_enable(struct drv *d);
 
-/** Put a chain into the available ring. @return its head */
+/** Put a chain into the available ring. @return its head (packed: its ID) */
 uint16_t drv_add(struct drv *d, unsigned queue, const struct drv_seg *segs, unsigned count);
 /** The same through an indirect table at @table. */
 uint16_t drv_add_indirect(struct drv *d, unsigned queue, uint64_t table, const struct drv_seg *segs,

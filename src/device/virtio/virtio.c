@@ -296,6 +296,8 @@ int mull_virtio_init(struct mull_virtio *v, const struct mull_device_env *env, c
     v->ops = ops;
     v->id = id;
     v->device_features = features | COMMON_FEATURES;
+    if (env->packed_rings)
+        v->device_features |= MULL_BIT(VIRTIO_F_RING_PACKED);
     v->config_vector = MULL_VIRTIO_NO_VECTOR;
     v->device.object = v;
     snprintf(v->device.name, sizeof(v->device.name), "%s", name);

@@ -1,8 +1,7 @@
 /*
- * The split virtqueue. See virtqueue.h; section numbers are those of virtio 1.2.
+ * The virtqueue: what both layouts share, and the split one. See virtqueue.h; section numbers are
+ * those of virtio 1.2.
  */
-#include "device/virtio/virtqueue.h"
-
 #include <endian.h>
 #include <errno.h>
 #include <linux/virtio_config.h>
@@ -10,6 +9,7 @@
 #include <string.h>
 
 #include "device/virtio/virtio.h"
+#include "device/virtio/virtqueue_internal.h"
 
 #define DESC_SIZE sizeof(struct vring_desc)
 /* Offsets in the two rings (2.7.6, 2.7.8). */
@@ -37,18 +37,26 @@ bool mull_virtqueue_live(const struct mull_virtqueue *q)
     return q->enabled && !q->resetting && mull_virtio_running(q->device);
 }
 
-static bool range_ok(uint64_t gpa, uint64_t align, uint64_t len)
+bool virtqueue_range_ok(uint64_t gpa, uint64_t align, uint64_t len)
 {
     return gpa % align == 0 && gpa <= UINT64_MAX - len;
 }
 
-bool mull_virtqueue_enable(struct mull_virtqueue *q)
+static bool split_enable(struct mull_virtqueue *q)
 {
     if (!q->size || q->size > q->max_size || (q->size & (q->size - 1)))
         return false;
-    if (!range_ok(q->desc, 16, DESC_SIZE * q->size) ||
-        !range_ok(q->avail, 2, RING_ENTRIES + 2ull * q->size + 2) ||
-        !range_ok(q->used, 4, RING_ENTRIES + 8ull * q->size + 2))
+    if (!virtqueue_range_ok(q->desc, 16, DESC_SIZE * q->size) ||
+        !virtqueue_range_ok(q->avail, 2, RING_ENTRIES + 2ull * q->size + 2) ||
+        !virtqueue_range_ok(q->used, 4, RING_ENTRIES + 8ull * q->size + 2))
+        return false;
+    return true;
+}
+
+bool mull_virtqueue_enable(struct mull_virtqueue *q)
+{
+    q->packed = mull_virtio_has(q->device, VIRTIO_F_RING_PACKED);
+    if (!(q->packed ? packed_enable(q) : split_enable(q)))
         return false;
     q->next_avail = q->next_used = q->signalled_used = 0;
     q->signalled_valid = q->pushed = false;
@@ -60,7 +68,8 @@ void mull_virtqueue_clear(struct mull_virtqueue *q)
 {
     q->size = q->max_size;
     q->vector = MULL_VIRTIO_NO_VECTOR;
-    q->enabled = q->resetting = false;
+    q->enabled = q->resetting = q->packed = false;
+    q->avail_wrap = q->used_wrap = false;
     q->desc = q->avail = q->used = 0;
     q->next_avail = q->next_used = q->signalled_used = 0;
     q->signalled_valid = q->pushed = false;
@@ -70,18 +79,15 @@ void mull_virtqueue_clear(struct mull_virtqueue *q)
 
 /* ---- Taking chains ---- */
 
-static int broken(struct mull_virtqueue *q, const char *why)
+int virtqueue_broken(struct mull_virtqueue *q, const char *why)
 {
     mull_virtio_broken(q->device, why);
     return 0;
 }
 
-/* Append one descriptor's buffer. @return NULL, or what is wrong with it */
-static const char *add_segment(struct mull_chain *c, const struct vring_desc *d)
+const char *virtqueue_add_segment(struct mull_chain *c, uint64_t gpa, uint32_t len, uint16_t flags)
 {
-    uint32_t len = le32toh(d->len);
-    bool in = le16toh(d->flags) & VRING_DESC_F_WRITE;
-    uint64_t gpa = le64toh(d->addr);
+    bool in = flags & VRING_DESC_F_WRITE;
 
     if (!in && c->nin)
         return "a readable descriptor follows a writable one"; /* 2.7.4.2 */
@@ -126,7 +132,7 @@ static const char *walk(struct mull_chain *c, const struct vring_desc *table, ui
             *indirect = d;
             return NULL;
         }
-        const char *why = add_segment(c, &d);
+        const char *why = virtqueue_add_segment(c, le64toh(d.addr), le32toh(d.len), flags);
         if (why)
             return why;
         if (!(flags & VRING_DESC_F_NEXT))
@@ -158,22 +164,24 @@ int mull_virtqueue_pop(struct mull_virtqueue *q, struct mull_chain *c)
 
     if (!mull_virtqueue_live(q))
         return 0;
+    if (q->packed)
+        return packed_pop(q, c);
     if (mull_mem_read16(mem, q->avail + RING_IDX, &idx))
-        return broken(q, "the available ring is not in RAM");
+        return virtqueue_broken(q, "the available ring is not in RAM");
     uint16_t waiting = idx - q->next_avail;
     if (!waiting)
         return 0;
     if (waiting > q->size)
-        return broken(q, "the available index jumped");
+        return virtqueue_broken(q, "the available index jumped");
     if (!q->budget) {
         q->exhausted = true;
         return 0;
     }
     if (mull_mem_read16(mem, q->avail + RING_ENTRIES + 2ull * (q->next_avail & (q->size - 1)),
                         &head))
-        return broken(q, "the available ring is not in RAM");
+        return virtqueue_broken(q, "the available ring is not in RAM");
     if (head >= q->size)
-        return broken(q, "a chain's head is out of range");
+        return virtqueue_broken(q, "a chain's head is out of range");
 
     c->queue = q;
     c->head = head;
@@ -183,7 +191,7 @@ int mull_virtqueue_pop(struct mull_virtqueue *q, struct mull_chain *c)
     if (!why && indirect.flags)
         why = walk_indirect(c, &indirect);
     if (why)
-        return broken(q, why);
+        return virtqueue_broken(q, why);
     q->next_avail++;
     q->in_flight++;
     q->budget--;
@@ -192,38 +200,49 @@ int mull_virtqueue_pop(struct mull_virtqueue *q, struct mull_chain *c)
 
 void mull_virtqueue_unpop(struct mull_virtqueue *q)
 {
+    if (q->packed) {
+        packed_unpop(q);
+        return;
+    }
     q->next_avail--;
     q->in_flight--;
 }
 
 /* ---- Giving chains back ---- */
 
-/* May the used ring be written? A paused device still completes what was in flight. */
-static bool may_complete(const struct mull_virtqueue *q)
+bool virtqueue_may_complete(const struct mull_virtqueue *q)
 {
     return q->enabled && !q->resetting && mull_virtio_driver_ok(q->device);
 }
 
 void mull_virtqueue_fill(struct mull_virtqueue *q, unsigned index, uint16_t head, uint32_t written)
 {
+    if (q->packed) {
+        packed_fill(q, index, head, written);
+        return;
+    }
     struct vring_used_elem elem = {htole32(head), htole32(written)};
     uint16_t slot = (uint16_t)(q->next_used + index) & (q->size - 1);
 
-    if (may_complete(q) &&
+    if (virtqueue_may_complete(q) &&
         mull_mem_write(memory_of(q), q->used + RING_ENTRIES + 8ull * slot, &elem, sizeof(elem)))
-        broken(q, "the used ring is not in RAM");
+        virtqueue_broken(q, "the used ring is not in RAM");
 }
 
 void mull_virtqueue_publish(struct mull_virtqueue *q, unsigned count)
 {
     uint16_t next = (uint16_t)(q->next_used + count);
 
+    if (q->packed) {
+        packed_publish(q, count);
+        return;
+    }
     q->in_flight -= count;
-    if (!may_complete(q))
+    if (!virtqueue_may_complete(q))
         return;
     /* After the elements (2.7.8.2): mull_mem_write16() has release order. */
     if (mull_mem_write16(memory_of(q), q->used + RING_IDX, next)) {
-        broken(q, "the used ring is not in RAM");
+        virtqueue_broken(q, "the used ring is not in RAM");
         return;
     }
     q->next_used = next;
@@ -245,6 +264,8 @@ static bool driver_wants_interrupt(struct mull_virtqueue *q)
     /* The used index must be visible before the driver's wish is read: it does both the other way
      * round. */
     atomic_thread_fence(memory_order_seq_cst);
+    if (q->packed)
+        return packed_wants_interrupt(q);
     if (!mull_virtio_has(q->device, VIRTIO_RING_F_EVENT_IDX)) {
         if (mull_mem_read16(memory_of(q), q->avail + RING_FLAGS, &flags))
             return false;
@@ -259,7 +280,7 @@ static bool driver_wants_interrupt(struct mull_virtqueue *q)
 
 void mull_virtqueue_signal(struct mull_virtqueue *q)
 {
-    if (!q->pushed || !may_complete(q))
+    if (!q->pushed || !virtqueue_may_complete(q))
         return;
     q->pushed = false;
     if (driver_wants_interrupt(q))
@@ -271,7 +292,11 @@ void mull_virtqueue_signal(struct mull_virtqueue *q)
 void mull_virtqueue_quiet(struct mull_virtqueue *q)
 {
     /* With event indices the one that is set lies behind already. */
-    if (mull_virtqueue_live(q) && !mull_virtio_has(q->device, VIRTIO_RING_F_EVENT_IDX))
+    if (!mull_virtqueue_live(q))
+        return;
+    if (q->packed)
+        packed_quiet(q);
+    else if (!mull_virtio_has(q->device, VIRTIO_RING_F_EVENT_IDX))
         mull_mem_write16(memory_of(q), q->used + RING_FLAGS, VRING_USED_F_NO_NOTIFY);
 }
 
@@ -287,6 +312,8 @@ bool mull_virtqueue_listen_beyond(struct mull_virtqueue *q, unsigned seen)
 
     if (!mull_virtqueue_live(q) || q->exhausted)
         return false;
+    if (q->packed)
+        return packed_listen(q, seen);
     if (mull_virtio_has(q->device, VIRTIO_RING_F_EVENT_IDX))
         rc = mull_mem_write16(memory_of(q), avail_event_gpa(q), event);
     else
@@ -294,7 +321,7 @@ bool mull_virtqueue_listen_beyond(struct mull_virtqueue *q, unsigned seen)
     /* Our wish must be visible before we look a last time (2.7.10.1). */
     atomic_thread_fence(memory_order_seq_cst);
     if (rc || mull_mem_read16(memory_of(q), q->avail + RING_IDX, &idx)) {
-        broken(q, "a ring is not in RAM");
+        virtqueue_broken(q, "a ring is not in RAM");
         return false;
     }
     return idx != event;
@@ -399,6 +426,7 @@ static int queue_loaded(void *object, uint32_t version, struct mull_error *err)
     uint16_t next_avail = q->next_avail, next_used = q->next_used;
     uint16_t signalled_used = q->signalled_used;
     bool signalled_valid = q->signalled_valid;
+    bool avail_wrap = q->avail_wrap, used_wrap = q->used_wrap;
 
     q->in_flight = 0;
     if (!q->enabled)
@@ -410,12 +438,17 @@ static int queue_loaded(void *object, uint32_t version, struct mull_error *err)
     q->next_used = next_used;
     q->signalled_used = signalled_used;
     q->signalled_valid = signalled_valid;
+    q->avail_wrap = avail_wrap;
+    q->used_wrap = used_wrap;
+    if (q->packed && !packed_positions_ok(q))
+        return mull_fail(err, EINVAL, "virtqueue: saved positions %u and %u are outside its ring",
+                         next_avail, next_used);
     return 0;
 }
 
 const struct mull_state_desc mull_virtqueue_desc = {
     .name = "virtqueue",
-    .version = 1,
+    .version = 2,
     .oldest = 1,
     .fields =
         (const struct mull_field[]){
@@ -426,6 +459,8 @@ const struct mull_state_desc mull_virtqueue_desc = {
             MULL_FIELD(struct mull_virtqueue, next_avail),
             MULL_FIELD(struct mull_virtqueue, next_used),
             MULL_FIELD(struct mull_virtqueue, signalled_used),
-            MULL_FIELD(struct mull_virtqueue, signalled_valid), MULL_FIELDS_END},
+            MULL_FIELD(struct mull_virtqueue, signalled_valid),
+            MULL_FIELD_SINCE(2, struct mull_virtqueue, avail_wrap),
+            MULL_FIELD_SINCE(2, struct mull_virtqueue, used_wrap), MULL_FIELDS_END},
     .after_load = queue_loaded,
 };

@@ -1,8 +1,8 @@
 /*
- * A split virtqueue (virtio 1.2, 2.7) from the device's side: take descriptor chains, give them
- * back. Every field of the guest's rings is read once and bounded before use; a ring that breaks
- * the rules stops its whole device until the driver resets it. Knows rings, neither transports
- * nor what a chain is for.
+ * A virtqueue, split or packed (virtio 1.2, 2.7 and 2.8), from the device's side: take descriptor
+ * chains, give them back. Every field of the guest's rings is read once and bounded before use; a
+ * ring that breaks the rules stops its whole device until the driver resets it. Knows rings,
+ * neither transports nor what a chain is for.
  */
 #ifndef MULL_DEVICE_VIRTIO_VIRTQUEUE_H
 #define MULL_DEVICE_VIRTIO_VIRTQUEUE_H
@@ -20,6 +20,11 @@
 #define MULL_VIRTQUEUE_MAX_CHAIN 1024
 
 struct mull_virtio;
+
+/** A chain of a packed ring that the device has: what giving it back takes. */
+struct mull_packed_chain {
+    uint16_t id, count; /* the driver's number for it, and its descriptors in the ring */
+};
 
 struct mull_virtqueue {
     struct mull_virtio *device;
@@ -45,6 +50,17 @@ struct mull_virtqueue {
     uint32_t budget;
     bool exhausted;
 
+    /* A packed ring (virtqueue_packed.c): next_avail and next_used are places in it. */
+    bool packed;
+    bool avail_wrap, used_wrap; /* the wrap counters that belong to them */
+    uint16_t first_flags;       /* of a chain that is filled in and not published */
+    uint32_t filled;            /* descriptors of the chains that are filled in */
+    /* Chains that the device has, by mull_chain.head, and which of these are free: a stack. Not
+     * saved. */
+    uint16_t nidle;
+    uint16_t idle[MULL_VIRTQUEUE_MAX_SIZE];
+    struct mull_packed_chain chains[MULL_VIRTQUEUE_MAX_SIZE];
+
     uint32_t in_flight; /* chains taken and not given back; not saved: a quiet device has none */
 };
 
@@ -55,7 +71,8 @@ struct mull_segment {
     uint32_t len;
 };
 
-/** A descriptor chain: what the device reads, then what it writes. */
+/** A descriptor chain: what the device reads, then what it writes. `head` is the device's handle of
+ * it, below the queue's size, and its own while the device has the chain. */
 struct mull_chain {
     struct mull_virtqueue *queue;
     uint16_t head;
