@@ -61,6 +61,8 @@ static const char usage[] =
     "  --display none|vnc=unix:PATH|vnc=ADDRESS:PORT[,password-file=FILE]\n"
     "            [,tls-certificates=FOLDER|,tls=anonymous][,keymap=LAYOUT][,gpu=vga|virtio]\n"
     "                     serve the screen to VNC clients\n"
+    "  --input tablet,keyboard\n"
+    "                     USB devices: a pointer that is where the viewer's is, a keyboard\n"
     "  --no-reboot        end instead of resetting the machine\n"
     "  --control PATH     listen for JSON-RPC on a Unix socket\n"
     "  --gdb [ADDRESS:]PORT[,wait=on] | unix=PATH[,wait=on]\n"
@@ -249,6 +251,20 @@ static int parse_display_part(json_t *config, json_t *display, const char *part)
             return set_string(display, names[i][1], value) ? -1
                                                            : wrong("--display", part, "not UTF-8");
     return wrong("--display", part, "no such property");
+}
+
+static int parse_input(json_t *config, const char *text)
+{
+    struct parts p;
+    json_t *input = json_object();
+    int ret = split(text, &p) ? -1 : wrong("--input", text, "too many devices");
+    json_object_set_new(config, "input", input);
+    for (unsigned i = 0; i < p.count && ret < 0; i++)
+        ret = strcmp(p.part[i], "tablet") && strcmp(p.part[i], "keyboard")
+                  ? wrong("--input", p.part[i], "give tablet or keyboard")
+                  : (json_object_set_new(input, p.part[i], json_true()), -1);
+    free(p.text);
+    return ret;
 }
 
 static int parse_display(json_t *config, const char *text)
@@ -557,6 +573,7 @@ enum {
     BOOT,
     CDROM,
     DISPLAY,
+    INPUT,
     KERNEL,
     INITRD,
     APPEND,
@@ -587,6 +604,7 @@ static const struct option known[] = {
     {"boot", required_argument, NULL, BOOT},
     {"cdrom", required_argument, NULL, CDROM},
     {"display", required_argument, NULL, DISPLAY},
+    {"input", required_argument, NULL, INPUT},
     {"kernel", required_argument, NULL, KERNEL},
     {"initrd", required_argument, NULL, INITRD},
     {"append", required_argument, NULL, APPEND},
@@ -635,6 +653,8 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_boot(c, value);
     case DISPLAY:
         return parse_display(c, value);
+    case INPUT:
+        return parse_input(c, value);
     case CDROM:
         return parse_cdrom(c, value);
     case APPEND:

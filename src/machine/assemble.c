@@ -260,6 +260,8 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
         ret = machine_firmware_devices(m, &env, config, err);
     if (!ret && machine_wants_screen(m, config))
         ret = machine_screen_devices(m, &env, config, err);
+    if (!ret)
+        ret = machine_usb_devices(m, &env, config, err);
     machine_hotplug_finish(m);
     return ret;
 }

@@ -155,8 +155,8 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
         add(&l, "no TPM");
     if (c->localtime)
         add(&l, "the clock shows UTC");
-    if (c->usb)
-        add(&l, "no USB");
+    if (c->usb && strcmp(c->usb, "3.0"))
+        add(&l, "USB is 3.0 instead of %s", c->usb);
     if (c->sound)
         add(&l, "no sound");
     return l.len > 0;

@@ -174,6 +174,7 @@ struct mull_machine_config {
     bool display_anonymous;      /* TLS without a certificate */
     char *display_keymap;        /* the guest's keyboard layout; NULL: "us" */
     struct mull_video_config video;
+    bool tablet, keyboard; /* on USB */
     bool tpm;
     bool packed_rings;        /* virtio devices offer packed virtqueues, too */
     bool balloon;             /* the guest can give memory back while it runs */

@@ -425,6 +425,23 @@ static int read_screen(struct reader *r, json_t *root, struct mull_machine_confi
     return ret;
 }
 
+static int read_input(struct reader *r, json_t *root, struct mull_machine_config *c)
+{
+    static const char *const known[] = {"keyboard", "tablet", NULL};
+    json_t *input = json_object_get(root, "input");
+    if (!input)
+        return 0;
+    strcpy(r->place, "input");
+    int ret = check_members(r, input, known);
+    if (!ret)
+        ret = read_bool(r, input, "keyboard", &c->keyboard);
+    if (!ret)
+        ret = read_bool(r, input, "tablet", &c->tablet);
+    if (!ret)
+        r->place[0] = '\0';
+    return ret;
+}
+
 static int read_topology(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
     static const char *const known[] = {"sockets", "cores", "threads", NULL};
@@ -485,7 +502,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
     static const char *const known[] = {
         "annotation", "appliance", "balloon", "boot",   "cdroms",   "clock",       "cmdline",
         "consoles",   "cpus",      "cpus_max", "disks",  "display",  "engine",      "extra",  "memory_max",
-        "firmware",   "initrd",    "kernel", "memory",   "name",        "networks",
+        "firmware",   "initrd", "input", "kernel", "memory",   "name",        "networks",
         "no_reboot",  "nvram",     "os",     "packed_rings", "perf_map", "secure_boot", "shares", "sound",
         "topology",   "tpm",       "usb",    "uuid",     "video",       NULL};
     int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1, memory_max = 0, cpus_max = 0;
@@ -516,6 +533,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_bool(r, root, "packed_rings", &c->packed_rings);
     if (!ret)
         ret = read_bool(r, root, "secure_boot", &c->secure_boot);
+    if (!ret)
+        ret = read_input(r, root, c);
     if (!ret)
         ret = read_topology(r, root, c);
     if (!ret)

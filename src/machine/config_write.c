@@ -227,6 +227,12 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
     write_lists(root, c);
     write_shares(root, c);
     write_screen(root, c);
+    if (c->keyboard || c->tablet) {
+        json_t *input = json_object();
+        put_true(input, "keyboard", c->keyboard);
+        put_true(input, "tablet", c->tablet);
+        json_object_set_new(root, "input", input);
+    }
     put_true(root, "tpm", c->tpm);
     put_true(root, "balloon", c->balloon);
     put_true(root, "packed_rings", c->packed_rings);

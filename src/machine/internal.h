@@ -205,6 +205,10 @@ int machine_network_card(struct mull_machine *m, const struct mull_device_env *e
 /** Has it a screen: firmware wants one, or somebody wants to look? */
 bool machine_wants_screen(const struct mull_machine *m, const struct mull_machine_config *config);
 
+/** A USB controller with what is plugged in, where it is asked for. */
+int machine_usb_devices(struct mull_machine *m, const struct mull_device_env *env,
+                        const struct mull_machine_config *config, struct mull_error *err);
+
 /** Graphics adapter, keyboard and mouse. */
 int machine_screen_devices(struct mull_machine *m, const struct mull_device_env *env,
                            const struct mull_machine_config *config, struct mull_error *err);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "device/display/vga.h"
+#include "device/usb/xhci.h"
 #include "machine/internal.h"
 
 /* The option ROM that drives a graphics adapter for a BIOS. */
@@ -75,5 +76,24 @@ int machine_screen_devices(struct mull_machine *m, const struct mull_device_env 
         ret = mull_i8042_create(env, &keyboard, &m->input.ps2, err);
     if (!ret)
         machine_add_device(m, mull_i8042_device(m->input.ps2));
+    return ret;
+}
+
+int machine_usb_devices(struct mull_machine *m, const struct mull_device_env *env,
+                        const struct mull_machine_config *config, struct mull_error *err)
+{
+    struct mull_xhci_config cfg = {.name = "xhci"};
+    struct mull_device *device;
+    unsigned port = 0;
+
+    if (!config->usb && !config->tablet && !config->keyboard)
+        return 0;
+    if (config->tablet)
+        cfg.port[port++] = MULL_HID_TABLET;
+    if (config->keyboard)
+        cfg.port[port++] = MULL_HID_KEYBOARD;
+    int ret = mull_xhci_create(env, mull_platform_pci(m->platform), &cfg, &m->input, &device, err);
+    if (!ret)
+        machine_add_device(m, device);
     return ret;
 }

@@ -243,6 +243,46 @@ def virtio_gpu(ctx):
         m.expect_status(0, 60 * ctx.patience)
 
 
+def event(kind, code, value):
+    """A struct input_event of Linux without its time, in hexadecimal."""
+    return struct.pack("<HHi", kind, code, value).hex()
+
+
+def input_linux(ctx):
+    """Linux's usbhid, psmouse and atkbd: what a VNC client does arrives at the place it means."""
+    path = ctx.path("vnc")
+    with linux(ctx, "console=ttyS0 quiet", "--display", f"vnc=unix:{path},gpu=virtio", "--input",
+               "tablet,keyboard") as m:
+        m.wait_for("Welcome to a guest", 120 * ctx.patience)
+        for name in ("Tablet", "Keyboard", "ImPS/2"):
+            ask(m, ctx, "for i in 1 2 3 4 5 6 7 8 9; do "
+                f"grep -l {name} /sys/class/input/event*/device/name && break; sleep 1; done",
+                r"input/event\d+/device/name")
+        ask(m, ctx, r"""see() { hexdump -v -e '24/1 "%02x" "\n"' /dev/input/$(grep -l """
+            r"""$1 /sys/class/input/event*/device/name | cut -d/ -f5); }; echo de''fined""",
+            "defined")
+        # Nobody listens to the tablet yet: the mouse moves, and its wheel turns.
+        ask(m, ctx, "see ImPS/2 & sleep 1; echo re''ady", "ready")
+        start = len(m.output)
+        status, said, _ = peer(ctx, path, "pointer=100,100,0", "pointer=105,110,0",
+                               "pointer=105,110,8", "pointer=105,110,0")
+        expect(status == 0, said)
+        for what in (event(2, 0, 5), event(2, 1, 10), event(2, 8, 1)):
+            m.wait_for(what, 60 * ctx.patience, start)
+        ask(m, ctx, "kill %1; see Tablet & see Keyboard & sleep 1; echo rea''dy", "ready")
+        start = len(m.output)
+        status, said, _ = peer(ctx, path, "pointer=100,200,0", "pointer=1279,799,1",
+                               "pointer=1279,799,16", "key=61")
+        expect(status == 0, said)
+        for what in (event(3, 0, (100 * 32767 + 639) // 1279), event(3, 1, (200 * 32767 + 399) // 799),
+                     event(3, 0, 32767), event(3, 1, 32767), event(1, 0x110, 1),
+                     event(1, 0x110, 0), event(2, 8, -1), event(1, 30, 1), event(1, 30, 0)):
+            m.wait_for(what, 60 * ctx.patience, start)
+        m.send(b"kill %2 %3; poweroff -f\n")
+        m.expect_status(0, 60 * ctx.patience)
+
+
+TESTS["input-linux"] = input_linux
 TESTS["virtio-gpu-linux"] = virtio_gpu
 TESTS["vnc-libvncclient"] = vnc_peer
 TESTS["vnc-tls"] = vnc_tls
