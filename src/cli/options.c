@@ -41,10 +41,10 @@ static const char usage[] =
     "                     become with mullion attach\n"
     "  --cpus N[,max=N]   virtual CPUs (1); max: as many as mullion attach can make them\n"
     "  --engine ENGINE    auto, soft or kvm (auto): see mullion engines\n"
-    "  --disk FILE[,bus=virtio|sata|nvme|ide][,readonly=on][,format=NAME][,serial=TEXT]\n"
-    "         [,direct=on][,cbt=on][,on-error=report|pause|stop]\n"
+    "  --disk FILE[,bus=virtio|scsi|nvme|sata|ide|pvscsi][,readonly=on][,format=NAME]\n"
+    "         [,serial=TEXT][,direct=on][,cbt=on][,on-error=report|pause|stop]\n"
     "                     a disk; may be repeated\n"
-    "  --cdrom FILE[,bus=sata|ide]\n"
+    "  --cdrom FILE[,bus=sata|ide|scsi|pvscsi]\n"
     "                     a CD-ROM drive with that medium; may be repeated\n"
     "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,MORE]\n"
     "  --net tap=INTERFACE[,MORE]\n"
@@ -140,8 +140,8 @@ static bool set_string(json_t *object, const char *key, const char *value)
 
 /* ---- Options ---- */
 
-#define DISK_BUSES "virtio, sata, nvme or ide"
-#define CDROM_BUSES "sata or ide"
+#define DISK_BUSES "virtio, scsi, nvme, sata, ide or pvscsi"
+#define CDROM_BUSES "sata, ide, scsi or pvscsi"
 
 /* Is @name one of those in @list, like "sata or ide"? */
 static bool is_bus_of(const char *list, const char *name)

@@ -117,19 +117,15 @@ static void add(struct list *l, const char *fmt, ...)
         l->len = l->room - 1;
 }
 
-static bool bus_is_there(enum mull_bus bus)
-{
-    return bus == MULL_BUS_VIRTIO || bus == MULL_BUS_SATA || bus == MULL_BUS_NVME ||
-           bus == MULL_BUS_IDE;
-}
-
 bool mull_machine_config_missing(const struct mull_machine_config *c, char *out, size_t room)
 {
     struct list l = {out, room, 0};
     *out = '\0';
     for (unsigned i = 0; i < c->disk_count; i++)
-        if (!bus_is_there(c->disk[i].bus))
-            add(&l, "disk %u is on virtio instead of %s", i, mull_bus_names[c->disk[i].bus]);
+        if (c->disk[i].bus == MULL_BUS_USB)
+            add(&l, "disk %u is on virtio instead of usb", i);
+        else if (c->disk[i].adapter)
+            add(&l, "disk %u is on virtio-scsi instead of %s", i, c->disk[i].adapter);
     for (unsigned i = 0; i < c->network_count; i++) {
         if (c->network[i].kind == MULL_NETWORK_NONE)
             add(&l, "network card %u is left out: it is connected to nothing", i);
@@ -141,8 +137,11 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
         if (c->console[i].kind == MULL_CONSOLE_FILE || c->console[i].kind == MULL_CONSOLE_TCP)
             add(&l, "console %u is connected to nothing instead of %s", i, c->console[i].path);
     for (unsigned i = 0; i < c->cdrom_count; i++)
-        if (c->cdrom[i].bus != MULL_BUS_SATA && c->cdrom[i].bus != MULL_BUS_IDE)
+        if (c->cdrom[i].bus == MULL_BUS_USB || c->cdrom[i].bus == MULL_BUS_VIRTIO ||
+            c->cdrom[i].bus == MULL_BUS_NVME)
             add(&l, "CD-ROM drive %u is on sata instead of %s", i, mull_bus_names[c->cdrom[i].bus]);
+        else if (c->cdrom[i].adapter)
+            add(&l, "CD-ROM drive %u is on virtio-scsi instead of %s", i, c->cdrom[i].adapter);
     if (c->firmware && c->kernel)
         add(&l, "no firmware %s: the kernel is loaded directly", c->firmware);
     if (c->secure_boot)

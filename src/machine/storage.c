@@ -10,6 +10,8 @@
 #include "device/storage/ahci.h"
 #include "device/storage/ide.h"
 #include "device/storage/nvme.h"
+#include "device/storage/pvscsi.h"
+#include "device/storage/virtio_scsi.h"
 #include "machine/internal.h"
 
 #define DRIVES_MAX 16 /* of one controller */
@@ -34,7 +36,7 @@ struct controller {
     unsigned index[DRIVES_MAX]; /* among the machine's disks or CD-ROMs */
 };
 
-#define KINDS 4
+#define KINDS 6
 
 struct storage {
     struct mull_machine *machine;
@@ -127,6 +129,24 @@ static int create_nvme(struct storage *s, const char *name, const struct mull_dr
     return mull_nvme_create(s->env, pci(s), &cfg, out, err);
 }
 
+static int create_pvscsi(struct storage *s, const char *name, const struct mull_drive *drives,
+                         unsigned count, struct mull_device **out, struct mull_error *err)
+{
+    struct mull_pvscsi_config cfg = {.name = name};
+
+    memcpy(cfg.drive, drives, count * sizeof(*drives));
+    return mull_pvscsi_create(s->env, pci(s), &cfg, out, err);
+}
+
+static int create_virtio_scsi(struct storage *s, const char *name, const struct mull_drive *drives,
+                              unsigned count, struct mull_device **out, struct mull_error *err)
+{
+    struct mull_virtio_scsi_config cfg = {.name = name, .queues = s->machine->cpus};
+
+    memcpy(cfg.drive, drives, count * sizeof(*drives));
+    return mull_virtio_scsi_create(s->env, pci(s), &cfg, out, err);
+}
+
 static void tail_virtio(char *text, size_t size, unsigned drive)
 {
     snprintf(text, size, "/disk@0,0");
@@ -145,6 +165,11 @@ static void tail_ide(char *text, size_t size, unsigned drive)
 static void tail_nvme(char *text, size_t size, unsigned drive)
 {
     snprintf(text, size, "/namespace@1,0");
+}
+
+static void tail_scsi(char *text, size_t size, unsigned drive)
+{
+    snprintf(text, size, "/channel@0/disk@%x,0", drive);
 }
 
 static const struct controller kinds[KINDS] = {
@@ -175,6 +200,18 @@ static const struct controller kinds[KINDS] = {
      .firmware = "ide",
      .tail = tail_ide,
      .create = create_ide},
+    {.bus = MULL_BUS_SCSI,
+     .name = "virtio-scsi",
+     .room = MULL_VIRTIO_SCSI_TARGETS,
+     .firmware = "scsi",
+     .tail = tail_scsi,
+     .create = create_virtio_scsi},
+    {.bus = MULL_BUS_PVSCSI,
+     .name = "pvscsi",
+     .room = MULL_PVSCSI_TARGETS,
+     .firmware = "scsi",
+     .tail = tail_scsi,
+     .create = create_pvscsi},
 };
 
 /* ---- Putting them together ---- */

@@ -14,7 +14,7 @@ from guest import Mullion, Skipped, expect
 TESTS = {}
 LONG = {}
 
-BUSES = ("virtio", "sata", "nvme", "ide")
+BUSES = ("virtio", "sata", "nvme", "ide", "scsi", "pvscsi")
 BIOS = "/usr/share/seabios/bios-256k.bin"
 UEFI = ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd")
 
