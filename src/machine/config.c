@@ -125,7 +125,7 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
         if (c->disk[i].bus == MULL_BUS_USB)
             add(&l, "disk %u is on virtio instead of usb", i);
         else if (c->disk[i].adapter)
-            add(&l, "disk %u is on virtio-scsi instead of %s", i, c->disk[i].adapter);
+            add(&l, "disk %u is on pvscsi instead of %s", i, c->disk[i].adapter);
     for (unsigned i = 0; i < c->network_count; i++) {
         if (c->network[i].kind == MULL_NETWORK_NONE)
             add(&l, "network card %u is left out: it is connected to nothing", i);
@@ -141,7 +141,7 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
             c->cdrom[i].bus == MULL_BUS_NVME)
             add(&l, "CD-ROM drive %u is on sata instead of %s", i, mull_bus_names[c->cdrom[i].bus]);
         else if (c->cdrom[i].adapter)
-            add(&l, "CD-ROM drive %u is on virtio-scsi instead of %s", i, c->cdrom[i].adapter);
+            add(&l, "CD-ROM drive %u is on pvscsi instead of %s", i, c->cdrom[i].adapter);
     if (c->firmware && c->kernel)
         add(&l, "no firmware %s: the kernel is loaded directly", c->firmware);
     if (c->secure_boot)

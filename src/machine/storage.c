@@ -216,6 +216,12 @@ static const struct controller kinds[KINDS] = {
 
 /* ---- Putting them together ---- */
 
+/* Other SCSI adapters are VMware's, like this one: its guests have a driver for it. */
+static enum mull_bus bus_of(enum mull_bus bus, const char *adapter)
+{
+    return bus == MULL_BUS_SCSI && adapter ? MULL_BUS_PVSCSI : bus;
+}
+
 /* Create the controller that the drives so far are for. */
 static int flush(struct storage *s, struct controller *c, struct mull_error *err)
 {
@@ -280,7 +286,7 @@ static int add_disk(struct storage *s, unsigned i, const struct mull_disk_config
                                .readonly =
                                    disk->readonly || mull_block_readonly(s->machine->block[i])};
     name_serial(drive.serial, disk->serial, "disk", i);
-    return add_drive(s, disk->bus, i, &drive, err);
+    return add_drive(s, bus_of(disk->bus, disk->adapter), i, &drive, err);
 }
 
 static int add_cdrom(struct storage *s, unsigned i, const struct mull_cdrom_config *cdrom,
@@ -292,7 +298,7 @@ static int add_cdrom(struct storage *s, unsigned i, const struct mull_cdrom_conf
     struct mull_drive drive = {
         .present = true, .cdrom = true, .readonly = true, .block = s->machine->cdrom_block[i]};
     name_serial(drive.serial, "", "cdrom", i);
-    return add_drive(s, cdrom->bus, i, &drive, err);
+    return add_drive(s, bus_of(cdrom->bus, cdrom->adapter), i, &drive, err);
 }
 
 static struct storage *begin(struct mull_machine *m, const struct mull_device_env *env)

@@ -33,6 +33,7 @@ import interface_tests  # noqa: E402
 import install_tests  # noqa: E402
 import net_tests  # noqa: E402
 import screen_tests  # noqa: E402
+import storage_tests  # noqa: E402
 from guest import Failed, Skipped  # noqa: E402
 
 
@@ -141,7 +142,7 @@ def main():
     tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **disk_tests.TESTS,
              **appliance_tests.TESTS, **gdb_tests.TESTS, **insight_tests.TESTS,
              **interface_tests.TESTS, **net_tests.TESTS, **debian_tests.TESTS, **firmware_tests.TESTS,
-             **screen_tests.TESTS, **hotplug_tests.TESTS}
+             **screen_tests.TESTS, **hotplug_tests.TESTS, **storage_tests.TESTS}
     if args.soak:
         tests.update(debian_tests.LONG)
     if args.whole:

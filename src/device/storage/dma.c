@@ -181,7 +181,8 @@ static void piece_done(struct mull_block_request *block, int result)
     if (result) {
         finish(d, result);
     } else {
-        d->done_bytes += d->block.length;
+        if (!d->pattern)
+            d->done_bytes += d->block.length;
         if (d->staging && d->to_guest && !d->cancelled)
             d->ops->stage(d, (uint32_t)d->block.length);
         else
