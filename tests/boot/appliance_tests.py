@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 from guest import Mullion, expect
+from storage_tests import make_initrd
 
 TESTS = {}
 MIB = 1 << 20
@@ -56,7 +57,9 @@ def write_vmx(ctx):
 def boot_it(ctx, env, name, digest):
     """The machine's own disk has what it should, and keeps what the guest writes."""
     # The OVA has the terminal of the first one as a pipe.
-    options = [name, *ctx.boot("check", words="root=/dev/vda"), "--console", "stdio"]
+    options = [name, *ctx.boot("check", words="mullion.disk=sda"), "--console", "stdio"]
+    options[options.index("--initrd") + 1] = make_initrd(ctx, "6.12", "check",
+                                                         ["vmw_pvscsi", "sd_mod"])
     with Mullion(ctx.program, options, env=env) as m:
         m.expect_status(0, 60 * ctx.patience)
         got, said = m.checks(), m.errors.decode()

@@ -21,19 +21,27 @@ def test(function):
     return function
 
 
+def make_initrd(ctx, version, task, modules):
+    """An initrd of @version that can do scripts/guest/@task, with more modules."""
+    folder = os.path.join(ctx.guest, version)
+    guest = os.path.join(SCRIPTS, "guest")
+    initrd = ctx.path(f"initrd-{task}")
+    command = [os.path.join(SCRIPTS, "mkinitrd"), "--modules", os.path.join(folder, "modules"),
+               "--init", os.path.join(guest, "init"), "--add",
+               f"etc/mullion/{task}={os.path.join(guest, task)}", "--output", initrd]
+    busybox = os.path.join(folder, "busybox")
+    if os.path.exists(busybox):
+        command += ["--busybox", busybox]
+    for module in modules:
+        command += ["--module", module]
+    subprocess.run(command, check=True)
+    return initrd
+
+
 def options(ctx, words):
     """Boot into scripts/guest/storage."""
     ctx.need_i386(VERSION)
-    folder = os.path.join(ctx.guest, VERSION)
-    guest = os.path.join(SCRIPTS, "guest")
-    initrd = ctx.path("initrd")
-    command = [os.path.join(SCRIPTS, "mkinitrd"), "--modules", os.path.join(folder, "modules"),
-               "--init", os.path.join(guest, "init"), "--busybox",
-               os.path.join(folder, "busybox"), "--add",
-               f"etc/mullion/storage={os.path.join(guest, 'storage')}", "--output", initrd]
-    for module in MODULES:
-        command += ["--module", module]
-    subprocess.run(command, check=True)
+    initrd = make_initrd(ctx, VERSION, "storage", MODULES)
     return ["--engine", ctx.engine, "--kernel", ctx.kernel(VERSION), "--initrd", initrd,
             "--memory", "256M", "--cpus", "2", "--append",
             f"console=ttyS0 quiet panic=-1 noisapnp mullion.do=storage {words}"]
