@@ -697,22 +697,34 @@ static int vhdx_check_parent(struct mull_image *image, struct mull_image *parent
     return 0;
 }
 
-static int vhdx_check(struct mull_image *image, struct mull_check *check, struct mull_error *err)
+/* A block that has a place; only these take memory, for a table may be mostly holes. */
+struct placed {
+    uint64_t first, last; /* MB */
+    uint64_t entry;
+};
+
+static int by_first(const void *a, const void *b)
+{
+    const struct placed *x = a, *y = b;
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+static int list_placed(struct mull_image *image, struct mull_check *check, struct placed **list,
+                       uint64_t *count)
 {
     struct vhdx *v = image->state;
-    uint64_t blocks = (image->size + v->block - 1) / v->block;
-    uint64_t size = atomic_load(&image->file->size), mbs = size / VHDX_MB + 1;
-    uint8_t *used = calloc(1, mbs);
-    int ret = used ? 0 : -ENOMEM;
+    uint64_t blocks = (image->size + v->block - 1) / v->block, room = 0;
+    uint64_t size = atomic_load(&image->file->size);
 
-    check->total = blocks;
-    for (uint64_t i = 0; i < blocks + blocks / v->ratio + 1 && !ret; i++) {
+    for (uint64_t i = 0; i < blocks + blocks / v->ratio + 1; i++) {
         bool bitmap = i % (v->ratio + 1) == v->ratio;
         uint64_t entry, length = bitmap ? VHDX_MB : v->block;
-        if (v->bat + i * 8 + 8 > v->bat + v->bat_length)
+        if (i * 8 + 8 > v->bat_length)
             break;
-        ret = read_entry(image, v->bat + i * 8, false, &entry);
-        if (ret || (VHDX_STATE(entry) != VHDX_FULL && VHDX_STATE(entry) != VHDX_PARTIAL))
+        int ret = read_entry(image, v->bat + i * 8, false, &entry);
+        if (ret)
+            return ret;
+        if (VHDX_STATE(entry) != VHDX_FULL && VHDX_STATE(entry) != VHDX_PARTIAL)
             continue;
         check->allocated += !bitmap;
         uint64_t first = VHDX_OFFSET(entry) / VHDX_MB, last = first + length / VHDX_MB;
@@ -723,17 +735,38 @@ static int vhdx_check(struct mull_image *image, struct mull_check *check, struct
                         (unsigned long long)i);
             continue;
         }
-        for (uint64_t m = first; m < last; m++) {
-            if (!used[m]++)
-                continue;
+        if (*count == room) {
+            room = room ? 2 * room : 256;
+            struct placed *grown = realloc(*list, room * sizeof(*grown));
+            if (!grown)
+                return -ENOMEM;
+            *list = grown;
+        }
+        (*list)[(*count)++] = (struct placed){first, last, i};
+    }
+    return 0;
+}
+
+static int vhdx_check(struct mull_image *image, struct mull_check *check, struct mull_error *err)
+{
+    struct vhdx *v = image->state;
+    struct placed *list = NULL;
+    uint64_t count = 0, end = 0;
+
+    check->total = (image->size + v->block - 1) / v->block;
+    int ret = list_placed(image, check, &list, &count);
+    if (!ret && count)
+        qsort(list, count, sizeof(*list), by_first);
+    for (uint64_t i = 0; i < count && !ret; i++) {
+        if (list[i].first < end) {
             check->corruptions++;
             if (check->out)
                 fprintf(check->out, "ERROR: block %llu shares space with another\n",
-                        (unsigned long long)i);
-            break;
+                        (unsigned long long)list[i].entry);
         }
+        end = list[i].last > end ? list[i].last : end;
     }
-    free(used);
+    free(list);
     return ret ? mull_fail(err, -ret, "%s: check failed: %s", image->path, strerror(-ret)) : 0;
 }
 
