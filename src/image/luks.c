@@ -1,7 +1,7 @@
 /*
- * Files encrypted as a whole with LUKS version 1 (LUKS On-Disk Format Specification 1.2.3), shown
- * in clear. Key slots are tried with the passphrase of a file; the ciphers are GnuTLS's: AES in XTS
- * or CBC mode with plain sector numbers.
+ * Files encrypted as a whole, or whose clusters are, with LUKS version 1 (LUKS On-Disk Format
+ * Specification 1.2.3), shown in clear. Key slots are tried with the passphrase of a file; the
+ * ciphers are GnuTLS's: AES in XTS or CBC mode with plain sector numbers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +28,9 @@
 
 struct luks {
     struct mull_file *below;
+    bool borrowed;              /* below stays its owner's */
+    struct mull_file *material; /* the header and key slots are there, from */
+    uint64_t header;
     gnutls_cipher_algorithm_t cipher;
     gnutls_mac_algorithm_t mac;
     gnutls_digest_algorithm_t digest;
@@ -37,9 +40,10 @@ struct luks {
     uint8_t key[KEY_MAX];
 };
 
+static const uint8_t magic[6] = {'L', 'U', 'K', 'S', 0xba, 0xbe};
+
 bool mull_source_encrypted(struct mull_file *file)
 {
-    static const uint8_t magic[6] = {'L', 'U', 'K', 'S', 0xba, 0xbe};
     uint8_t head[6];
     return atomic_load(&file->size) >= HEADER && !mull_file_read(file, head, sizeof(head), 0) &&
            !memcmp(head, magic, sizeof(magic));
@@ -126,7 +130,7 @@ static int try_slot(struct luks *l, const uint8_t *h, int index, const void *pas
                   ? derive(l, passphrase, length, slot + 8, mull_be32(slot + 4), key, l->key_length)
                   : -ENOMEM;
     if (!ret)
-        ret = mull_file_read(l->below, material, size, offset);
+        ret = mull_file_read(l->material, material, size, l->header + offset);
     if (!ret)
         ret = decrypt(l, key, 0, material, size);
     if (!ret)
@@ -170,7 +174,9 @@ static int choose(struct luks *l, const uint8_t *h, struct mull_error *err)
                          "%s: encrypted with %.32s-%.32s, %u bytes of key, hash %.32s, which we do "
                          "not know: unlock it with cryptsetup",
                          l->below->path, name, mode, l->key_length, hash);
-    if (l->payload < HEADER || l->payload > atomic_load(&l->below->size))
+    if (l->borrowed)
+        l->payload = 0; /* data is all over the file */
+    else if (l->payload < HEADER || l->payload > atomic_load(&l->below->size))
         return mull_fail(err, EINVAL, "%s: LUKS header: payload offset is %llu", l->below->path,
                          (unsigned long long)l->payload);
     return 0;
@@ -180,8 +186,10 @@ static int unlock(struct luks *l, const char *key_file, struct mull_error *err)
 {
     uint8_t h[HEADER];
     char passphrase[PASSPHRASE_MAX];
-    int ret = mull_file_read(l->below, h, sizeof(h), 0);
+    int ret = mull_file_read(l->material, h, sizeof(h), l->header);
 
+    if (!ret && memcmp(h, magic, sizeof(magic)))
+        return mull_fail(err, EINVAL, "%s: LUKS header: no magic number", l->below->path);
     if (ret)
         return mull_fail(err, -ret, "%s: cannot read its LUKS header", l->below->path);
     if (mull_be16(h + 6) != 1)
@@ -243,7 +251,8 @@ static int luks_identity(struct mull_file *file, char *out, size_t room)
 
 static void luks_free(struct luks *l)
 {
-    mull_file_close(l->below);
+    if (!l->borrowed)
+        mull_file_close(l->below);
     gnutls_memset(l->key, 0, sizeof(l->key));
     free(l);
 }
@@ -272,13 +281,33 @@ int mull_source_decrypt(const struct mull_file_options *o, struct mull_file *bel
     struct luks *l = calloc(1, sizeof(*l));
     if (!l)
         return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
-    l->below = below;
+    l->below = l->material = below;
     int ret = unlock(l, key_file, err);
     if (!ret) {
         uint64_t size = (atomic_load(&below->size) - l->payload) / SECTOR * SECTOR;
         return mull_file_stand_in(o, &luks_ops, l, size, out, err);
     }
     l->below = NULL; /* stays the caller's */
+    luks_free(l);
+    return ret;
+}
+
+int mull_source_decrypt_clusters(const struct mull_file_options *o, struct mull_file *material,
+                                 uint64_t header, struct mull_file *below, struct mull_file **out,
+                                 struct mull_error *err)
+{
+    const char *key_file = o->source ? o->source->key_file : NULL;
+
+    if (!key_file)
+        return mull_fail(err, ENOKEY, "%s: is encrypted (LUKS): give the key with --key-file",
+                         o->path);
+    struct luks *l = calloc(1, sizeof(*l));
+    if (!l)
+        return mull_fail(err, ENOMEM, "%s: out of memory", o->path);
+    *l = (struct luks){.below = below, .borrowed = true, .material = material, .header = header};
+    int ret = unlock(l, key_file, err);
+    if (!ret)
+        return mull_file_stand_in(o, &luks_ops, l, atomic_load(&below->size), out, err);
     luks_free(l);
     return ret;
 }

@@ -4,6 +4,8 @@
  */
 #include "image/qcow2.h"
 
+#include "image/source.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,7 @@ int qcow2_corrupt(struct mull_image *image, const char *what, uint64_t where)
 static void qcow2_close(struct mull_image *image)
 {
     struct qcow2 *q = image->state;
+    mull_file_close(q->clear);
     mull_file_close(q->data_file);
     mull_packer_destroy(q->packer);
     free(q->data_file_name);
@@ -43,6 +46,28 @@ static void qcow2_close(struct mull_image *image)
     free(q->l1);
     free(q);
     image->state = NULL;
+}
+
+/* crypt_method 2: sectors are numbered by their place in the file. */
+static int open_clear(struct mull_image *image, const struct mull_image_options *o,
+                      struct mull_error *err)
+{
+    struct qcow2 *q = image->state;
+    struct mull_file_options fo = {.path = image->path, .readonly = true, .source = o->source};
+
+    if (!q->encrypted)
+        return 0;
+    if (!q->luks_header || q->luks_header >= atomic_load(&image->file->size))
+        return mull_fail(err, EINVAL, "%s: LUKS header is at %#llx", image->path,
+                         (unsigned long long)q->luks_header);
+    int ret =
+        mull_source_decrypt_clusters(&fo, image->file, q->luks_header,
+                                     q->data_file ? q->data_file : image->file, &q->clear, err);
+    if (!ret && !image->readonly)
+        ret = mull_fail(err, ENOTSUP,
+                        "%s: is encrypted: it can only be read; convert it to write to it",
+                        image->path);
+    return ret;
 }
 
 static int open_data_file(struct mull_image *image, const struct mull_image_options *o,
@@ -117,6 +142,8 @@ static int qcow2_open(struct mull_image *image, const struct mull_image_options 
     ret = qcow2_snapshots_read(image, err);
     if (!ret && q->incompatible & QCOW2_INCOMPAT_DATA_FILE)
         ret = open_data_file(image, o, err);
+    if (!ret)
+        ret = open_clear(image, o, err);
     if (!ret)
         ret = qcow2_bitmaps_read(image, err);
     if (ret)
@@ -222,7 +249,7 @@ static int decode(struct mull_image *image, uint64_t offset, uint64_t entry, uin
         e->allocated = has_cluster;
     } else if (data) {
         e->kind = MULL_EXTENT_DATA;
-        e->file = q->data_file ? q->data_file : image->file;
+        e->file = q->clear ? q->clear : q->data_file ? q->data_file : image->file;
         e->offset = (entry & QCOW2_OFFSET) + in;
         e->writable = entry & QCOW2_COPIED && !q->reading_snapshot;
     } else {

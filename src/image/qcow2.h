@@ -94,6 +94,9 @@ struct qcow2 {
 
     uint64_t pack_at; /* next byte for a compressed cluster, 0: none */
 
+    bool encrypted; /* with LUKS, whose header is at */
+    uint64_t luks_header;
+    struct mull_file *clear; /* a view of what holds the data, decrypted; or NULL */
     struct mull_file *data_file;
     char *data_file_name;
     bool data_file_raw;

@@ -48,7 +48,10 @@ static int parse_extensions(struct mull_image *image, const uint8_t *head, uint3
             q->data_file_name = take_string(data, length);
             break;
         case QCOW2_EXT_LUKS:
-            return mull_fail(err, ENOKEY, "%s: is encrypted (LUKS): give the key", image->path);
+            if (length < 16)
+                return bad(image, err, "length of the encryption extension", length);
+            q->luks_header = mull_be64(data);
+            break;
         case QCOW2_EXT_BITMAPS:
             if (length < 24)
                 return bad(image, err, "length of the bitmaps extension", length);
@@ -141,9 +144,14 @@ int qcow2_header_parse(struct mull_image *image, const struct mull_image_options
     image->size = mull_be64(head + 24);
     if (image->size > MULL_IMAGE_SIZE_MAX)
         return bad(image, err, "size", image->size);
-    if (mull_be32(head + 32))
-        return mull_fail(err, ENOKEY, "%s: is encrypted (method %u): give the key", image->path,
-                         mull_be32(head + 32));
+    if (mull_be32(head + 32) > 2)
+        return bad(image, err, "crypt_method", mull_be32(head + 32));
+    if (mull_be32(head + 32) == 1)
+        return mull_fail(err, ENOTSUP,
+                         "%s: is encrypted with QCOW2's own AES, which is broken: convert it with "
+                         "an old qemu-img",
+                         image->path);
+    q->encrypted = mull_be32(head + 32) == 2;
     q->l1_size = mull_be32(head + 36);
     q->l1_offset = mull_be64(head + 40);
     q->rt_offset = mull_be64(head + 48);

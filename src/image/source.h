@@ -47,4 +47,11 @@ bool mull_source_encrypted(struct mull_file *file);
 int mull_source_decrypt(const struct mull_file_options *options, struct mull_file *below,
                         struct mull_file **out, struct mull_error *err);
 
+/** A clear view of all of @below, which stays its owner's and must outlive the view: its sectors
+ *  are numbered from its start. @material has the LUKS header from @header on. */
+int mull_source_decrypt_clusters(const struct mull_file_options *options,
+                                 struct mull_file *material, uint64_t header,
+                                 struct mull_file *below, struct mull_file **out,
+                                 struct mull_error *err);
+
 #endif

@@ -816,6 +816,9 @@ static void vmdk_info(struct mull_image *image, struct mull_image_info *info)
     mull_info_add(info, "parent cid", "%u", v->parent_cid);
     mull_info_add(info, "create type", "%s", v->create_type);
     mull_info_add(info, "extents", "%u", v->nextents);
+    char tracking[48];
+    if (v->descriptor && vmdk_value(v->descriptor, "changeTrackPath", tracking, sizeof(tracking)))
+        mull_info_add(info, "change tracking file", "%s", tracking);
 }
 
 const struct mull_format mull_format_vmdk = {

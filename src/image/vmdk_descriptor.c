@@ -225,6 +225,12 @@ int vmdk_change_cid(struct mull_image *image)
                 line--;
             *line = '#';
             ret = write_text(image, line, 1);
+            /* Virtual Disk Programming Guide, "VMDK versions": 3 says no more than that. */
+            char *version = (char *)(uintptr_t)find_value(v->descriptor, "version");
+            if (!ret && version && *version == '3') {
+                *version = '1';
+                ret = write_text(image, version, 1);
+            }
         }
         atomic_store(&v->cid_changed, true);
     }

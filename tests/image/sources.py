@@ -308,6 +308,13 @@ def encrypted():
     luks("create", "-f", "qcow2", "-o",
          "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100", "e.qcow2", "1M")
     assert "give the key" in ours("convert", "e.qcow2", "out.raw", "--to", "raw", ok=(1,))
+    for options in ("", ",data_file=e.data"):
+        luks("convert", "-f", "raw", "-O", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s,"
+             "encrypt.iter-time=100" + options, "disk.raw", "e.qcow2")
+        ours("convert", "e.qcow2", "out.raw", "--to", "raw", "--key-file", "key")
+        assert read("out.raw") == read("disk.raw"), "LUKS in QCOW2" + options
+        assert "give the key" in ours("info", "e.qcow2", ok=(1,))
+        assert "opens no key slot" in ours("info", "e.qcow2", "--key-file", "wrong", ok=(1,))
     r = random.Random(4)
     for _ in range(12):  # headers that lie
         bad = bytearray(read("disk.luks"))
