@@ -12,6 +12,7 @@ extern const struct mull_format mull_format_vhdx;
 extern const struct mull_format mull_format_vhd;
 extern const struct mull_format mull_format_vdi;
 extern const struct mull_format mull_format_parallels;
+extern const struct mull_format mull_format_foreign; /* those that are refused by their name */
 
 /** Whether raw content is a disc: read-only then. */
 bool mull_raw_is_iso(struct mull_file *file);

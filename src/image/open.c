@@ -16,9 +16,11 @@
 #include "image/bitmap.h"
 
 const struct mull_format *const mull_formats[] = {
-    &mull_format_raw,       &mull_format_qcow2, &mull_format_vmdk,
-    &mull_format_vhdx,      &mull_format_vhd,   &mull_format_vdi,
-    &mull_format_parallels, &mull_format_iso,   NULL,
+    &mull_format_raw,       &mull_format_qcow2,
+    &mull_format_vmdk,      &mull_format_vhdx,
+    &mull_format_vhd,       &mull_format_vdi,
+    &mull_format_parallels, &mull_format_foreign,
+    &mull_format_iso,       NULL,
 };
 
 const struct mull_format *mull_format_find(const char *name)

@@ -536,7 +536,63 @@ def test_parallels(raw):
         os.unlink("p.hds")
 
 
-TESTS = {"vhd": test_vhd, "vdi": test_vdi, "others": test_others, "parallels": test_parallels, "vhdx": test_vhdx, "raw": test_raw, "qcow2": test_qcow2, "vmdk": test_vmdk}
+# What else qemu-img can be asked for: read, written, and still right for qemu-img.
+ODD = [
+    ("qcow2", "preallocation=metadata"), ("qcow2", "preallocation=falloc,cluster_size=4k"),
+    ("qcow2", "data_file=odd.data,data_file_raw=on"), ("qcow2", "extended_l2=on,preallocation=metadata"),
+    ("vmdk", "adapter_type=ide,hwversion=6"), ("vmdk", "adapter_type=lsilogic,subformat=twoGbMaxExtentSparse"),
+    ("vmdk", "adapter_type=buslogic,subformat=monolithicFlat"), ("vmdk", "adapter_type=legacyESX"),
+    ("vmdk", "compat6=on"), ("vmdk", "zeroed_grain=on"), ("vmdk", "hwversion=17,toolsversion=12345"),
+    ("vhdx", "log_size=4M"), ("vhdx", "block_state_zero=off"), ("vhdx", "block_size=8M,log_size=2M"),
+]
+
+
+def test_odd(raw):
+    for fmt, opts in ODD:
+        print("odd", fmt, opts, flush=True)
+        name = "odd." + fmt
+        shutil.copyfile(raw, "model.raw")
+        qemu("convert", "-f", "raw", "-O", fmt, "-o", opts, raw, name)
+        same(raw, "raw", name, fmt)
+        edit(name, fmt, "model.raw")
+        ours("check", name)
+        check_qemu(name, fmt)
+        for p in os.listdir("."):
+            if p.startswith(("odd", "model")):
+                os.unlink(p)
+    # qemu-img's formats that we do not know say so, rather than being taken for raw
+    qemu("create", "-f", "qed", "odd.qed", "4M")
+    out = ours("info", "odd.qed", ok=(1,))
+    assert "QED" in out, out
+    os.unlink("odd.qed")
+    tracked(raw)
+
+
+def tracked(raw):
+    """VMware's change-tracking file: kept while only read, given up with the first write."""
+    ours("convert", raw, "odd.vmdk", "--from", "raw", "--to", "vmdk,subformat=monolithicFlat")
+    with open("odd.vmdk", "r+") as f:
+        text = f.read().replace("version=1", "version=3") + 'changeTrackPath="odd-ctk.vmdk"\n'
+        f.seek(0)
+        f.write(text)
+    with open("odd-ctk.vmdk", "wb") as f:
+        f.write(b"whatever VMware has written")
+    assert "odd-ctk.vmdk" in ours("info", "odd.vmdk")
+    ours("compare", raw, "odd.vmdk", "--from", "raw")
+    with open("odd.vmdk") as f:
+        assert f.read() == text, "only read"
+    io("odd.vmdk", "vmdk", "write 0 512 7\n")
+    with open("odd.vmdk") as f:
+        now = f.read()
+    assert '\n#hangeTrackPath="odd-ctk.vmdk"' in now and "version=1\n" in now, now
+    with open("odd-ctk.vmdk", "rb") as f:
+        assert f.read() == b"whatever VMware has written"
+    for p in os.listdir("."):
+        if p.startswith("odd"):
+            os.unlink(p)
+
+
+TESTS = {"odd": test_odd, "vhd": test_vhd, "vdi": test_vdi, "others": test_others, "parallels": test_parallels, "vhdx": test_vhdx, "raw": test_raw, "qcow2": test_qcow2, "vmdk": test_vmdk}
 
 
 def main():
