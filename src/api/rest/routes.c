@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "api/rest/rest.h"
+#include "openapi_sum.h"
 
 #define PREFIX "/api/v1"
 

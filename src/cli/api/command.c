@@ -126,7 +126,7 @@ static bool allowed(const char *values, const char *value)
 {
     size_t length = strlen(value);
 
-    if (!islower((unsigned char)*values))
+    if (!islower((unsigned char)*values) || !strchr(values, '|'))
         return true;
     for (; *values; values += strcspn(values, "|"), values += *values == '|')
         if (strcspn(values, "|") == length && !strncmp(values, value, length))

@@ -160,7 +160,7 @@ static int words(struct host_call *call)
     for (unsigned t = 0; !strncmp(before, "--", 2) && t < n; t++)
         for (const struct host_option *o = tables[t]; o->name; o++)
             if (!strcmp(before + 2, o->name) && o->value) {
-                if (o->kind == HOST_TEXT && *o->value >= 'a')
+                if (o->kind == HOST_TEXT && strchr(o->value, '|') && *o->value >= 'a')
                     offer_values(o->value, begun);
                 offer_objects(call, o->kind, begun);
                 return API_DONE;
