@@ -108,6 +108,23 @@ uint64_t boot_map_place_high(const struct mull_boot_map *map, uint64_t from, uin
     return best;
 }
 
+uint64_t boot_map_place_low(const struct mull_boot_map *map, uint64_t from, uint64_t to,
+                            uint64_t size)
+{
+    uint64_t best = 0;
+    for (unsigned i = 0; i < map->count; i++) {
+        const struct mull_boot_range *r = &map->range[i];
+        if (r->type != MULL_BOOT_RAM)
+            continue;
+        uint64_t low = r->base > from ? r->base : from;
+        uint64_t high = r->base + r->size < to ? r->base + r->size : to;
+        low = (low + MULL_PAGE_SIZE - 1) & MULL_PAGE_MASK;
+        if (high > low && high - low >= size && (!best || low < best))
+            best = low;
+    }
+    return best;
+}
+
 int boot_load_initrd(const struct mull_boot *boot, const struct boot_target *t, uint64_t floor,
                      uint64_t limit, uint64_t *gpa, uint64_t *size, struct mull_error *err)
 {
@@ -160,13 +177,18 @@ static int check_kernel(struct mull_boot *boot, struct mull_error *err)
     int ret = boot_read(k, 0, start, have, err);
     if (ret)
         return ret;
-    if (have >= SELFMAG && !memcmp(start, ELFMAG, SELFMAG)) {
-        boot->kind = MULL_BOOT_PVH;
-        return boot_pvh_check(boot, err);
-    }
     if (have == sizeof(start) && !memcmp(start + 0x202, "HdrS", 4)) {
         boot->kind = MULL_BOOT_LINUX;
         return boot_linux_check(boot, err);
+    }
+    bool multiboot;
+    ret = boot_multiboot_check(boot, &multiboot, err);
+    boot->kind = MULL_BOOT_MULTIBOOT;
+    if (ret || multiboot)
+        return ret;
+    if (have >= SELFMAG && !memcmp(start, ELFMAG, SELFMAG)) {
+        boot->kind = MULL_BOOT_PVH;
+        return boot_pvh_check(boot, err);
     }
     if (have < sizeof(start) && (start[0] == 'M' || have == 0))
         return mull_fail(err, EINVAL,
@@ -174,7 +196,8 @@ static int check_kernel(struct mull_boot *boot, struct mull_error *err)
                          (unsigned long long)k->size);
     return mull_fail(err, EINVAL,
                      "%s: not an x86 kernel: neither a bzImage (no \"HdrS\" at 0x202) nor an ELF "
-                     "file; give --kernel a bzImage or a vmlinux with a PVH entry",
+                     "file nor one with a multiboot header; give --kernel a bzImage or a vmlinux "
+                     "with a PVH entry",
                      k->name);
 }
 
@@ -234,6 +257,8 @@ int mull_boot_open(const char *kernel, const char *initrd, const char *cmdline,
     }
     if (!ret)
         ret = check_kernel(boot, err);
+    if (!ret && initrd && boot->kind == MULL_BOOT_MULTIBOOT)
+        ret = mull_boot_add_module(boot, initrd, NULL, err);
     if (ret) {
         mull_boot_close(boot);
         return ret;
@@ -253,12 +278,49 @@ int mull_boot_open_bytes(const void *kernel, uint64_t kernel_size, const void *i
     boot->initrd = (struct mull_boot_source){"initrd", -1, initrd, initrd_size};
     boot->has_initrd = initrd_size > 0;
     int ret = check_kernel(boot, err);
+    if (!ret && initrd_size && boot->kind == MULL_BOOT_MULTIBOOT)
+        ret = mull_boot_add_module_bytes(boot, initrd, initrd_size, NULL, err);
     if (ret) {
         mull_boot_close(boot);
         return ret;
     }
     *out = boot;
     return 0;
+}
+
+/* The next module; @args may be NULL. */
+static int new_module(struct mull_boot *boot, const char *args, struct boot_module **out,
+                      struct mull_error *err)
+{
+    if (boot->kind != MULL_BOOT_MULTIBOOT)
+        return mull_fail(err, EINVAL,
+                         "%s: takes no modules, only multiboot kernels do; leave --module out, or "
+                         "give it as --initrd",
+                         boot->kernel.name);
+    if (boot->modules == BOOT_MODULES)
+        return mull_fail(err, ENOSPC, "%s: more than %d modules", boot->kernel.name, BOOT_MODULES);
+    struct boot_module *m = &boot->module[boot->modules++];
+    *m = (struct boot_module){.source = {.fd = -1}, .args = strdup(args ? args : "")};
+    *out = m;
+    return m->args ? 0 : mull_fail(err, ENOMEM, "module: no memory");
+}
+
+int mull_boot_add_module(struct mull_boot *boot, const char *path, const char *args,
+                         struct mull_error *err)
+{
+    struct boot_module *m;
+    int ret = new_module(boot, args, &m, err);
+    return ret ? ret : open_source("module", path, &m->source, &m->name, err);
+}
+
+int mull_boot_add_module_bytes(struct mull_boot *boot, const void *bytes, uint64_t size,
+                               const char *args, struct mull_error *err)
+{
+    struct boot_module *m;
+    int ret = new_module(boot, args, &m, err);
+    if (!ret)
+        m->source = (struct mull_boot_source){"module", -1, bytes, size};
+    return ret;
 }
 
 void mull_boot_close(struct mull_boot *boot)
@@ -269,6 +331,12 @@ void mull_boot_close(struct mull_boot *boot)
         close(boot->kernel.fd);
     if (boot->initrd.fd >= 0)
         close(boot->initrd.fd);
+    for (unsigned i = 0; i < boot->modules; i++) {
+        if (boot->module[i].source.fd >= 0)
+            close(boot->module[i].source.fd);
+        free(boot->module[i].name);
+        free(boot->module[i].args);
+    }
     free(boot->kernel_name);
     free(boot->initrd_name);
     free(boot->cmdline);
@@ -293,6 +361,8 @@ int mull_boot_load(struct mull_boot *boot, struct mull_memory *mem, const struct
                          MULL_BOOT_LOW_END);
     struct boot_target target = {.mem = mem, .map = map, .rsdp = rsdp, .bsp = bsp};
     mull_cpu_state_reset(bsp, 0, true);
+    if (boot->kind == MULL_BOOT_MULTIBOOT)
+        return boot_multiboot_load(boot, &target, err);
     if (boot->kind == MULL_BOOT_PVH)
         return boot_pvh_load(boot, &target, err);
     return boot_linux_load(boot, &target, err);

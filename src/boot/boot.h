@@ -51,6 +51,7 @@ struct mull_boot_source {
 enum mull_boot_kind {
     MULL_BOOT_LINUX, /* bzImage, 64-bit entry */
     MULL_BOOT_PVH,   /* ELF with a Xen PVH note */
+    MULL_BOOT_MULTIBOOT, /* multiboot 1 or 2: ELF, or by the addresses in its header */
 };
 
 struct mull_boot;
@@ -73,6 +74,13 @@ int mull_boot_open(const char *kernel, const char *initrd, const char *cmdline,
 int mull_boot_open_bytes(const void *kernel, uint64_t kernel_size, const void *initrd,
                          uint64_t initrd_size, const char *cmdline, struct mull_boot **out,
                          struct mull_error *err);
+
+/** One more module for a multiboot kernel; an initrd is the first. @param args  what it is told
+ *  behind its name; NULL: nothing */
+int mull_boot_add_module(struct mull_boot *boot, const char *path, const char *args,
+                         struct mull_error *err);
+int mull_boot_add_module_bytes(struct mull_boot *boot, const void *bytes, uint64_t size,
+                               const char *args, struct mull_error *err);
 
 void mull_boot_close(struct mull_boot *boot);
 

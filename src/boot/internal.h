@@ -23,15 +23,36 @@ struct boot_linux {
     bool wide; /* has the 64-bit entry */
 };
 
-#define BOOT_PVH_SEGMENTS 32
+#define BOOT_ELF_SEGMENTS 32
+#define BOOT_ELF_LOAD 1u /* PT_LOAD */
 
-/* What an ELF kernel says, checked. */
-struct boot_pvh {
-    uint32_t entry;
+/* One program header of either ELF class. */
+struct boot_elf_segment {
+    uint32_t type;
+    uint64_t offset, file_size, address, size, virtual;
+};
+
+/* What is loaded of a kernel, checked. */
+struct boot_elf {
+    uint32_t entry; /* where the file's entry is loaded */
     unsigned count;
-    struct {
-        uint64_t offset, file_size, address, size;
-    } segment[BOOT_PVH_SEGMENTS];
+    struct boot_elf_segment segment[BOOT_ELF_SEGMENTS];
+};
+
+/* What a multiboot header says. */
+struct boot_multiboot {
+    unsigned version; /* 1, 2 */
+    bool addresses;   /* it says itself what is loaded where */
+    bool has_entry;
+    uint32_t entry;
+};
+
+#define BOOT_MODULES 16
+
+struct boot_module {
+    struct mull_boot_source source;
+    char *name, *args;
+    uint64_t address; /* where it was loaded */
 };
 
 struct mull_boot {
@@ -41,7 +62,11 @@ struct mull_boot {
     char *kernel_name, *initrd_name, *cmdline;
     char version[BOOT_VERSION_MAX];
     struct boot_linux linux_image;
-    struct boot_pvh pvh;
+    struct boot_elf elf;
+    uint32_t pvh_entry;
+    struct boot_multiboot multiboot;
+    unsigned modules;
+    struct boot_module module[BOOT_MODULES];
 };
 
 /* What a loader works with. */
@@ -70,6 +95,10 @@ uint64_t boot_map_total(const struct mull_boot_map *map);
 uint64_t boot_map_place_high(const struct mull_boot_map *map, uint64_t from, uint64_t to,
                              uint64_t size);
 
+/** The lowest page-aligned place for @size bytes of RAM in [from, to), or 0. */
+uint64_t boot_map_place_low(const struct mull_boot_map *map, uint64_t from, uint64_t to,
+                            uint64_t size);
+
 /** Place and copy the initrd above @floor and below @limit. *gpa and *size are 0 without one. */
 int boot_load_initrd(const struct mull_boot *boot, const struct boot_target *t, uint64_t floor,
                      uint64_t limit, uint64_t *gpa, uint64_t *size, struct mull_error *err);
@@ -84,6 +113,32 @@ void boot_set_version(struct mull_boot *boot, const char *text, size_t max);
 /* linux.c */
 int boot_linux_check(struct mull_boot *boot, struct mull_error *err);
 int boot_linux_load(struct mull_boot *boot, const struct boot_target *t, struct mull_error *err);
+
+/* elf.c */
+
+/** Read the program headers into boot->elf; @note is called for each PT_NOTE, NULL: none is. */
+int boot_elf_read(struct mull_boot *boot,
+                  int (*note)(struct mull_boot *boot, const struct boot_elf_segment *s,
+                              struct mull_error *err),
+                  struct mull_error *err);
+
+/** Check one segment and add it to what is loaded. */
+int boot_elf_add(struct mull_boot *boot, const struct boot_elf_segment *s, struct mull_error *err);
+
+/** Load all segments. @param end  of the highest */
+int boot_elf_load(struct mull_boot *boot, const struct boot_target *t, uint64_t *end,
+                  struct mull_error *err);
+
+/** Protected mode without paging, flat segments; and a GDT that goes with it. */
+void boot_set_flat_state(struct mull_cpu_state *s, uint32_t entry);
+int boot_load_flat_gdt(const struct boot_target *t, struct mull_error *err);
+
+/* multiboot.c */
+
+/** @param found  it has a multiboot header; else nothing was done */
+int boot_multiboot_check(struct mull_boot *boot, bool *found, struct mull_error *err);
+int boot_multiboot_load(struct mull_boot *boot, const struct boot_target *t,
+                        struct mull_error *err);
 
 /* pvh.c */
 int boot_pvh_check(struct mull_boot *boot, struct mull_error *err);

@@ -32,8 +32,10 @@ static const char usage[] =
     "                     lost at the end\n"
     "  --boot [order=disk|cdrom|network[:N]...][,menu=on]\n"
     "                     what firmware tries, in that order, like order=cdrom:disk\n"
-    "  --kernel FILE      Linux bzImage, or ELF kernel with a PVH entry\n"
+    "  --kernel FILE      Linux bzImage, ELF kernel with a PVH entry, multiboot 1 or 2 kernel\n"
     "  --initrd FILE      initial RAM disk\n"
+    "  --module FILE[,args=STRING]\n"
+    "                     a module of a multiboot kernel; may be repeated\n"
     "  --append STRING    kernel command line; without it the console's: 'console=ttyS0'\n"
     "  --name NAME        the machine's name (mullion)\n"
     "  --memory SIZE[,max=SIZE]\n"
@@ -284,6 +286,31 @@ static int parse_display(json_t *config, const char *text)
     for (unsigned i = 1; i < p.count && ret < 0; i++)
         ret = parse_display_part(config, display, p.part[i]);
     free(p.text);
+    return ret;
+}
+
+/* FILE[,args=STRING]: the string is all the rest, commas and all. */
+static int parse_module(json_t *config, const char *text)
+{
+    struct parts p;
+    json_t *list = json_object_get(config, "modules"), *module = json_object();
+    const char *args = strstr(text, ",args=");
+    char *file = strndup(text, args ? (size_t)(args - text) : strlen(text));
+    int ret = -1;
+
+    if (!list) {
+        list = json_array();
+        json_object_set_new(config, "modules", list);
+    }
+    p.text = NULL;
+    if (!file || !split(file, &p) || p.count != 1 || !*p.part[0])
+        ret = wrong("--module", text, "give FILE or FILE,args=STRING");
+    else if (!set_string(module, "path", p.part[0]) ||
+             (args && !set_string(module, "args", args + strlen(",args="))))
+        ret = cli_fail(VMM_STATUS_HOST_ERROR, "--module: must be UTF-8");
+    free(p.text);
+    free(file);
+    json_array_append_new(list, module);
     return ret;
 }
 
@@ -576,6 +603,7 @@ enum {
     INPUT,
     KERNEL,
     INITRD,
+    MODULE,
     APPEND,
     NAME,
     MEMORY,
@@ -607,6 +635,7 @@ static const struct option known[] = {
     {"input", required_argument, NULL, INPUT},
     {"kernel", required_argument, NULL, KERNEL},
     {"initrd", required_argument, NULL, INITRD},
+    {"module", required_argument, NULL, MODULE},
     {"append", required_argument, NULL, APPEND},
     {"name", required_argument, NULL, NAME},
     {"memory", required_argument, NULL, MEMORY},
@@ -657,6 +686,8 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_input(c, value);
     case CDROM:
         return parse_cdrom(c, value);
+    case MODULE:
+        return parse_module(c, value);
     case APPEND:
         return parse_string(c, "cmdline", value);
     case NAME:

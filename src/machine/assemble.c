@@ -312,6 +312,8 @@ int machine_assemble(struct mull_machine *m, const struct mull_machine_config *c
     int ret = config->kernel
                   ? mull_boot_open(config->kernel, config->initrd, config->cmdline, &m->boot, err)
                   : machine_firmware_open(m, config, err);
+    for (unsigned i = 0; i < config->module_count && config->kernel && !ret; i++)
+        ret = mull_boot_add_module(m->boot, config->module[i].path, config->module[i].args, err);
     if (ret)
         return ret;
     m->engine = mull_engine_find(config->engine, m->engine_why, sizeof(m->engine_why), err);

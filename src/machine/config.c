@@ -255,6 +255,10 @@ void mull_machine_config_free(struct mull_machine_config *c)
         free(c->share[i].path);
         free(c->share[i].tag);
     }
+    for (unsigned i = 0; i < c->module_count; i++) {
+        free(c->module[i].path);
+        free(c->module[i].args);
+    }
     free(c->name);
     free(c->kernel);
     free(c->initrd);

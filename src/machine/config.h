@@ -19,6 +19,7 @@
 #define MULL_CONFIG_FORWARDS 32
 #define MULL_CONFIG_CDROMS 8
 #define MULL_CONFIG_BOOT 16
+#define MULL_CONFIG_MODULES 16
 #define MULL_CONFIG_SHARES 8
 #define MULL_MEMORY_MIN (16ull << 20)
 #define MULL_MEMORY_MAX (1ull << 40)
@@ -120,6 +121,11 @@ struct mull_share_config {
     bool readonly;
 };
 
+/** A module of a multiboot kernel. */
+struct mull_module_config {
+    char *path, *args; /* args: NULL: none */
+};
+
 enum mull_boot_device { MULL_BOOT_DISK, MULL_BOOT_CDROM, MULL_BOOT_NETWORK, MULL_BOOT_FLOPPY };
 
 /** One entry of the boot order: "disk", "cdrom:1", ... */
@@ -158,6 +164,8 @@ struct mull_machine_config {
     struct mull_disk_config disk[MULL_CONFIG_DISKS];
     unsigned network_count;
     struct mull_network_config network[MULL_CONFIG_NETWORKS];
+    unsigned module_count;
+    struct mull_module_config module[MULL_CONFIG_MODULES];
     unsigned console_count;
     struct mull_console_config console[MULL_CONFIG_CONSOLES];
     unsigned cdrom_count;

@@ -324,6 +324,20 @@ static int one_cdrom(struct reader *r, json_t *o, struct mull_machine_config *c,
     return read_cdrom(r, o, &c->cdrom[i]);
 }
 
+static int one_module(struct reader *r, json_t *o, struct mull_machine_config *c, unsigned i)
+{
+    static const char *const known[] = {"path", "args", NULL};
+    struct mull_module_config *module = &c->module[i];
+    int ret = check_members(r, o, known);
+    if (!ret)
+        ret = read_string(r, o, "path", &module->path);
+    if (!ret)
+        ret = read_string(r, o, "args", &module->args);
+    if (!ret && (!module->path || !*module->path))
+        ret = bad(r, "path", "is missing: give a file");
+    return ret;
+}
+
 static int one_share(struct reader *r, json_t *o, struct mull_machine_config *c, unsigned i)
 {
     static const char *const known[] = {"path", "tag", "type", "readonly", NULL};
@@ -500,11 +514,45 @@ static int read_strings(struct reader *r, json_t *root, struct mull_machine_conf
 static int read_root(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
     static const char *const known[] = {
-        "annotation", "appliance", "balloon", "boot",   "cdroms",   "clock",       "cmdline",
-        "consoles",   "cpus",      "cpus_max", "disks",  "display",  "engine",      "extra",  "memory_max",
-        "firmware",   "initrd", "input", "kernel", "memory",   "name",        "networks",
-        "no_reboot",  "nvram",     "os",     "packed_rings", "perf_map", "secure_boot", "shares", "sound",
-        "topology",   "tpm",       "usb",    "uuid",     "video",       NULL};
+        /* clang-format off */
+        "annotation",
+        "appliance",
+        "balloon",
+        "boot",
+        "cdroms",
+        "clock",
+        "cmdline",
+        "consoles",
+        "cpus",
+        "cpus_max",
+        "disks",
+        "display",
+        "engine",
+        "extra",
+        "firmware",
+        "initrd",
+        "input",
+        "kernel",
+        "memory",
+        "memory_max",
+        "modules",
+        "name",
+        "networks",
+        "no_reboot",
+        "nvram",
+        "os",
+        "packed_rings",
+        "perf_map",
+        "secure_boot",
+        "shares",
+        "sound",
+        "topology",
+        "tpm",
+        "usb",
+        "uuid",
+        "video",
+        /* clang-format on */
+        NULL};
     int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1, memory_max = 0, cpus_max = 0;
     int ret = check_members(r, root, known);
     if (!ret)
@@ -551,6 +599,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
     if (!ret)
         ret =
             read_list(r, root, "consoles", MULL_CONFIG_CONSOLES, &c->console_count, c, one_console);
+    if (!ret)
+        ret = read_list(r, root, "modules", MULL_CONFIG_MODULES, &c->module_count, c, one_module);
     if (!ret)
         ret = read_list(r, root, "shares", MULL_CONFIG_SHARES, &c->share_count, c, one_share);
     if (!ret)

@@ -174,6 +174,16 @@ static void write_lists(json_t *root, const struct mull_machine_config *c)
     json_object_set_new(root, "cdroms", cdroms);
     json_object_set_new(root, "networks", networks);
     json_object_set_new(root, "consoles", consoles);
+    if (c->module_count) {
+        json_t *modules = json_array();
+        for (unsigned i = 0; i < c->module_count; i++) {
+            json_t *o = json_object();
+            put_text(o, "path", c->module[i].path);
+            put_text(o, "args", c->module[i].args);
+            json_array_append_new(modules, o);
+        }
+        json_object_set_new(root, "modules", modules);
+    }
 }
 
 static void write_shares(json_t *root, const struct mull_machine_config *c)

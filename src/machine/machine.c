@@ -117,6 +117,22 @@ static void note_end(struct mull_machine *m, enum mull_machine_end end,
         mull_log(m->log, MULL_LOG_ERROR, "machine %s: no memory to end it", m->name);
 }
 
+/* Where it was: often all that is left to learn of a guest that had not come far. */
+static void log_triple_fault(struct machine_vcpu *v, const struct mull_exit *exit)
+{
+    struct mull_machine *m = v->machine;
+    struct mull_cpu_state *s = aligned_alloc(64, (sizeof(*s) + 63) & ~63ul);
+    char where[80] = "";
+
+    if (s && !m->engine->vcpu_get(v->vcpu, s, NULL))
+        snprintf(where, sizeof(where), " at %04x:%llx, CR0 %llx, CR2 %llx", s->seg[MULL_CS].selector,
+                 (unsigned long long)s->rip, (unsigned long long)s->cr0,
+                 (unsigned long long)s->cr2);
+    free(s);
+    mull_log(m->log, MULL_LOG_ERROR, "guest: triple fault on vCPU %u%s%s%s; the machine stops",
+             v->index, where, *exit->error.message ? ": " : "", exit->error.message);
+}
+
 static void handle_exit(struct machine_vcpu *v, const struct mull_exit *exit)
 {
     struct mull_machine *m = v->machine;
@@ -130,8 +146,7 @@ static void handle_exit(struct machine_vcpu *v, const struct mull_exit *exit)
         /* Guests that have asked for a reset try other ways until it comes. */
         if (atomic_load(&m->reset_wanted))
             break;
-        mull_log(m->log, MULL_LOG_ERROR, "guest: triple fault on vCPU %u%s%s; the machine stops",
-                 v->index, *exit->error.message ? ": " : "", exit->error.message);
+        log_triple_fault(v, exit);
         note_end(m, MULL_END_SHUTDOWN, NULL);
         break;
     case MULL_EXIT_FAILED:

@@ -31,6 +31,7 @@ import hotplug_tests  # noqa: E402
 import insight_tests  # noqa: E402
 import interface_tests  # noqa: E402
 import install_tests  # noqa: E402
+import loader_tests  # noqa: E402
 import net_tests  # noqa: E402
 import screen_tests  # noqa: E402
 import storage_tests  # noqa: E402
@@ -139,10 +140,25 @@ def main():
     parser.add_argument("patterns", nargs="*", default=["*"], help="tests to run (shell patterns)")
     args = parser.parse_args()
     args.guest = args.guest or os.path.join(args.build, "guest")
-    tests = {**cli_tests.TESTS, **install_tests.TESTS, **guest_tests.TESTS, **disk_tests.TESTS,
-             **appliance_tests.TESTS, **gdb_tests.TESTS, **insight_tests.TESTS,
-             **interface_tests.TESTS, **net_tests.TESTS, **debian_tests.TESTS, **firmware_tests.TESTS,
-             **screen_tests.TESTS, **hotplug_tests.TESTS, **storage_tests.TESTS}
+    tests = {}
+    for suite in (
+            cli_tests,
+            install_tests,
+            guest_tests,
+            disk_tests,
+            appliance_tests,
+            gdb_tests,
+            insight_tests,
+            interface_tests,
+            net_tests,
+            debian_tests,
+            firmware_tests,
+            screen_tests,
+            hotplug_tests,
+            storage_tests,
+            loader_tests,
+    ):
+        tests.update(suite.TESTS)
     if args.soak:
         tests.update(debian_tests.LONG)
     if args.whole:
