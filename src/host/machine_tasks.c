@@ -232,6 +232,12 @@ static char *runtime_config(struct host *host, const char *id, json_t *config, c
 {
     struct mull_machine_config parsed;
     struct mull_error err = {0};
+    if (!json_array_size(json_object_get(config, "disks")) &&
+        !json_array_size(json_object_get(config, "cdroms")) && !*host_text(config, "kernel")) {
+        host_problem(p, HOST_CONFLICT, NULL,
+                     "the machine has nothing to start from: give it a disk or an ISO");
+        return NULL;
+    }
     json_t *serial = json_pack("{s:s, s:s}", "type", "unix", "device", "serial");
     set_path(serial, "path", "", vm_file(host, id, "serial.sock"));
     json_object_set_new(config, "consoles", json_pack("[o]", serial));

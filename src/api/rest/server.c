@@ -24,6 +24,7 @@
 
 #define API "/api/v1"
 #define QUEUE_MAX 128
+#define DRAINED_MAX (4u << 20)
 #define JSON_DEPTH_MAX 64
 
 /* ---- Sending ---- */
@@ -471,6 +472,15 @@ static void finish(struct request *r)
     }
 }
 
+/* Whoever is refused hears it after the body has come, unless that is a long one: an answer before
+ * would end the connection, and often be lost with it. */
+static bool has_small_body(struct request *r)
+{
+    const char *length = header(r, "Content-Length");
+    unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
+    return n <= DRAINED_MAX && !header(r, "Expect") && !header(r, "Transfer-Encoding");
+}
+
 static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, const char *url,
                               const char *method, const char *version, const char *data,
                               size_t *size, void **context)
@@ -485,9 +495,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
             host_lock(r->host);
             note(r);
             host_unlock(r->host);
-            return send_answer(r);
         }
-        return MHD_YES;
+        return r->status && !has_small_body(r) ? send_answer(r) : MHD_YES;
     }
     if (*size) {
         take_body(r, data, *size);
