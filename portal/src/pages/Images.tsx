@@ -1,0 +1,193 @@
+// Images to make machines from, and ISOs to put into their drives.
+import { useState } from 'preact/hooks';
+import { Disc3, Hammer, Plus, Trash2, Upload } from '../ui/icons';
+import { post, remove } from '../api/client';
+import type { Image, Task } from '../api/types';
+import { openImport, surface } from '../app/ui-state';
+import { ago, bytes, osName } from '../lib/format';
+import { navigate } from '../lib/router';
+import { ask, notifyProblem } from '../state/notices';
+import { has, images, mayChange, putTask } from '../state/store';
+import { Badge, Banner, Empty, Page } from '../ui/bits';
+import { Button } from '../ui/Button';
+import { DataTable, type Column } from '../ui/DataTable';
+import { TextField } from '../ui/Field';
+import { FormDialog } from './FormDialog';
+import { useCollection } from './use-loaded';
+
+const COLUMNS: Column<Image>[] = [
+  {
+    key: 'name',
+    title: 'Name',
+    width: 'minmax(150px, 2fr)',
+    cell: (i) => <b>{i.name}</b>,
+    sort: (i) => i.name,
+  },
+  {
+    key: 'kind',
+    title: 'Kind',
+    width: '90px',
+    cell: (i) => (
+      <Badge tone={i.state === 'ready' ? undefined : 'info'}>
+        {i.state === 'ready' ? (i.kind === 'iso' ? 'ISO' : 'Image') : i.state}
+      </Badge>
+    ),
+    sort: (i) => i.kind,
+  },
+  {
+    key: 'os',
+    title: 'System',
+    width: 'minmax(110px, 1fr)',
+    from: 'tablet',
+    cell: (i) => (i.os ? osName(i.os) : '–'),
+    sort: (i) => i.os,
+  },
+  {
+    key: 'format',
+    title: 'Format',
+    width: '90px',
+    from: 'desktop',
+    cell: (i) => i.format,
+    sort: (i) => i.format,
+  },
+  {
+    key: 'size',
+    title: 'On disk',
+    width: '100px',
+    align: 'end',
+    cell: (i) => bytes(i.size),
+    sort: (i) => i.size,
+  },
+  {
+    key: 'capacity',
+    title: 'Capacity',
+    width: '100px',
+    align: 'end',
+    from: 'tablet',
+    cell: (i) => bytes(i.capacity),
+    sort: (i) => i.capacity,
+  },
+  {
+    key: 'created',
+    title: 'Added',
+    width: '120px',
+    from: 'tablet',
+    cell: (i) => ago(i.created),
+    sort: (i) => i.created,
+  },
+];
+
+async function drop(image: Image): Promise<void> {
+  const answer = await ask({
+    title: `Delete ${image.name}?`,
+    body: [
+      `${bytes(image.size)} become free. Machines made from it keep their own disks and go on working.`,
+    ],
+    action: 'Delete',
+    danger: true,
+  });
+  if (answer === null) return;
+  try {
+    const task = await remove<Task | undefined>(`/images/${encodeURIComponent(image.name)}`);
+    if (task?.id) putTask(task);
+    void images.load();
+  } catch (error) {
+    notifyProblem(`${image.name} was not deleted`, error);
+  }
+}
+
+function BuildDialog({ onClose }: { onClose(): void }) {
+  const [name, setName] = useState('debian-12');
+  return (
+    <FormDialog
+      title="Build an image"
+      action="Build"
+      ready={name.trim() !== ''}
+      fields={['/name']}
+      onClose={onClose}
+      send={async () => putTask(await post<Task>('/images', { name: name.trim() }))}
+    >
+      {(at) => (
+        <TextField
+          label="System"
+          hint="The host makes the image itself from the system's packages. This takes some minutes."
+          value={name}
+          onInput={setName}
+          error={at('/name')}
+          list={['debian-12']}
+          autoFocus
+        />
+      )}
+    </FormDialog>
+  );
+}
+
+export function Images() {
+  const list = useCollection(images);
+  const [building, setBuilding] = useState(false);
+  const makeFrom = (image: Image): void => {
+    navigate(`#/images?from=${encodeURIComponent(image.name)}`, true);
+    surface.value = 'create';
+  };
+  return (
+    <Page
+      title="Images"
+      lead="Systems ready to run, and installation discs."
+      actions={
+        mayChange.value && (
+          <>
+            {has('image-build') && (
+              <Button icon={Hammer} onClick={() => setBuilding(true)}>
+                Build
+              </Button>
+            )}
+            <Button icon={Upload} variant="primary" onClick={() => openImport()}>
+              Upload
+            </Button>
+          </>
+        )
+      }
+    >
+      {images.problem.value && <Banner tone="bad">{images.problem.value}</Banner>}
+      <div class="panel">
+        {list.length || !images.loaded.value ? (
+          <DataTable
+            label="Images"
+            columns={COLUMNS}
+            items={list}
+            keyOf={(i) => `${i.kind}/${i.name}`}
+            actionsWidth="72px"
+            actions={
+              mayChange.value
+                ? (i) => (
+                    <>
+                      <Button
+                        small
+                        variant="ghost"
+                        icon={Plus}
+                        label={`New machine from ${i.name}`}
+                        disabled={i.state !== 'ready'}
+                        onClick={() => makeFrom(i)}
+                      />
+                      <Button
+                        small
+                        variant="ghost"
+                        icon={Trash2}
+                        label={`Delete ${i.name}`}
+                        onClick={() => void drop(i)}
+                      />
+                    </>
+                  )
+                : undefined
+            }
+          />
+        ) : (
+          <Empty icon={Disc3} title="No images yet">
+            Drop a disk image or an ISO on this page.
+          </Empty>
+        )}
+      </div>
+      {building && <BuildDialog onClose={() => setBuilding(false)} />}
+    </Page>
+  );
+}
