@@ -6,7 +6,8 @@ import { createServer } from 'node:http';
 import { extname, join, normalize, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { WebSocketServer } from 'ws';
-import { Api, Refusal } from './api.mjs';
+import { Api } from './api.mjs';
+import { Refusal } from './helpers.mjs';
 import { serveVnc, picture } from './screen.mjs';
 import { serveSerial } from './serial.mjs';
 
@@ -55,8 +56,14 @@ function sendAnswer(response, answer) {
 }
 
 /** @returns {Promise<{url: string, api: Api, close(): Promise<void>}>} */
-export async function startMock({ port = 0, machines = 500, dist, password = 'secret' }) {
-    const api = new Api({ machines, password });
+export async function startMock({
+    port = 0,
+    machines = 500,
+    dist,
+    password = 'secret',
+    missing = [],
+}) {
+    const api = new Api({ machines, password, missing });
     const server = createServer(async (request, response) => {
         const url = new URL(request.url, 'http://localhost');
         if (!url.pathname.startsWith('/api/')) return sendFile(dist, url.pathname, response);

@@ -83,6 +83,13 @@ static void add_health(json_t *list, const char *level, const char *text)
     json_array_append_new(list, json_pack("{s:s, s:s}", "level", level, "text", text));
 }
 
+/* What is answered 501, for programs that would offer it: shrinks as it comes (docs/host.md). */
+static json_t *missing(void)
+{
+    return json_pack("[ssssssss]", "cloud-init", "disk-import", "image-build", "network-bridge",
+                     "network-isolated", "network-nat", "pools", "templates");
+}
+
 static json_t *render_host(struct host *host)
 {
     char name[256] = "localhost", text[256];
@@ -117,7 +124,7 @@ static json_t *render_host(struct host *host)
     const char *own = host_text(settings, "name");
     json_t *o = json_pack(
         "{s:s, s:s, s:f, s:i, s:o, s:{s:I, s:I, s:I}, s:o, s:[fff], s:{s:i, s:i, s:i},"
-        " s:{s:I, s:I}, s:o, s:b}",
+        " s:{s:I, s:I}, s:o, s:b, s:o}",
         "name", *own ? own : name, "version", MULLION_VERSION, "uptime", up ? atof(up) : 0.0,
         "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN), "cpu_model", cpu_model(), "memory", "total",
         (json_int_t)total, "used", (json_int_t)used, "machines", (json_int_t)running.memory,
@@ -125,7 +132,7 @@ static json_t *render_host(struct host *host)
         (int)json_object_size(store_all(host->store, KIND_MACHINE)), "running",
         (int)running.running, "paused", (int)running.paused, "storage", "total", storage_total,
         "used", storage_used, "health", health, "autostart",
-        json_is_true(json_object_get(settings, "autostart")));
+        json_is_true(json_object_get(settings, "autostart")), "missing", missing());
     free(up);
     return o;
 }
