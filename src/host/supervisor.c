@@ -561,8 +561,12 @@ static void adopt(struct host *host, const char *id)
     struct life life = {0};
     while (vm && is_locked(host, id) && mull_now_ns() < deadline) {
         life = read_life(host, id);
-        if (life.pid > 0 && wanted(host, id) && !ask(host, id, &status, &err))
-            break;
+        if (life.pid > 0 && wanted(host, id) && !ask(host, id, &status, &err)) {
+            if (strcmp(host_text(status, "state"), "created"))
+                break;
+            json_decref(status); /* its machine is not started yet */
+            status = NULL;
+        }
         if (life.pid > 0 && !wanted(host, id))
             break;
         sleep_ms(20);
