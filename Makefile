@@ -39,7 +39,7 @@ run: setup-run $(BUILD)/build.ninja
 
 test: setup-test $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
-	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 xen
+	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 isolinux xen
 	@$(SCRIPTS)/guest-debian $(GUEST)
 	@tests/run --build $(BUILD) --guest $(GUEST) $(TEST_OPTIONS)
 
@@ -48,7 +48,7 @@ fuzz: setup-test
 
 bench: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
-	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 xen
+	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 isolinux xen
 	bench/boot $(BENCH_OPTIONS)
 	bench/cpu $(BENCH_OPTIONS)
 

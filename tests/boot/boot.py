@@ -129,6 +129,9 @@ def main():
                         help="add stress-ng in a guest with 4 vCPUs for so long")
     parser.add_argument("--whole", action="store_true",
                         help="add boots of a whole Debian by BIOS and UEFI (scripts/guest-disk)")
+    parser.add_argument("--loaders", action="store_true",
+                        help="add whole passes of memtest86+ and Debian's installer "
+                        "(scripts/guest-assets BUILD/guest loaders)")
     parser.add_argument("--loop", type=int, default=0, metavar="N",
                         help="just boot N times in a row, with 2 vCPUs")
     parser.add_argument("--load", action="store_true", help="keep all host CPUs busy meanwhile")
@@ -163,6 +166,8 @@ def main():
         tests.update(debian_tests.LONG)
     if args.whole:
         tests.update(firmware_tests.LONG)
+    if args.loaders:
+        tests.update(loader_tests.LONG)
     if args.clock:
         tests.update(debian_tests.CLOCK)
     if args.loop:
