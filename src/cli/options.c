@@ -55,6 +55,8 @@ static const char usage[] =
     "  --balloon on|off   the guest can give memory back (off): see mullion balloon\n"
     "  --packed-rings on|off\n"
     "                     offer packed virtqueues to the guest's virtio drivers (off)\n"
+    "  --watchdog reset|poweroff|pause|none|nmi\n"
+    "                     a watchdog (i6300ESB), and what happens when the guest does not feed it\n"
     "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
     "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio|,channel=NAME]\n"
@@ -614,6 +616,7 @@ enum {
     CONSOLE,
     SHARE,
     BALLOON,
+    WATCHDOG,
     PACKED_RINGS,
     NO_REBOOT,
     CONTROL,
@@ -646,6 +649,7 @@ static const struct option known[] = {
     {"console", required_argument, NULL, CONSOLE},
     {"balloon", required_argument, NULL, BALLOON},
     {"packed-rings", required_argument, NULL, PACKED_RINGS},
+    {"watchdog", required_argument, NULL, WATCHDOG},
     {"share", required_argument, NULL, SHARE},
     {"no-reboot", no_argument, NULL, NO_REBOOT},
     {"control", required_argument, NULL, CONTROL},
@@ -706,6 +710,10 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_console(o, json_object_get(c, "consoles"), value);
     case BALLOON:
         return parse_switch(c, "--balloon", "balloon", value);
+    case WATCHDOG:
+        if (mull_name_index(mull_watchdog_names, value) < 0)
+            return wrong("--watchdog", value, "must be reset, poweroff, pause, none or nmi");
+        return parse_string(c, "watchdog", value);
     case PACKED_RINGS:
         return parse_switch(c, "--packed-rings", "packed_rings", value);
     case SHARE:

@@ -23,6 +23,9 @@ const char *const mull_nic_names[MULL_NICS + 1] = {"virtio", "e1000e",  "vmxnet3
 const char *const mull_on_error_names[4] = {"report", "pause", "stop", NULL};
 const char *const mull_boot_names[5] = {"disk", "cdrom", "network", "floppy", NULL};
 
+const char *const mull_watchdog_names[7] = {"off",  "reset", "poweroff", "pause",
+                                              "none", "nmi",   NULL};
+
 int mull_name_index(const char *const *names, const char *text)
 {
     for (int i = 0; names[i]; i++)

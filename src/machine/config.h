@@ -126,6 +126,16 @@ struct mull_module_config {
     char *path, *args; /* args: NULL: none */
 };
 
+/** What happens when the guest does not feed its watchdog; names in mull_watchdog_names. */
+enum mull_watchdog {
+    MULL_WATCHDOG_OFF, /* there is none */
+    MULL_WATCHDOG_RESET,
+    MULL_WATCHDOG_POWEROFF,
+    MULL_WATCHDOG_PAUSE,
+    MULL_WATCHDOG_NONE, /* it is only logged */
+    MULL_WATCHDOG_NMI,
+};
+
 enum mull_boot_device { MULL_BOOT_DISK, MULL_BOOT_CDROM, MULL_BOOT_NETWORK, MULL_BOOT_FLOPPY };
 
 /** One entry of the boot order: "disk", "cdrom:1", ... */
@@ -184,6 +194,7 @@ struct mull_machine_config {
     struct mull_video_config video;
     bool tablet, keyboard; /* on USB */
     bool tpm;
+    enum mull_watchdog watchdog;
     bool packed_rings;        /* virtio devices offer packed virtqueues, too */
     bool balloon;             /* the guest can give memory back while it runs */
     bool localtime;           /* the RTC shows local time, not UTC */
@@ -197,6 +208,7 @@ extern const char *const mull_bus_names[MULL_BUSES + 1];
 extern const char *const mull_nic_names[MULL_NICS + 1];
 extern const char *const mull_on_error_names[4];
 extern const char *const mull_boot_names[5];
+extern const char *const mull_watchdog_names[7];
 
 /**
  * Read a description: its syntax, types and ranges, not whether it can be run.

@@ -456,6 +456,14 @@ static int read_input(struct reader *r, json_t *root, struct mull_machine_config
     return ret;
 }
 
+static int read_watchdog(struct reader *r, json_t *root, struct mull_machine_config *c)
+{
+    int action = MULL_WATCHDOG_OFF;
+    int ret = read_choice(r, root, "watchdog", mull_watchdog_names, &action);
+    c->watchdog = (enum mull_watchdog)action;
+    return ret;
+}
+
 static int read_topology(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
     static const char *const known[] = {"sockets", "cores", "threads", NULL};
@@ -551,6 +559,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "usb",
         "uuid",
         "video",
+        "watchdog",
         /* clang-format on */
         NULL};
     int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1, memory_max = 0, cpus_max = 0;
@@ -579,6 +588,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_bool(r, root, "balloon", &c->balloon);
     if (!ret)
         ret = read_bool(r, root, "packed_rings", &c->packed_rings);
+    if (!ret)
+        ret = read_watchdog(r, root, c);
     if (!ret)
         ret = read_bool(r, root, "secure_boot", &c->secure_boot);
     if (!ret)

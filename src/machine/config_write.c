@@ -246,6 +246,8 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
     put_true(root, "tpm", c->tpm);
     put_true(root, "balloon", c->balloon);
     put_true(root, "packed_rings", c->packed_rings);
+    if (c->watchdog != MULL_WATCHDOG_OFF)
+        put_text(root, "watchdog", mull_watchdog_names[c->watchdog]);
     put_text(root, "usb", c->usb);
     put_text(root, "sound", c->sound);
     if (c->appliance)

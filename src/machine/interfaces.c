@@ -1,9 +1,10 @@
 /*
  * What lets a guest and its host work together beside disks, networks and consoles: shared folders,
- * memory given back.
+ * memory given back, a watchdog.
  */
 #include <stdio.h>
 
+#include "device/legacy/i6300esb.h"
 #include "machine/internal.h"
 
 static int make_share(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
@@ -22,6 +23,46 @@ static int make_share(struct mull_machine *m, const struct mull_device_env *env,
         .socket = -1,
     };
     int ret = mull_virtio_share_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
+    if (!ret)
+        machine_add_device(m, device);
+    return ret;
+}
+
+/* The guest has not fed its watchdog. Loop's thread. */
+static void watchdog_expired(void *opaque)
+{
+    struct mull_machine *m = opaque;
+    mull_log(m->log, MULL_LOG_WARN, "guest: it has not fed its watchdog; action: %s",
+             mull_watchdog_names[m->watchdog]);
+    switch (m->watchdog) {
+    case MULL_WATCHDOG_RESET:
+        machine_event_reset(m);
+        break;
+    case MULL_WATCHDOG_POWEROFF:
+        machine_event_poweroff(m);
+        break;
+    case MULL_WATCHDOG_PAUSE:
+        machine_event_pause(m);
+        break;
+    case MULL_WATCHDOG_NMI:
+        for (unsigned i = 0; i < m->cpus; i++)
+            if (m->vcpu[i].vcpu)
+                m->engine->vcpu_signal(m->vcpu[i].vcpu, MULL_SIGNAL_NMI, 0);
+        break;
+    case MULL_WATCHDOG_OFF:
+    case MULL_WATCHDOG_NONE:
+        break;
+    }
+}
+
+static int make_watchdog(struct mull_machine *m, const struct mull_device_env *env,
+                         enum mull_watchdog action, struct mull_error *err)
+{
+    const struct mull_watchdog_config cfg = {
+        .name = "i6300esb.0", .devfn = -1, .opaque = m, .expired = watchdog_expired};
+    struct mull_device *device;
+    m->watchdog = action;
+    int ret = mull_i6300esb_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
     if (!ret)
         machine_add_device(m, device);
     return ret;
@@ -48,5 +89,7 @@ int machine_interface_devices(struct mull_machine *m, const struct mull_device_e
         ret = make_share(m, env, i, &config->share[i], err);
     if (!ret && config->balloon)
         ret = make_balloon(m, env, err);
+    if (!ret && config->watchdog != MULL_WATCHDOG_OFF)
+        ret = make_watchdog(m, env, config->watchdog, err);
     return ret;
 }

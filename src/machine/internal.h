@@ -97,6 +97,7 @@ struct mull_machine {
     struct mull_acpi_blobs *acpi;   /* scratch for what firmware reads */
     const struct mull_screen *screen; /* of one of the devices; NULL: none */
     struct mull_input input;
+    enum mull_watchdog watchdog;
     struct mull_device *balloon; /* NULL: none; one of the devices, too */
     uint8_t *vga_rom;
     struct machine_rom net_rom[MULL_NICS_THERE]; /* by model */
@@ -240,6 +241,8 @@ void machine_event_poweroff(void *opaque);
 void machine_event_reset(void *opaque);
 void machine_event_panic(void *opaque, bool crash_kernel);
 void machine_event_eject(void *opaque, enum mull_hotplug_class class, unsigned index);
+/* The machine shall pause, for a reason that was logged. Any thread. */
+void machine_event_pause(void *opaque);
 /* And a disk that failed, as it was configured; see struct mull_block_options. */
 void machine_event_disk_pause(void *opaque, const struct mull_block_request *request, int error);
 void machine_event_disk_stop(void *opaque, const struct mull_block_request *request, int error);

@@ -373,6 +373,13 @@ static void pause_posted(void *opaque)
         machine_pause_now(m, NULL);
 }
 
+void machine_event_pause(void *opaque)
+{
+    struct mull_machine *m = opaque;
+    if (!atomic_exchange(&m->pause_wanted, true) && mull_loop_post(m->loop, pause_posted, m))
+        mull_log(m->log, MULL_LOG_ERROR, "machine %s: no memory to pause it", m->name);
+}
+
 void machine_event_disk_pause(void *opaque, const struct mull_block_request *request, int error)
 {
     struct mull_machine *m = opaque;

@@ -12,6 +12,7 @@
 #include "platform/acpi_pm.h"
 #include "platform/aml.h"
 #include "platform/platform.h"
+#include "platform/vmgenid.h"
 
 #define TABLE_MAX 32768
 
@@ -228,6 +229,39 @@ static void motherboard(struct mull_aml *a, const struct mull_acpi_config *c)
     }
 }
 
+/* Microsoft, "Virtual Machine Generation ID": ADDR says where it is, in two halves. */
+static void generation_id(struct mull_aml *a, const struct mull_acpi_config *c)
+{
+    if (!c->vmgenid_base)
+        return;
+    mull_aml_device(a, "VGEN");
+    mull_aml_name(a, "_HID");
+    mull_aml_string(a, "MULL0001");
+    mull_aml_name(a, "_CID");
+    mull_aml_string(a, "VM_Gen_Counter");
+    mull_aml_name(a, "_DDN");
+    mull_aml_string(a, "VM_Gen_Counter");
+    mull_aml_name(a, "ADDR");
+    mull_aml_package(a, 2);
+    mull_aml_int(a, (uint32_t)c->vmgenid_base);
+    mull_aml_int(a, c->vmgenid_base >> 32);
+    mull_aml_end(a);
+    mull_aml_end(a);
+}
+
+static void generation_id_event(struct mull_aml *a, const struct mull_acpi_config *c)
+{
+    char name[8];
+    if (!c->vmgenid_base)
+        return;
+    snprintf(name, sizeof(name), "_E%02X", MULL_VMGENID_EVENT);
+    mull_aml_scope(a, "\\_GPE");
+    mull_aml_method(a, name, 0);
+    mull_aml_notify(a, "\\_SB.VGEN", 0x80);
+    mull_aml_end(a);
+    mull_aml_end(a);
+}
+
 static void processors(struct mull_aml *a, const struct mull_acpi_config *c)
 {
     for (unsigned i = 0; i < c->cpus; i++) {
@@ -253,12 +287,14 @@ static int dsdt(struct table *t, const struct mull_acpi_config *c, struct mull_e
     mull_aml_scope(&a, "\\_SB");
     pci_root(&a, c);
     motherboard(&a, c);
+    generation_id(&a, c);
     acpi_hotplug_registers(&a, &c->hotplug, c->cpus);
     processors(&a, c);
     acpi_hotplug_dimms(&a, &c->hotplug);
     acpi_hotplug_handlers(&a, &c->hotplug, c->cpus);
     mull_aml_end(&a);
     acpi_hotplug_events(&a, &c->hotplug);
+    generation_id_event(&a, c);
 
     mull_aml_name(&a, "\\_S5");
     mull_aml_package(&a, 4);

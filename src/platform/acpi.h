@@ -21,6 +21,7 @@ struct mull_acpi_config {
     uint16_t reset_port;           /* writing reset_value there resets the machine */
     uint8_t reset_value;
     uint16_t pvpanic_port; /* 0: none */
+    uint64_t vmgenid_base; /* 0: none */
     uint64_t ecam_base;
     uint64_t mmio32_base, mmio32_size;
     uint64_t mmio64_base, mmio64_size;   /* size 0: none */

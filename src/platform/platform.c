@@ -21,6 +21,7 @@
 #include "platform/pit.h"
 #include "platform/ports.h"
 #include "platform/rtc.h"
+#include "platform/vmgenid.h"
 
 #define SCI_IRQ 9u
 #define PCI_GSI 16u
@@ -52,6 +53,7 @@ struct mull_platform {
     struct mull_hpet *hpet;
     struct mull_acpi_pm *pm;
     struct mull_hotplug *hotplug;
+    struct mull_vmgenid *vmgenid;
     struct mull_ports *ports;
     struct mull_pci_bus *pci;
     struct mull_lpc *lpc; /* NULL: no firmware */
@@ -623,6 +625,7 @@ static void link_devices(struct mull_platform *p)
         mull_pit_device(p->pit),     mull_rtc_device(p->rtc),
         mull_hpet_device(p->hpet),   mull_acpi_pm_device(p->pm),
         mull_ports_device(p->ports), &p->pci_device,          mull_hotplug_device(p->hotplug),
+        mull_vmgenid_device(p->vmgenid),
     };
     struct mull_device *last = &p->chipset;
 
@@ -654,6 +657,8 @@ void mull_platform_destroy(struct mull_platform *p)
         destroy_device(mull_lpc_device(p->lpc));
     p->lpc = NULL;
     mull_pci_bus_destroy(p->pci);
+    if (p->vmgenid)
+        destroy_device(mull_vmgenid_device(p->vmgenid));
     if (p->hotplug)
         destroy_device(mull_hotplug_device(p->hotplug));
     if (p->ports)
@@ -695,6 +700,7 @@ int mull_platform_create(const struct mull_platform_config *config, struct mull_
     const struct mull_ports_events events = {.opaque = p, .reset = call_reset, .panic = call_panic};
     if ((code = create_interrupts(p, err)) < 0 || (code = create_timers(p, &env, err)) < 0 ||
         (code = create_hotplug(p, &env, err)) < 0 ||
+        (code = mull_vmgenid_create(&env, p->pm, &p->vmgenid, err)) < 0 ||
         (code = mull_ports_create(&env, &events, &p->ports, err)) < 0 ||
         (code = create_pci(p, err)) < 0 || (config->firmware && (code = create_lpc(p, err)) < 0)) {
         mull_platform_destroy(p);
@@ -717,6 +723,7 @@ static struct mull_acpi_config acpi_config(struct mull_platform *p)
         .reset_port = RESET_PORT,
         .reset_value = RESET_VALUE,
         .pvpanic_port = MULL_PVPANIC_PORT,
+        .vmgenid_base = MULL_VMGENID_BASE,
         .ecam_base = MULL_ECAM_BASE,
         .mmio32_base = MULL_MMIO32_BASE,
         .mmio32_size = MULL_MMIO32_SIZE,

@@ -198,3 +198,33 @@ def balloon(ctx):
         m.send(b"end\n")
         m.expect_status(0, 30 * ctx.patience)
         expect(m.checks()["tainted"] == "0", f"tainted{m.tail()}")
+
+
+# ---- Watchdog, generation ID ----
+
+def hungry(ctx, action, more=()):
+    return Mullion(ctx.program, boot(ctx, "watchdog", modules=["i6300esb"]) +
+                   ["--watchdog", action, *more])
+
+
+@test
+def watchdog_resets(ctx):
+    with hungry(ctx, "reset") as m:
+        m.wait_for("check: watchdog .* 0", 60 * ctx.patience)
+        m.wait_for("check: watchdog .* 32", 90 * ctx.patience)  # WDIOF_CARDRESET
+        m.wait_for("check: done", 30 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+        expect(b"it has not fed its watchdog; action: reset" in m.errors, f"stderr: {m.errors!r}")
+        expect(m.checks()["vmgenid"].startswith("MULL0001:00"), "no driver for the generation ID")
+
+
+@test
+def watchdog_pauses(ctx):
+    path = ctx.path("control")
+    with hungry(ctx, "pause", ["--control", path]) as m:
+        m.wait_for("check: waiting", 60 * ctx.patience)
+        c = Control(path, ctx.patience)
+        wait_until(ctx, "the watchdog pauses the machine",
+                   lambda: c.call("status")["result"]["state"] == "paused")
+        c.call("quit")
+        m.expect_status(0, 10 * ctx.patience)
