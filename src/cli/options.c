@@ -31,7 +31,8 @@ static const char usage[] =
     "  --nvram FILE       UEFI variables, made where there is no such file; without it they are\n"
     "                     lost at the end\n"
     "  --boot [order=disk|cdrom|network[:N]...][,menu=on]\n"
-    "                     what firmware tries, in that order, like order=cdrom:disk\n"
+    "                     what firmware tries, in that order, like order=cdrom:disk; or by\n"
+    "                     letters c, d and n, like order=n\n"
     "  --kernel FILE      Linux bzImage, ELF kernel with a PVH entry, multiboot 1 or 2 kernel\n"
     "  --initrd FILE      initial RAM disk\n"
     "  --module FILE[,args=STRING]\n"
@@ -48,7 +49,8 @@ static const char usage[] =
     "                     a disk; may be repeated\n"
     "  --cdrom FILE[,bus=sata|ide|scsi|pvscsi]\n"
     "                     a CD-ROM drive with that medium; may be repeated\n"
-    "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,MORE]\n"
+    "  --net user[,forward=PROTO:[ADDRESS:]PORT[:GUESTPORT]]...[,tftp=FOLDER[,bootfile=NAME]]\n"
+    "            [,MORE]\n"
     "  --net tap=INTERFACE[,MORE]\n"
     "  --net none         a network card; may be repeated. user needs passt(1). MORE:\n"
     "                     model=virtio|e1000e|vmxnet3,mac=MAC\n"
@@ -316,11 +318,24 @@ static int parse_module(json_t *config, const char *text)
     return ret;
 }
 
+/* QEMU's letters: disk (c), CD-ROM (d), network (n). @return whether @text is made of them */
+static bool parse_letters(json_t *order, const char *text)
+{
+    if (!*text || text[strspn(text, "cdn")])
+        return false;
+    for (; *text; text++)
+        json_array_append_new(
+            order, json_string(*text == 'c' ? "disk" : *text == 'd' ? "cdrom" : "network"));
+    return true;
+}
+
 /* "order=cdrom:disk": names with colons between them. */
 static int parse_order(json_t *boot, const char *value)
 {
     json_t *order = json_array();
     json_object_set_new(boot, "order", order);
+    if (parse_letters(order, value))
+        return -1;
     while (*value) {
         size_t len = strcspn(value, ":");
         /* "disk:1" is the second disk. */
@@ -370,6 +385,11 @@ static int parse_net_part(json_t *net, bool user, const char *part)
         if (model < 0 || model >= MULL_NICS_THERE)
             return wrong("--net", part, "give model=virtio, model=e1000e or model=vmxnet3");
         set_string(net, "model", value);
+        return -1;
+    }
+    if (user && ((value = value_of(part, "tftp")) || (value = value_of(part, "bootfile")))) {
+        if (!*value || !set_string(net, *part == 't' ? "tftp" : "bootfile", value))
+            return wrong("--net", part, "give tftp=FOLDER,bootfile=NAME");
         return -1;
     }
     if (user && (value = value_of(part, "forward"))) {

@@ -105,7 +105,12 @@ static int open_network(struct mull_machine *m, unsigned i, const struct mull_ne
     int ret = 0;
     for (unsigned j = 0; j < net->forward_count && !ret; j++)
         ret = mull_passt_parse_forward(&passt, net->forward[j], err);
-    return ret ? ret : mull_passt_create(m->loop, &passt, m->log, &m->netdev[i], err);
+    if (!ret)
+        ret = mull_passt_create(m->loop, &passt, m->log, &m->netdev[i], err);
+    if (!ret && net->tftp)
+        ret = mull_netboot_create(m->loop, m->netdev[i], net->tftp, net->bootfile, &m->netdev[i],
+                                  err);
+    return ret;
 }
 
 int machine_network_card(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
@@ -127,6 +132,10 @@ int machine_network_card(struct mull_machine *m, const struct mull_device_env *e
                                   .mtu = m->netdev[i]->caps.mtu,
                                   .rom = m->net_rom[model].data,
                                   .rom_size = m->net_rom[model].size};
+    /* iPXE makes its buffers as large as the MTU, and cannot have many of 64 KiB. What runs after it
+     * is told by DHCP. */
+    if (cfg.rom)
+        cfg.mtu = 0;
     if (net->has_mac)
         memcpy(cfg.mac, net->mac, 6);
     else

@@ -247,6 +247,8 @@ void mull_machine_config_free(struct mull_machine_config *c)
     for (unsigned i = 0; i < c->network_count; i++) {
         free(c->network[i].name);
         free(c->network[i].interface);
+        free(c->network[i].tftp);
+        free(c->network[i].bootfile);
         for (unsigned j = 0; j < c->network[i].forward_count; j++)
             free(c->network[i].forward[j]);
     }

@@ -88,6 +88,8 @@ struct mull_network_config {
     char *interface; /* tap */
     bool has_mac;
     uint8_t mac[6];
+    char *tftp;      /* user: the folder that TFTP serves; NULL: none */
+    char *bootfile;  /* user: what DHCP tells the guest to boot, below that folder */
     unsigned forward_count; /* user: as for mull_passt_parse_forward() */
     char *forward[MULL_CONFIG_FORWARDS];
 };

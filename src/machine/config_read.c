@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/net/netdev.h"
+
 /* Where in the document we are, for messages, and where errors go. */
 struct reader {
     struct mull_error *err;
@@ -200,8 +202,8 @@ static int read_forwards(struct reader *r, json_t *object, struct mull_network_c
 
 static int read_network(struct reader *r, json_t *object, struct mull_network_config *net)
 {
-    static const char *const known[] = {"type", "model",   "name", "interface",
-                                        "mac",  "forward", NULL};
+    static const char *const known[] = {"type",    "model", "name",     "interface", "mac",
+                                        "forward", "tftp",  "bootfile", NULL};
     static const char *const kinds[] = {"user", "tap", "none", NULL};
     char *mac = NULL;
     int kind = -1, model = MULL_NIC_VIRTIO;
@@ -218,6 +220,10 @@ static int read_network(struct reader *r, json_t *object, struct mull_network_co
         ret = read_string(r, object, "mac", &mac);
     if (!ret)
         ret = read_forwards(r, object, net);
+    if (!ret)
+        ret = read_string(r, object, "tftp", &net->tftp);
+    if (!ret)
+        ret = read_string(r, object, "bootfile", &net->bootfile);
     net->model = (enum mull_nic)model;
     if (!ret && kind < 0)
         ret = bad(r, "type", "is missing: user, tap or none");
@@ -225,6 +231,10 @@ static int read_network(struct reader *r, json_t *object, struct mull_network_co
         net->kind = (enum mull_network_kind)kind;
     if (!ret && net->kind == MULL_NETWORK_TAP && (!net->interface || !*net->interface))
         ret = bad(r, "interface", "is missing: a tap network needs the interface's name");
+    if (!ret && net->tftp && (net->kind != MULL_NETWORK_USER || !*net->tftp))
+        ret = bad(r, "tftp", "needs the type user and a folder's name");
+    if (!ret && net->bootfile && (!net->tftp || strlen(net->bootfile) > MULL_NETBOOT_FILE_MAX))
+        ret = bad(r, "bootfile", "needs tftp, and has at most 127 characters");
     if (!ret && mac) {
         net->has_mac = true;
         if (mull_mac_parse(mac, net->mac))

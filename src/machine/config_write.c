@@ -85,6 +85,8 @@ static json_t *write_network(const struct mull_network_config *net)
     if (net->model != MULL_NIC_VIRTIO)
         put_text(o, "model", mull_nic_names[net->model]);
     put_text(o, "name", net->name);
+    put_text(o, "tftp", net->tftp);
+    put_text(o, "bootfile", net->bootfile);
     if (net->has_mac) {
         char mac[18];
         snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", net->mac[0], net->mac[1],

@@ -5,9 +5,11 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import threading
 
+from firmware_tests import BIOS, need
 from guest import Mullion, expect
 
 TESTS = {}
@@ -118,6 +120,34 @@ def fetch(ctx, model, cpus=2):
 
 for _model in DRIVERS:
     TESTS[f"net-user-{_model}"] = lambda ctx, m=_model: fetch(ctx, m)
+
+
+def boot_by_network(ctx, model):
+    """SeaBIOS, iPXE from the card's option ROM, a script, a kernel and an initrd over TFTP."""
+    ctx.need_user_net()
+    need(BIOS, "/usr/lib/ipxe/qemu/efi-virtio.rom")
+    folder = ctx.path("tftp")
+    os.mkdir(folder)
+    guest = os.path.join(SCRIPTS, "guest")
+    subprocess.run([os.path.join(SCRIPTS, "mkinitrd"), "--init", os.path.join(guest, "init"),
+                    "--add", f"etc/mullion/check={os.path.join(guest, 'check')}", "--output",
+                    os.path.join(folder, "initrd")], check=True)
+    os.symlink(ctx.kernel(), os.path.join(folder, "away"))
+    shutil.copyfile(ctx.kernel(), os.path.join(folder, "vmlinuz"))
+    with open(os.path.join(folder, "boot.ipxe"), "w", encoding="ascii") as f:
+        f.write("#!ipxe\nkernel away || echo refused\nkernel vmlinuz console=ttyS0 quiet panic=-1 "
+                "mullion.do=check initrd=initrd\ninitrd initrd\nboot\n")
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "256M", "--firmware", "bios",
+                               "--boot", "order=n", "--net",
+                               f"user,model={model},tftp={folder},bootfile=boot.ipxe"]) as m:
+        m.wait_for("Filename: boot.ipxe", 60 * ctx.patience)
+        m.wait_for("refused", 60 * ctx.patience)
+        m.wait_for("check: init reached", 120 * ctx.patience)
+        m.expect_status(0, 60 * ctx.patience)
+
+
+for _model in DRIVERS:
+    TESTS[f"net-boot-{_model}"] = lambda ctx, m=_model: boot_by_network(ctx, m)
 
 
 def unknown_model(ctx):

@@ -133,4 +133,18 @@ int mull_passt_adopt(struct mull_loop *loop, int socket, int messages, const str
 int mull_passt_start(const struct mull_passt_config *config, int *socket, int *messages,
                      struct mull_error *err);
 
+/** The longest boot file's name that a DHCP answer has room for. */
+#define MULL_NETBOOT_FILE_MAX 127
+
+/**
+ * In front of @inner (which has no virtio-net header): serve the files below a folder by TFTP, and
+ * tell clients of DHCP to boot one.
+ *
+ * @param inner     owned by *out, unless there is an error
+ * @param root      the folder
+ * @param bootfile  below it; NULL: DHCP answers stay as they are
+ */
+int mull_netboot_create(struct mull_loop *loop, struct mull_netdev *inner, const char *root,
+                        const char *bootfile, struct mull_netdev **out, struct mull_error *err);
+
 #endif
