@@ -66,6 +66,7 @@ static const char usage[] =
     "                     for an agent in the guest, like org.qemu.guest_agent.0\n"
     "  --display none|vnc=unix:PATH|vnc=ADDRESS:PORT[,password-file=FILE]\n"
     "            [,tls-certificates=FOLDER|,tls=anonymous][,keymap=LAYOUT][,gpu=vga|virtio]\n"
+    "            [,clipboard=on]\n"
     "                     serve the screen to VNC clients\n"
     "  --input tablet,keyboard\n"
     "                     USB devices: a pointer that is where the viewer's is, a keyboard\n"
@@ -244,6 +245,12 @@ static int parse_display_part(json_t *config, json_t *display, const char *part)
         if (strcmp(value, "anonymous"))
             return wrong("--display", part, "give tls=anonymous, or tls-certificates=FOLDER");
         json_object_set_new(display, "tls_anonymous", json_true());
+        return -1;
+    }
+    if ((value = value_of(part, "clipboard"))) {
+        if (strcmp(value, "on") && strcmp(value, "off"))
+            return wrong("--display", part, "give clipboard=on or clipboard=off");
+        json_object_set_new(display, "clipboard", json_boolean(!strcmp(value, "on")));
         return -1;
     }
     if ((value = value_of(part, "gpu"))) {

@@ -193,6 +193,7 @@ struct mull_machine_config {
     char *display_certificates;  /* folder of TLS certificates; NULL: none */
     bool display_anonymous;      /* TLS without a certificate */
     char *display_keymap;        /* the guest's keyboard layout; NULL: "us" */
+    bool display_clipboard;      /* a channel for the guest's agent (vmm/vdagent.h) */
     struct mull_video_config video;
     bool tablet, keyboard; /* on USB */
     bool tpm;

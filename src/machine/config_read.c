@@ -404,7 +404,7 @@ static int read_boot(struct reader *r, json_t *root, struct mull_machine_config 
 
 static int read_screen(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
-    static const char *const display_known[] = {"type", "listen", "password_file", "keymap",
+    static const char *const display_known[] = {"type", "listen", "password_file", "clipboard", "keymap",
                                                 "tls_anonymous", "tls_certificates", NULL};
     static const char *const video_known[] = {"model", "memory", "heads", NULL};
     static const char *const kinds[] = {"none", "vnc", NULL};
@@ -420,6 +420,8 @@ static int read_screen(struct reader *r, json_t *root, struct mull_machine_confi
             ret = read_string(r, display, "listen", &c->display_listen);
         if (!ret)
             ret = read_string(r, display, "password_file", &c->display_password_file);
+        if (!ret)
+            ret = read_bool(r, display, "clipboard", &c->display_clipboard);
         if (!ret)
             ret = read_string(r, display, "keymap", &c->display_keymap);
         if (!ret)

@@ -147,6 +147,7 @@ static void write_screen(json_t *root, const struct mull_machine_config *c)
         put_text(o, "keymap", c->display_keymap);
         put_text(o, "tls_certificates", c->display_certificates);
         put_true(o, "tls_anonymous", c->display_anonymous);
+        put_true(o, "clipboard", c->display_clipboard);
         json_object_set_new(root, "display", o);
     }
     if (c->video.model) {

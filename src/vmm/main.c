@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@
 #include "vmm/rfb.h"
 #include "vmm/sandbox.h"
 #include "vmm/status.h"
+#include "vmm/vdagent.h"
 
 #define CONFIG_MAX (1u << 20)
 
@@ -29,6 +31,7 @@ struct vmm {
     struct vmm_control *control;
     struct vmm_gdb *gdb;
     struct vmm_rfb *rfb;
+    int agent_fd; /* to the guest's agent; -1: none */
     int signal_fd;
     struct mull_source *signal_source;
     unsigned terminations; /* SIGTERM and SIGINT so far */
@@ -178,6 +181,29 @@ static int watch_signals(struct vmm *vmm, const sigset_t *signals, struct mull_e
                            signal_readable, vmm, &vmm->signal_source, err);
 }
 
+/* A channel of the virtio console, by the name that the agent looks for. Before the machine is
+ * made: it has the other end. */
+static int add_agent(struct vmm *vmm, struct mull_machine_config *config, struct mull_error *err)
+{
+    int fds[2];
+    if (config->display != MULL_DISPLAY_VNC || !config->display_clipboard)
+        return 0;
+    if (config->console_count == MULL_CONFIG_CONSOLES)
+        return mull_fail(err, ENOSPC, "--display: clipboard=on needs a channel; there are %d",
+                         MULL_CONFIG_CONSOLES);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds))
+        return mull_fail(err, errno, "--display: clipboard=on: %s", strerror(errno));
+    vmm->agent_fd = fds[0];
+    config->console[config->console_count++] =
+        (struct mull_console_config){.kind = MULL_CONSOLE_FD,
+                                     .device = MULL_CONSOLE_CHANNEL,
+                                     .in_fd = fds[1],
+                                     .out_fd = fds[1],
+                                     .name = strdup(VMM_VDAGENT_CHANNEL)};
+    return config->console[config->console_count - 1].name ? 0
+                                                           : mull_fail(err, ENOMEM, "no memory");
+}
+
 static int serve_display(struct vmm *vmm, const struct mull_machine_config *config,
                          const struct mull_log *log, struct mull_error *err)
 {
@@ -187,7 +213,8 @@ static int serve_display(struct vmm *vmm, const struct mull_machine_config *conf
                                        .password_file = config->display_password_file,
                                        .certificates = config->display_certificates,
                                        .anonymous = config->display_anonymous,
-                                       .keymap = config->display_keymap};
+                                       .keymap = config->display_keymap,
+                                       .agent = vmm->agent_fd};
     return vmm_rfb_create(&rfb, &vmm->rfb, err);
 }
 
@@ -263,7 +290,7 @@ int main(int argc, char **argv)
     struct mull_log log = {.level = o.verbose ? MULL_LOG_INFO : MULL_LOG_WARN, .sink = print_line};
     struct mull_error err = {0};
     struct mull_machine_config config = {0};
-    struct vmm vmm = {.signal_fd = -1};
+    struct vmm vmm = {.signal_fd = -1, .agent_fd = -1};
     status = VMM_STATUS_HOST_ERROR;
     fcntl(o.life_fd, F_SETFD, FD_CLOEXEC);
     tell_life(o.life_fd, "pid", getpid());
@@ -271,7 +298,8 @@ int main(int argc, char **argv)
     close(o.config_fd);
     if (json && !mull_machine_config_parse(json, &config, &err)) {
         keep_to_ourselves(&o, &config);
-        if (!mull_machine_create(&config, &log, &vmm.machine, &err))
+        if (!add_agent(&vmm, &config, &err) &&
+            !mull_machine_create(&config, &log, &vmm.machine, &err))
             status = run_machine(&vmm, &o, &config, &log, &signals, &err);
     }
     if (status == VMM_STATUS_HOST_ERROR)

@@ -23,6 +23,7 @@
 #include "vmm/listen.h"
 #include "vmm/rfb_session.h"
 #include "vmm/rfb_tls.h"
+#include "vmm/vdagent.h"
 
 #define PEERS_MAX 8
 #define FRAME_NS 33000000ull
@@ -59,6 +60,10 @@ struct vmm_rfb {
     bool armed, tidying;
     uint32_t *frame;
     struct mull_cursor cursor;
+    struct vmm_vdagent *agent; /* NULL: no clipboard */
+    int agent_fd;
+    struct mull_source *agent_source;
+    size_t agent_sent;
     struct peer *current; /* whose bytes are being handled */
     struct peer peer[PEERS_MAX];
 };
@@ -333,6 +338,80 @@ static void listener_ready(void *opaque, uint32_t events)
     s->tidying = true;
 }
 
+/* ---- The guest's clipboard ---- */
+
+/* Nothing is given to an agent that does not read but what it has asked for. */
+static void agent_flush(struct vmm_rfb *s)
+{
+    struct rfb_buffer *out = vmm_vdagent_out(s->agent);
+
+    while (!out->failed && s->agent_sent < out->size) {
+        ssize_t n = send(s->agent_fd, out->data + s->agent_sent, out->size - s->agent_sent,
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n <= 0)
+            break;
+        s->agent_sent += (size_t)n;
+    }
+    bool done = out->failed || s->agent_sent == out->size;
+    if (done) {
+        rfb_buffer_free(out);
+        s->agent_sent = 0;
+    }
+    mull_source_modify(s->agent_source, done ? EPOLLIN : EPOLLIN | EPOLLOUT);
+}
+
+static void agent_ready(void *opaque, uint32_t events)
+{
+    struct vmm_rfb *s = opaque;
+    uint8_t data[4096];
+    ssize_t n = recv(s->agent_fd, data, sizeof(data), MSG_DONTWAIT);
+
+    if (n > 0)
+        vmm_vdagent_input(s->agent, data, (size_t)n);
+    else if (!n || (errno != EAGAIN && errno != EINTR)) {
+        mull_source_remove(s->agent_source);
+        s->agent_source = NULL;
+        return;
+    }
+    agent_flush(s);
+}
+
+/* The guest has something to paste: for everybody who looks. */
+static void agent_cut(void *opaque, const char *text, size_t len)
+{
+    struct vmm_rfb *s = opaque;
+
+    for (unsigned i = 0; i < PEERS_MAX; i++)
+        if (s->peer[i].fd >= 0) {
+            rfb_session_cut(s->peer[i].session, text, len);
+            if (rfb_session_out(s->peer[i].session)->size)
+                flush(&s->peer[i]);
+        }
+}
+
+static void host_cut(void *opaque, const char *text, size_t len)
+{
+    struct vmm_rfb *s = opaque;
+
+    vmm_vdagent_cut(s->agent, text, len);
+    if (s->agent_source)
+        agent_flush(s);
+}
+
+static int connect_agent(struct vmm_rfb *s, int fd, struct mull_error *err)
+{
+    if (fd < 0)
+        return 0;
+    s->agent_fd = fd;
+    s->agent = vmm_vdagent_create(agent_cut, s);
+    if (!s->agent)
+        return mull_fail(err, ENOMEM, "--display: no memory");
+    s->host.cut = host_cut;
+    int ret = mull_loop_watch(mull_machine_loop(s->machine), fd, EPOLLIN | EPOLLOUT, agent_ready, s,
+                              &s->agent_source, err);
+    return ret;
+}
+
 /* ---- What sessions want of the machine ---- */
 
 static void host_key(void *opaque, unsigned key, bool down)
@@ -523,8 +602,10 @@ int vmm_rfb_create(const struct vmm_rfb_config *config, struct vmm_rfb **out,
         s->host.leds = host_leds;
         s->host.resize = s->screen->ops->resize ? host_resize : NULL;
         s->host.alone = host_alone;
-        ret = start_listening(s, config->listen, err);
+        ret = connect_agent(s, config->agent, err);
     }
+    if (!ret)
+        ret = start_listening(s, config->listen, err);
     if (ret) {
         vmm_rfb_destroy(s);
         return ret;
@@ -544,6 +625,8 @@ void vmm_rfb_destroy(struct vmm_rfb *s)
         return;
     for (unsigned i = 0; i < PEERS_MAX; i++)
         drop(&s->peer[i]);
+    mull_source_remove(s->agent_source);
+    vmm_vdagent_free(s->agent);
     mull_source_remove(s->listener_source);
     if (s->listener >= 0) {
         close(s->listener);

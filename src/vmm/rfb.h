@@ -18,6 +18,7 @@ struct vmm_rfb_config {
     const char *certificates;  /* folder with server-cert.pem and server-key.pem; NULL: none */
     bool anonymous;            /* TLS without a certificate */
     const char *keymap;        /* the guest's layout; NULL: "us" */
+    int agent; /* a socket to the guest's agent (vdagent.h), the caller's; -1: none */
 };
 
 /** Listen and serve in the machine's loop. What is not of this host gets in by TLS and a password

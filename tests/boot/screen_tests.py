@@ -4,6 +4,7 @@ import os
 import socket
 import struct
 import subprocess
+import threading
 import time
 import zlib
 
@@ -282,6 +283,78 @@ def input_linux(ctx):
         m.expect_status(0, 60 * ctx.patience)
 
 
+class Agent:
+    """spice-vdagent's side of the clipboard (spice-protocol, vd_agent.h), on a socket."""
+    CLIPBOARD, CAPABILITIES, GRAB, REQUEST = 4, 6, 7, 8
+
+    def __init__(self, path, patience):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60 * patience)
+        self.socket.connect(path)
+        self.have = b""
+
+    def read(self, count):
+        while len(self.have) < count:
+            part = self.socket.recv(4096)
+            expect(part, "the channel was closed")
+            self.have += part
+        data, self.have = self.have[:count], self.have[count:]
+        return data
+
+    def receive(self):
+        """@return (type, body) of the next message"""
+        data, want = b"", 20
+        while len(data) < want:
+            _, size = struct.unpack("<II", self.read(8))
+            data += self.read(size)
+            if len(data) >= 20:
+                want = 20 + struct.unpack("<I", data[16:20])[0]
+        return struct.unpack("<I", data[4:8])[0], data[20:]
+
+    def expect(self, kind):
+        got, body = self.receive()
+        expect(got == kind, f"message {got} instead of {kind}: {body}")
+        return body
+
+    def send(self, kind, body):
+        data = struct.pack("<IIQI", 1, kind, 0, len(body)) + body
+        self.socket.sendall(struct.pack("<II", 1, len(data)) + data)
+
+
+def clipboard(ctx):
+    """What a VNC client copies arrives at an agent in the guest and the other way round. The guest
+    carries the agent's channel to a serial port, where the test is the agent."""
+    path, serial = ctx.path("vnc"), ctx.path("serial")
+    with linux(ctx, "console=ttyS0 quiet", "--display", f"vnc=unix:{path},clipboard=on",
+               "--console", "stdio", "--console", f"unix={serial}") as m:
+        m.wait_for("Welcome to a guest", 120 * ctx.patience)
+        ask(m, ctx, "n=$(grep -l com.redhat.spice.0 /sys/class/virtio-ports/*/name | cut -d/ -f5); "
+            "stty -F /dev/ttyS1 raw -echo; exec 3<>/dev/$n; echo re''ady", "ready")
+        agent = Agent(serial, ctx.patience)
+        ask(m, ctx, "cat <&3 > /dev/ttyS1 & cat /dev/ttyS1 >&3 & echo rea''dy", "ready")
+        agent.expect(Agent.CAPABILITIES)
+        agent.send(Agent.CAPABILITIES, struct.pack("<II", 1, 1 << 5))
+        agent.expect(Agent.CAPABILITIES)
+        status, said, _ = peer(ctx, path, "cut=from the viewer", "wait=200")
+        expect(status == 0, said)
+        expect(agent.expect(Agent.GRAB) == b"\1\0\0\0", "no text was offered")
+        agent.send(Agent.REQUEST, struct.pack("<I", 1))
+        expect(agent.expect(Agent.CLIPBOARD)[4:] == b"from the viewer", "another text")
+        viewer = threading.Thread(target=lambda: results.append(peer(ctx, path, "await-cut")))
+        results = []
+        viewer.start()
+        while viewer.is_alive(): # it may not look yet
+            agent.send(Agent.GRAB, struct.pack("<I", 1))
+            agent.expect(Agent.REQUEST)
+            agent.send(Agent.CLIPBOARD, struct.pack("<I", 1) + b"from the guest")
+            viewer.join(0.5)
+        expect("cut: from the guest" in results[0][1], f"the viewer got {results}")
+        agent.socket.close()
+        m.send(b"poweroff -f\n")
+        m.expect_status(0, 60 * ctx.patience)
+
+
+TESTS["clipboard-channel"] = clipboard
 TESTS["input-linux"] = input_linux
 TESTS["virtio-gpu-linux"] = virtio_gpu
 TESTS["vnc-libvncclient"] = vnc_peer

@@ -2,7 +2,8 @@
  * Somebody else's VNC client, without a screen: libvncclient. Writes what it sees to a file (PPM),
  * moves the pointer and types.
  *
- *   vnc_peer HOST:PORT|PATH OUTPUT.ppm [key=SYMBOL|text=TEXT|pointer=X,Y,MASK|size=WxH|wait=MS]...
+ *   vnc_peer HOST:PORT|PATH OUTPUT.ppm
+ * [key=SYMBOL|text=TEXT|pointer=X,Y,MASK|size=WxH|cut=TEXT|await-cut|wait=MS]...
  *
  * VNC_ENCODINGS, VNC_PASSWORD, VNC_USER and VNC_CA (a file) say how.
  */
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-static unsigned updates;
+static unsigned updates, cuts;
 
 static char *get_password(rfbClient *client)
 {
@@ -35,6 +36,13 @@ static rfbCredential *get_credential(rfbClient *client, int type)
 static void got_update(rfbClient *client, int x, int y, int w, int h)
 {
     updates++;
+}
+
+static void got_cut(rfbClient *client, const char *text, int len)
+{
+    printf("cut: %.*s\n", len, text);
+    fflush(stdout);
+    cuts++;
 }
 
 static double now(void)
@@ -76,12 +84,22 @@ static int act(rfbClient *client, const char *what)
 {
     unsigned x, y, mask;
     double ms;
+    int there = 1;
 
+    if (!strcmp(what, "await-cut")) {
+        for (double end = now() + 100; !cuts && there && now() < end;)
+            there = serve(client, 0.1);
+        return there;
+    }
     if (sscanf(what, "wait=%lf", &ms) == 1)
         return serve(client, ms / 1000);
     if (sscanf(what, "key=%x", &x) == 1) {
         SendKeyEvent(client, x, TRUE);
         SendKeyEvent(client, x, FALSE);
+    } else if (!strncmp(what, "cut=", 4)) {
+        char *text = strdup(what + 4);
+        SendClientCutText(client, text, (int)strlen(text));
+        free(text);
     } else if (!strncmp(what, "text=", 5)) {
         for (const char *p = what + 5; *p; p++) {
             SendKeyEvent(client, (uint8_t)*p, TRUE);
@@ -105,6 +123,7 @@ int main(int argc, char **argv)
     client->GetPassword = get_password;
     client->GetCredential = get_credential;
     client->GotFrameBufferUpdate = got_update;
+    client->GotXCutText = got_cut;
     client->appData.useRemoteCursor = TRUE;
     client->appData.encodingsString = getenv("VNC_ENCODINGS");
     if (!client->appData.encodingsString)

@@ -48,7 +48,10 @@ static unsigned repeat(const struct mull_vga *v)
 
 static void size(const struct mull_vga *v, unsigned *width, unsigned *height)
 {
-    if (vga_linear(v)) {
+    if (!vga_linear(v) && !v->cr[1] && !v->cr[0x12]) { /* nobody has set a mode yet: blank */
+        *width = 720;
+        *height = 400;
+    } else if (vga_linear(v)) {
         *width = v->dispi[DISPI_XRES];
         *height = v->dispi[DISPI_YRES];
     } else if (graphics(v)) {
