@@ -50,6 +50,7 @@ enum vmhi_end {
     VMHI_END_TRIPLE_FAULT = 4, /* a virtual CPU shut down */
     VMHI_END_STOPPED = 5,      /* vmhi_machine_stop() */
     VMHI_END_FAILED = 6,       /* the host could not go on */
+    VMHI_END_EXIT = 7,         /* the guest ended it by a test device */
 };
 
 enum vmhi_log_level {

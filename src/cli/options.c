@@ -74,6 +74,8 @@ static const char usage[] =
     "  --control PATH     listen for JSON-RPC on a Unix socket\n"
     "  --gdb [ADDRESS:]PORT[,wait=on] | unix=PATH[,wait=on]\n"
     "                     listen for GDB; wait=on: the first instruction waits for it\n"
+    "  --test-devices     what bare-metal test kernels expect: isa-debug-exit (the exit status is\n"
+    "                     2 * value + 1), pc-testdev, pci-testdev, fw_cfg, debug port\n"
     "  --perf-map         tell perf(1) where translated code is: /tmp/perf-PID.map\n"
     "  --verbose          say more: the engine chosen and why\n"
     "  --no-sandbox       do not lock the machine's process in (for debuggers)\n"
@@ -651,6 +653,7 @@ enum {
     VERBOSE,
     NO_SANDBOX,
     PERF_MAP,
+    TEST_DEVICES,
     CONFIG,
     PRINT_CONFIG,
     HELP
@@ -686,6 +689,7 @@ static const struct option known[] = {
     {"config", required_argument, NULL, CONFIG},
     {"print-config", no_argument, NULL, PRINT_CONFIG},
     {"perf-map", no_argument, NULL, PERF_MAP},
+    {"test-devices", no_argument, NULL, TEST_DEVICES},
     {"help", no_argument, NULL, HELP},
     {0},
 };
@@ -753,6 +757,9 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return -1;
     case PERF_MAP:
         json_object_set_new(c, "perf_map", json_true());
+        return -1;
+    case TEST_DEVICES:
+        json_object_set_new(c, "test_devices", json_true());
         return -1;
     case GDB:
         o->gdb = value;

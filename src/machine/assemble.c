@@ -267,6 +267,8 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
     ret = machine_interface_devices(m, &env, config, err);
     if (!ret && m->firmware)
         ret = machine_firmware_devices(m, &env, config, err);
+    if (!ret && config->test_devices)
+        ret = machine_test_devices(m, &env, config, err);
     if (!ret && machine_wants_screen(m, config))
         ret = machine_screen_devices(m, &env, config, err);
     if (!ret)

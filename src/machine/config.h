@@ -172,6 +172,7 @@ struct mull_machine_config {
     char *engine;                     /* "auto", "soft", "kvm" */
     bool no_reboot;                   /* a guest's reset ends the machine */
     bool perf_map;                    /* tell perf where translated code is */
+    bool test_devices;                /* what bare-metal test kernels expect */
     unsigned disk_count;
     struct mull_disk_config disk[MULL_CONFIG_DISKS];
     unsigned network_count;

@@ -566,6 +566,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "secure_boot",
         "shares",
         "sound",
+        "test_devices",
         "topology",
         "tpm",
         "usb",
@@ -594,6 +595,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_bool(r, root, "no_reboot", &c->no_reboot);
     if (!ret)
         ret = read_bool(r, root, "perf_map", &c->perf_map);
+    if (!ret)
+        ret = read_bool(r, root, "test_devices", &c->test_devices);
     if (!ret)
         ret = read_bool(r, root, "tpm", &c->tpm);
     if (!ret)

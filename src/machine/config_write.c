@@ -234,6 +234,7 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
         put_text(root, "engine", c->engine);
     put_true(root, "no_reboot", c->no_reboot);
     put_true(root, "perf_map", c->perf_map);
+    put_true(root, "test_devices", c->test_devices);
     if (c->localtime)
         put_text(root, "clock", "localtime");
     write_boot(root, c);

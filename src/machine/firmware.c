@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "device/legacy/fw_cfg.h"
+#include "device/testdev.h"
 #include "machine/internal.h"
 #include "platform/smbios.h"
 
@@ -267,6 +268,34 @@ static int add_numbers(struct mull_machine *m, struct mull_fw_cfg *f,
         ret = mull_fw_cfg_add(f, MULL_FW_CFG_IRQ0_OVERRIDE, &irq0, sizeof(irq0), err);
     if (!ret && serial) /* the BIOS talks there, too */
         ret = mull_fw_cfg_add_file(f, "etc/sercon-port", &port, sizeof(port), NULL, NULL, err);
+    return ret;
+}
+
+int machine_test_devices(struct mull_machine *m, const struct mull_device_env *env,
+                         const struct mull_machine_config *config, struct mull_error *err)
+{
+    struct mull_testdev_config cfg = {.exit = machine_event_exit, .opaque = m};
+    struct mull_device *device;
+    int ret = 0;
+
+    for (unsigned i = 0; i < MULL_TESTDEV_LINES; i++)
+        cfg.irq[i] = mull_platform_irq(m->platform, i);
+    if ((ret = mull_testdev_create(env, &cfg, &device, err)))
+        return ret;
+    machine_add_device(m, device);
+    if ((ret = mull_pci_testdev_create(env, mull_platform_pci(m->platform), &device, err)))
+        return ret;
+    machine_add_device(m, device);
+    if (m->firmware) /* has brought the rest */
+        return 0;
+    if ((ret = mull_fw_cfg_create(env, &m->fw_cfg, err)))
+        return ret;
+    machine_add_device(m, mull_fw_cfg_device(m->fw_cfg));
+    ret = add_numbers(m, m->fw_cfg, config, false, err);
+    if (!ret)
+        ret = mull_debugcon_create(env, &device, err);
+    if (!ret)
+        machine_add_device(m, device);
     return ret;
 }
 

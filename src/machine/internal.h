@@ -121,6 +121,7 @@ struct mull_machine {
     enum mull_machine_state state;
     enum mull_machine_end end;
     struct mull_error end_error;
+    uint32_t exit_value;
     bool hold;       /* vCPU threads must stay out of the engine */
     bool quit;       /* and end */
     unsigned active; /* vCPU threads that may be in the engine */
@@ -227,6 +228,10 @@ int machine_firmware_memory(struct mull_machine *m, struct mull_error *err);
 int machine_firmware_devices(struct mull_machine *m, const struct mull_device_env *env,
                              const struct mull_machine_config *config, struct mull_error *err);
 
+/** What --test-devices brings; after firmware's devices. */
+int machine_test_devices(struct mull_machine *m, const struct mull_device_env *env,
+                         const struct mull_machine_config *config, struct mull_error *err);
+
 /** The network cards' option ROMs, where the machine may boot by one: m->net_rom. */
 void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_config *config);
 
@@ -240,6 +245,7 @@ void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device,
 void machine_event_poweroff(void *opaque);
 void machine_event_reset(void *opaque);
 void machine_event_panic(void *opaque, bool crash_kernel);
+void machine_event_exit(void *opaque, uint32_t value);
 void machine_event_eject(void *opaque, enum mull_hotplug_class class, unsigned index);
 /* The machine shall pause, for a reason that was logged. Any thread. */
 void machine_event_pause(void *opaque);

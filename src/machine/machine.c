@@ -293,6 +293,17 @@ void machine_event_panic(void *opaque, bool crash_kernel)
         note_end(m, MULL_END_PANIC, NULL);
 }
 
+/* Before the end is noted: whoever hears of it reads the value. */
+void machine_event_exit(void *opaque, uint32_t value)
+{
+    struct mull_machine *m = opaque;
+    pthread_mutex_lock(&m->lock);
+    if (m->end == MULL_END_NONE)
+        m->exit_value = value;
+    pthread_mutex_unlock(&m->lock);
+    note_end(m, MULL_END_EXIT, NULL);
+}
+
 /* ---- The interface ---- */
 
 static void *loop_main(void *opaque)
@@ -496,6 +507,7 @@ void mull_machine_info(struct mull_machine *m, struct mull_machine_info *info)
         .memory = m->memory_size + mull_machine_dimms(m),
         .guest_ns = mull_clock_now(m->clock),
         .resets = m->resets,
+        .exit_value = m->exit_value,
     };
     pthread_mutex_unlock(&m->lock);
 }

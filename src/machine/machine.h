@@ -30,6 +30,7 @@ enum mull_machine_end {
     MULL_END_SHUTDOWN, /* triple fault */
     MULL_END_STOPPED,  /* mull_machine_stop() */
     MULL_END_FAILED,   /* the host could not go on: mull_machine_end() says why */
+    MULL_END_EXIT,     /* the guest ended it with a value: test devices */
 };
 
 struct mull_machine_info {
@@ -43,6 +44,7 @@ struct mull_machine_info {
     uint64_t memory;   /* bytes */
     uint64_t guest_ns; /* guest time since power-on */
     unsigned resets;
+    uint32_t exit_value; /* MULL_END_EXIT */
 };
 
 /**

@@ -19,6 +19,7 @@ struct vmhi_machine {
 /* Both sides number alike. */
 _Static_assert((int)VMHI_STATE_ENDED == (int)MULL_MACHINE_ENDED, "states");
 _Static_assert((int)VMHI_END_FAILED == (int)MULL_END_FAILED, "ends");
+_Static_assert((int)VMHI_END_EXIT == (int)MULL_END_EXIT, "ends");
 _Static_assert((int)VMHI_END_TRIPLE_FAULT == (int)MULL_END_SHUTDOWN, "ends");
 _Static_assert((int)VMHI_LOG_DEBUG == (int)MULL_LOG_DEBUG, "log levels");
 _Static_assert(sizeof(struct vmhi_error) == sizeof(struct mull_error), "errors");

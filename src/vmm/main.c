@@ -253,6 +253,9 @@ static int run_machine(struct vmm *vmm, const struct options *o,
         return VMM_STATUS_TRIPLE_FAULT;
     case MULL_END_PANIC:
         return VMM_STATUS_PANIC;
+    case MULL_END_EXIT: /* as QEMU's isa-debug-exit, so that a status of 0 is never the guest's */
+        mull_machine_info(vmm->machine, &info);
+        return (int)((info.exit_value << 1 | 1) & 0xff);
     case MULL_END_NONE:
     case MULL_END_FAILED:
         break;

@@ -50,6 +50,26 @@ def multiboot_refused(ctx):
         expect(r.returncode in (1, 2) and what in r.stderr, f"{words}: {r.returncode} {r.stderr}")
 
 
+@test
+def test_devices(ctx):
+    """A bare-metal kernel of ours drives what --test-devices brings."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    kernel, part = ctx.path("kernel"), ctx.path("kernel.o")
+    subprocess.run([os.environ.get("CC", "cc").split()[-1], "-m32", "-O1", "-ffreestanding",
+                    "-fno-pic", "-fno-stack-protector", "-fno-asynchronous-unwind-tables",
+                    "-mgeneral-regs-only", "-Wall", "-c", os.path.join(here, "testdev.c"), "-o",
+                    part], check=True)
+    subprocess.run(["ld", "-m", "elf_i386", "-z", "noexecstack", "-T",
+                    os.path.join(here, "testdev.ld"), part, "-o", kernel], check=True)
+    options = ["--engine", ctx.engine, "--memory", "64M", "--cpus", "2", "--kernel", kernel,
+               "--verbose"]
+    with Mullion(ctx.program, [*options, "--test-devices"]) as m:
+        m.expect_status(1, 60 * ctx.patience)  # 2 * 0 failures + 1
+        text = m.output.decode(errors="replace")
+        expect(text.count("PASS:") == 17 and "FAIL" not in text, text)
+        expect(b"said to the debug port" in m.errors, m.errors)
+
+
 # ---- Boot loaders ----
 
 def asset(ctx, *names):
