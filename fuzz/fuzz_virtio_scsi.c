@@ -67,10 +67,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g.settle = settle;
     g.opaque = &disks;
     fuzz_guest_run(&g, data, size);
-    if (g.device) /* nothing of it may be left in the blocks */
-        g.device->ops->reset(g.device);
-    fuzz_guest_fini(&g);
+    if (g.device) /* before its blocks, and they before the loop */
+        g.device->ops->destroy(g.device);
+    g.device = NULL;
     mull_block_close(disks.block[0]);
     mull_block_close(disks.block[1]);
+    fuzz_guest_fini(&g);
     return 0;
 }
