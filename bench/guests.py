@@ -52,6 +52,20 @@ class Guest:
                 return now, line
         raise EOFError(f"ended before '{marker}'")
 
+    def wait_for_prompt(self, marker, timeout):
+        """Seconds from the start to @marker on a line that has not ended. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        seen = b""
+        while marker not in seen:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.selector.select(left):
+                raise TimeoutError
+            data = self.process.stdout.read(65536)
+            if data == b"":
+                raise EOFError(f"ended before '{marker.decode()}'")
+            seen = seen[-len(marker):] + (data or b"")
+        return time.monotonic() - self.start
+
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
@@ -100,6 +114,21 @@ class Setup:
 
     def q35(self, append, cpus, initrd=None):
         return self.qemu("q35", append, cpus, initrd)
+
+    def whole(self, peer, firmware, disk, variables, cpus):
+        """The command that boots @disk as a PC does. @param variables  a copy of OVMF's"""
+        if peer == "mullion":
+            return [os.path.join(self.build, "mullion"), "run", "--engine", self.engine, "--memory",
+                    f"{self.memory}M", "--cpus", str(cpus), "--firmware", firmware, "--disk",
+                    f"{disk},format=raw", "--no-reboot"]
+        command = ["qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-m",
+                   str(self.memory), "-smp", str(cpus), "-display", "none", "-nodefaults", "-vga",
+                   "std", "-serial", "stdio", "-no-reboot", "-no-user-config", "-drive",
+                   f"file={disk},format=raw,if=virtio"]
+        if firmware == "uefi":
+            command += ["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd",
+                        "-drive", f"if=pflash,format=raw,file={variables}"]
+        return command
 
     def bench_initrd(self):
         """An initrd with the workloads, built statically where they are missing or old."""

@@ -49,6 +49,7 @@ struct mull_virtio_blk_config {
     struct mull_block *block; /* mull_block_start() was called with env->loop */
     bool readonly;            /* also where the block is */
     char serial[21];          /* what GET_ID answers, at most 20 characters */
+    unsigned queues;          /* 0: one; the guest uses one for each of its vCPUs */
 };
 int mull_virtio_blk_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                            const struct mull_virtio_blk_config *cfg, struct mull_device **out,

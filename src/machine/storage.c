@@ -94,8 +94,11 @@ static struct mull_pci_bus *pci(const struct storage *s)
 static int create_virtio_blk(struct storage *s, const char *name, const struct mull_drive *drives,
                              unsigned count, struct mull_device **out, struct mull_error *err)
 {
-    struct mull_virtio_blk_config cfg = {
-        .name = name, .devfn = -1, .block = drives->block, .readonly = drives->readonly};
+    struct mull_virtio_blk_config cfg = {.name = name,
+                                         .devfn = -1,
+                                         .block = drives->block,
+                                         .readonly = drives->readonly,
+                                         .queues = s->machine->cpus};
 
     memcpy(cfg.serial, drives->serial, sizeof(cfg.serial));
     return mull_virtio_blk_create(s->env, pci(s), &cfg, out, err);

@@ -35,6 +35,7 @@ import loader_tests  # noqa: E402
 import net_tests  # noqa: E402
 import screen_tests  # noqa: E402
 import storage_tests  # noqa: E402
+import whole_tests  # noqa: E402
 from guest import Failed, Skipped  # noqa: E402
 
 
@@ -127,8 +128,9 @@ def main():
                         help="keep N host CPUs busy meanwhile")
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES",
                         help="add stress-ng in a guest with 4 vCPUs for so long")
-    parser.add_argument("--whole", action="store_true",
-                        help="add boots of a whole Debian by BIOS and UEFI (scripts/guest-disk)")
+    parser.add_argument("--whole", nargs="?", const="buses", choices=["buses", "all"],
+                        help="add boots of a whole Debian from each bus by BIOS and UEFI; all: with "
+                        "each number of CPUs and network card, too")
     parser.add_argument("--loaders", action="store_true",
                         help="add whole passes of memtest86+ and Debian's installer "
                         "(scripts/guest-assets BUILD/guest loaders)")
@@ -160,12 +162,13 @@ def main():
             hotplug_tests,
             storage_tests,
             loader_tests,
+            whole_tests,
     ):
         tests.update(suite.TESTS)
     if args.soak:
         tests.update(debian_tests.LONG)
     if args.whole:
-        tests.update(firmware_tests.LONG)
+        tests.update(whole_tests.ALL if args.whole == "all" else whole_tests.LONG)
     if args.loaders:
         tests.update(loader_tests.LONG)
     if args.clock:

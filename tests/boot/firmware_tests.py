@@ -1,7 +1,6 @@
-"""Machines that start with firmware: SeaBIOS and OVMF from Debian's packages, small disks whose boot
-sector says what it found, and (LONG) the disk of a whole Debian (scripts/guest-disk)."""
+"""Machines that start with firmware: SeaBIOS and OVMF from Debian's packages, and small disks whose boot
+sector says what it found."""
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -12,7 +11,6 @@ from rfb_client import Client
 from guest import Mullion, Skipped, expect
 
 TESTS = {}
-LONG = {}
 
 BUSES = ("virtio", "sata", "nvme", "ide", "scsi", "pvscsi")
 BIOS = "/usr/share/seabios/bios-256k.bin"
@@ -251,24 +249,6 @@ def bad_firmware(ctx):
             expect(part in m.errors, f"{size}: {m.errors}")
 
 
-def debian(ctx, options, cpus, word):
-    """The disk of a whole Debian to its login prompt, and off again by its power button."""
-    image = os.path.join(ctx.guest, "disk", "debian.img")
-    expect(os.path.exists(image), f"{image} is missing: scripts/guest-disk makes it")
-    copy = ctx.path("debian.img")
-    shutil.copyfile(image, copy)
-    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "512M", "--cpus", str(cpus),
-                               "--disk", f"{copy},format=raw{word}", *options],
-                 stdin=subprocess.PIPE) as m:
-        m.wait_for("login: ", 300 * ctx.patience)
-        m.send(b"root\n")
-        m.wait_for("root@mullion:~# ", 60 * ctx.patience, m.output.rfind(b"login: "))
-        m.send(b"nproc; echo $((6*7)); [ -d /sys/firmware/efi ] && echo by uefi || echo by bios; "
-               b"systemctl poweroff\n")
-        m.wait_for(f"{cpus}\r+\n42\r+\nby {'uefi' if options else 'bios'}", 60 * ctx.patience)
-        m.expect_status(0, 120 * ctx.patience)
-
-
 for name in BUSES:
     TESTS[f"bios-boots-{name}-disk"] = lambda ctx, b=name: bios_boots_a_disk(ctx, b)
 TESTS["bios-boots-cdrom"] = bios_cdrom
@@ -279,9 +259,3 @@ TESTS["vnc-screen-and-keys"] = vnc_screen
 TESTS["vnc-foreign-client"] = vnc_foreign_client
 TESTS["uefi-shell-and-variables"] = uefi_shell
 TESTS["firmware-refused"] = bad_firmware
-for bus in BUSES:
-    for count in (1, 2):
-        LONG[f"debian-bios-{bus}-{count}cpu"] = \
-            lambda ctx, b=bus, n=count: debian(ctx, [], n, f",bus={b}")
-        LONG[f"debian-uefi-{bus}-{count}cpu"] = \
-            lambda ctx, b=bus, n=count: debian(ctx, ["--firmware", "uefi"], n, f",bus={b}")

@@ -52,8 +52,11 @@ static void create(struct fixture *f, bool readonly)
                                                .observer = f->hold ? &f->observer : NULL};
     assert_int_equal(mull_block_open(&options, &f->block, &err), 0);
     assert_int_equal(mull_block_start(f->block, f->drv.loop, &err), 0);
-    const struct mull_virtio_blk_config cfg = {
-        .name = "virtio-blk.0", .devfn = -1, .block = f->block, .serial = "serial-0123456789xyz"};
+    const struct mull_virtio_blk_config cfg = {.name = "virtio-blk.0",
+                                               .devfn = -1,
+                                               .block = f->block,
+                                               .queues = 2,
+                                               .serial = "serial-0123456789xyz"};
     assert_int_equal(mull_virtio_blk_create(&f->drv.env, f->drv.bus, &cfg, &f->drv.device, &err),
                      0);
     drv_find(&f->drv);
@@ -171,6 +174,28 @@ static void test_read_and_write(void **state)
     assert_int_equal(pread(fd, &c, 1, DISK_SIZE - 1), 1);
     assert_int_equal(c, 'z');
     close(fd);
+}
+
+/* Each queue's requests end in that queue, with its own message. */
+static void test_two_queues(void **state)
+{
+    struct drv *d = *state;
+    const struct drv_seg segs[3] = {{HEADER, 16, false}, {BUFFER, 512, true}, {STATUS, 1, true}};
+    uint32_t id, len;
+
+    assert_true(drv_offered(d) & 1 << VIRTIO_BLK_F_MQ);
+    assert_int_equal(drv_read(d, d->config + 34, 2), 2);
+    drv_start(d, ALL, 2, 16);
+    for (unsigned queue = 0; queue < 2; queue++) {
+        put_header(d, HEADER, VIRTIO_BLK_T_IN, 3 + queue);
+        uint16_t head = drv_add(d, queue, segs, 3);
+        drv_kick(d, queue);
+        drv_wait_used(d, queue, &id, &len);
+        assert_int_equal(id, head);
+        assert_int_equal(drv_peek8(d, BUFFER), 'D' + queue);
+        assert_false(drv_used(d, !queue, &id, &len));
+        assert_true(d->messages[1 + queue] > 0);
+    }
 }
 
 static void test_many_in_flight(void **state)
@@ -427,6 +452,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(test_config),
         T(test_read_and_write),
+        T(test_two_queues),
         T(test_many_in_flight),
         T(test_reset_with_requests_in_flight),
         T(test_get_id),

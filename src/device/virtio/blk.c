@@ -38,7 +38,7 @@ struct request {
     struct mull_block_request block; /* must be first */
     struct blk *blk;
     struct request *next; /* in the list of idle ones */
-    uint16_t head;
+    uint16_t queue, head;
     uint64_t status_gpa;
     uint32_t type;
     uint32_t data_len; /* bytes a read fills */
@@ -69,10 +69,10 @@ static void request_put(struct blk *b, struct request *r)
 
 /* ---- Completion ---- */
 
-static void finish(struct blk *b, uint16_t head, uint64_t status_gpa, uint8_t status,
-                   uint32_t written)
+static void finish(struct blk *b, unsigned queue, uint16_t head, uint64_t status_gpa,
+                   uint8_t status, uint32_t written)
 {
-    struct mull_virtqueue *q = &b->v.queues[0];
+    struct mull_virtqueue *q = &b->v.queues[queue];
 
     /* After a reset the memory is the driver's again: nothing is in flight by then, so only a
      * broken device gets here without a live queue, and its status goes nowhere. */
@@ -124,7 +124,8 @@ static void done(struct mull_block_request *block, int result)
         if (r->type == VIRTIO_BLK_T_IN)
             for (unsigned i = 0; i < r->nsegments; i++)
                 mull_mem_wrote(b->v.env.memory, r->segments[i].gpa, r->segments[i].len);
-        finish(b, r->head, r->status_gpa, status_of(b, r, result), result ? 0 : r->data_len);
+        finish(b, r->queue, r->head, r->status_gpa, status_of(b, r, result),
+               result ? 0 : r->data_len);
         request_put(b, r);
     }
     mull_virtio_unlock(&b->v);
@@ -248,7 +249,7 @@ static int start_request(struct blk *b, struct request *r, uint64_t sector)
 }
 
 /* Handle the chain in b->chain. @return false: the device is broken */
-static bool handle_chain(struct blk *b)
+static bool handle_chain(struct blk *b, unsigned queue)
 {
     struct mull_chain *c = &b->chain;
     struct virtio_blk_outhdr header;
@@ -265,9 +266,10 @@ static bool handle_chain(struct blk *b)
     uint64_t status_gpa = last->gpa + last->len - 1;
     struct request *r = request_get(b);
     if (!r) {
-        finish(b, c->head, status_gpa, VIRTIO_BLK_S_IOERR, 0);
+        finish(b, queue, c->head, status_gpa, VIRTIO_BLK_S_IOERR, 0);
         return true;
     }
+    r->queue = (uint16_t)queue;
     r->head = c->head;
     r->status_gpa = status_gpa;
     r->type = le32toh(header.type);
@@ -276,7 +278,7 @@ static bool handle_chain(struct blk *b)
     r->nranges = r->range = r->nsegments = 0;
     int status = start_request(b, r, le64toh(header.sector));
     if (status >= 0) {
-        finish(b, r->head, r->status_gpa, (uint8_t)status,
+        finish(b, queue, r->head, r->status_gpa, (uint8_t)status,
                status == VIRTIO_BLK_S_OK ? r->data_len : 0);
         request_put(b, r);
     }
@@ -291,7 +293,7 @@ static void blk_kick(struct mull_virtio *v, unsigned queue)
     do {
         mull_virtqueue_quiet(q);
         while (mull_virtqueue_pop(q, &b->chain) == 1) {
-            if (!handle_chain(b)) {
+            if (!handle_chain(b, queue)) {
                 mull_virtqueue_push(q, b->chain.head, 0); /* only counts it */
                 return;
             }
@@ -326,7 +328,7 @@ static void fill_config(struct blk *b)
     c.blk_size = htole32(SECTOR);
     c.physical_block_exp = 3; /* 4 KiB: the host's page and file system block */
     c.opt_io_size = htole32(0);
-    c.num_queues = htole16(1);
+    c.num_queues = htole16((uint16_t)b->v.nqueues);
     c.wce = b->writeback;
     c.max_discard_sectors = htole32(MAX_RANGE_SECTORS);
     c.max_discard_seg = htole32(MAX_RANGES);
@@ -406,6 +408,9 @@ int mull_virtio_blk_create(const struct mull_device_env *env, struct mull_pci_bu
     struct blk *b = calloc(1, sizeof(*b));
     if (!b)
         return mull_fail(err, ENOMEM, "%s: out of memory", cfg->name);
+    unsigned queues = cfg->queues ? cfg->queues : 1;
+    if (queues > MULL_VIRTIO_MAX_QUEUES)
+        queues = MULL_VIRTIO_MAX_QUEUES;
     b->block = cfg->block;
     b->readonly = cfg->readonly || mull_block_readonly(cfg->block);
     b->writeback = 1;
@@ -415,12 +420,15 @@ int mull_virtio_blk_create(const struct mull_device_env *env, struct mull_pci_bu
     uint64_t features = MULL_BIT(VIRTIO_BLK_F_SEG_MAX) | MULL_BIT(VIRTIO_BLK_F_BLK_SIZE) |
                         MULL_BIT(VIRTIO_BLK_F_TOPOLOGY) | MULL_BIT(VIRTIO_BLK_F_FLUSH) |
                         MULL_BIT(VIRTIO_BLK_F_CONFIG_WCE);
+    if (queues > 1)
+        features |= MULL_BIT(VIRTIO_BLK_F_MQ);
     features |= b->readonly ? MULL_BIT(VIRTIO_BLK_F_RO)
                             : MULL_BIT(VIRTIO_BLK_F_DISCARD) | MULL_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
     int rc =
         mull_virtio_init(&b->v, env, cfg->name, VIRTIO_ID_BLOCK, features, &blk_virtio_ops, err);
     if (!rc) {
-        mull_virtio_add_queue(&b->v, QUEUE_SIZE);
+        for (unsigned i = 0; i < queues; i++)
+            mull_virtio_add_queue(&b->v, QUEUE_SIZE);
         fill_config(b);
         rc = mull_virtio_pci_attach(&b->v, bus, cfg->devfn, PCI_CLASS_STORAGE, err);
     }
