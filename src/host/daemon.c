@@ -13,7 +13,9 @@
 #include <unistd.h>
 
 #include "host/auth.h"
+#include "host/builder.h"
 #include "host/events.h"
+#include "host/guests.h"
 #include "host/machines.h"
 #include "host/stats.h"
 #include "host/store/store.h"
@@ -295,6 +297,7 @@ int host_open(struct host *host, struct mull_error *err)
         return ret;
     host_lock(host);
     stores_recover(host);
+    builder_recover(host);
     machines_recover(host);
     transfers_expire(host);
     bool clean = clean_start(host);
@@ -304,7 +307,8 @@ int host_open(struct host *host, struct mull_error *err)
     host_event(host, "host.started", NULL, NULL, NULL, "info", NULL, "mulliond %s started",
                MULLION_VERSION);
     host_unlock(host);
-    return stats_open(host, err);
+    ret = stats_open(host, err);
+    return ret ? ret : guests_open(host, err);
 }
 
 static void note_stopped(struct host *host)
@@ -319,6 +323,7 @@ static void note_stopped(struct host *host)
 
 void host_close(struct host *host)
 {
+    guests_close(host);
     stats_close(host);
     tasks_close(host);
     if (host->store && host->stop_machines)

@@ -83,6 +83,7 @@ struct supervisor;
 struct tasks;
 struct events;
 struct stats;
+struct guests;
 
 struct host_places {
     char *data, *runtime, *config; /* folders, and the configuration's file */
@@ -113,6 +114,7 @@ struct host {
     struct events *events;
     struct supervisor *supervisor;
     struct stats *stats;
+    struct guests *guests;
     int lock_fd; /* of the data folder */
     uint64_t started_ns;
     char *url; /* where HTTPS listens; NULL: nowhere */

@@ -12,9 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "host/agent.h"
+#include "host/auth.h"
 #include "host/disks.h"
 #include "host/events.h"
+#include "host/guests.h"
 #include "host/machines.h"
+#include "host/seed.h"
 #include "host/store/store.h"
 #include "host/stores.h"
 #include "machine/config.h"
@@ -47,6 +51,26 @@ static int copy_of(struct host *host, const char *id, char **folder, json_t **co
 
 /* ---- Making ---- */
 
+/* What sets the guest up. The password is hashed here, out of the lock, and kept nowhere. */
+static int make_seed(struct task *task, const char *folder, json_t *config, struct host_problem *p)
+{
+    json_t *setup = json_object_get(task->args, "setup");
+    const char *password = json_string_value(json_object_get(setup, "password"));
+    struct mull_error err = {0};
+    char *hash = NULL;
+    if (!setup)
+        return 0;
+    if (password && !(hash = auth_hash(password, p)))
+        return -1;
+    char *path = host_path(folder, MACHINE_SEED);
+    int ret =
+        path ? host_seed_write(path, task->object_id, host_text(config, "name"), setup, hash, &err)
+             : mull_fail(&err, ENOMEM, "no memory");
+    free(path);
+    free(hash);
+    return ret ? host_problem_from(p, &err) : 0;
+}
+
 static int make_files(struct task *task, const char *folder, json_t *config, struct host_problem *p)
 {
     struct mull_error err = {0};
@@ -67,6 +91,8 @@ static int make_files(struct task *task, const char *folder, json_t *config, str
         if (ret)
             return host_problem_from(p, &err);
     }
+    if (make_seed(task, folder, config, p))
+        return -1;
     return machine_write_description(folder, config, &err) ? host_problem_from(p, &err) : 0;
 }
 
@@ -147,7 +173,7 @@ static int keep_disk(struct host *host, json_t *doc, const char *folder, json_t 
     const char *path = host_text(disk, "path");
     char name[HOST_NAME_MAX], *from = *path == '/' ? NULL : host_path(folder, "%s", path);
     struct stat st;
-    if (!from || stat(from, &st)) {
+    if (!strcmp(path, MACHINE_SEED) || !from || stat(from, &st)) {
         free(from);
         return 0; /* not ours, or moved already */
     }
@@ -240,7 +266,10 @@ static char *runtime_config(struct host *host, const char *id, json_t *config, c
     }
     json_t *serial = json_pack("{s:s, s:s}", "type", "unix", "device", "serial");
     set_path(serial, "path", "", vm_file(host, id, "serial.sock"));
-    json_object_set_new(config, "consoles", json_pack("[o]", serial));
+    json_t *agent = json_pack("{s:s, s:s, s:s}", "type", "unix", "device", "channel", "name",
+                              HOST_AGENT_CHANNEL);
+    set_path(agent, "path", "", vm_file(host, id, "agent.sock"));
+    json_object_set_new(config, "consoles", json_pack("[o, o]", serial, agent));
     json_t *display = json_pack("{s:s}", "type", "vnc");
     set_path(display, "listen", "unix:", vm_file(host, id, "vnc.sock"));
     json_object_set_new(config, "display", display);
@@ -315,6 +344,8 @@ static int stop(struct task *task, const char *id, bool force, unsigned timeout,
     if (before == VM_PAUSED && !force)
         vm_call(host, id, "resume", NULL, NULL, NULL);
     int ret = -ETIMEDOUT;
+    if (!force)
+        guest_shutdown(host, id); /* the power button as well: some guests look at one of the two */
     if (!force && !vm_call(host, id, "powerdown", NULL, NULL, NULL))
         ret = vm_wait_end(host, id, timeout, &task->cancelled);
     if (force) {

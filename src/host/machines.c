@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "host/events.h"
+#include "host/seed.h"
 #include "host/store/store.h"
 #include "host/stores.h"
 #include "machine/config.h"
@@ -68,7 +69,7 @@ json_t *machine_render(struct host *host, json_t *doc, bool full)
         json_integer(memory ? json_integer_value(memory) : (json_int_t)MULL_MEMORY_DEFAULT));
     json_object_set_new(o, "engine", text_or_null(vm->engine));
     json_object_set_new(o, "uptime", runs ? json_real(uptime) : json_null());
-    json_object_set_new(o, "addresses", json_array());
+    json_object_set_new(o, "addresses", vm->addresses ? json_incref(vm->addresses) : json_array());
     json_object_set_new(o, "usage",
                         json_pack("{s:f, s:I}", "cpu", runs ? vm->cpu : 0.0, "memory",
                                   (json_int_t)(runs ? vm->memory : 0)));
@@ -242,7 +243,6 @@ static int refuse_later(json_t *body, struct host_problem *p)
     static const struct {
         const char *member, *field, *what;
     } later[] = {
-        {"cloud_init", "/cloud_init", "cloud-init seeds are not made yet; put one in as an ISO"},
         {"resources", "/resources", "shares, reservations and limits are not enforced yet"},
         {"pool", "/pool", "there are no resource pools yet"},
     };
@@ -401,6 +401,14 @@ static json_t *whole_autostart(json_t *given, json_t *old)
     return o;
 }
 
+static json_t *list_of(json_t *config, const char *member)
+{
+    json_t *list = json_object_get(config, member);
+    if (!list)
+        json_object_set_new(config, member, list = json_array());
+    return list;
+}
+
 static int make_config(struct host *host, const struct principal *who, json_t *body,
                        const char *own, const char *id, json_t *config, json_t *plan,
                        struct host_problem *p)
@@ -409,8 +417,16 @@ static int make_config(struct host *host, const struct principal *who, json_t *b
     for (unsigned i = 0; i < 4; i++)
         set_if(config, body, members[i]);
     json_object_set_new(config, "uuid", json_string(id));
+    json_t *setup = json_object_get(body, "cloud_init");
+    struct mull_error err = {0};
+    if (setup && host_seed_check(setup, &err))
+        return host_problem(p, HOST_INVALID, "/cloud_init", "%s", err.message);
     if (add_disks(host, body, config, plan, p) || add_networks(host, body, config, p))
         return -1;
+    if (setup) /* last, so that the machine's own disks keep their names */
+        json_array_append_new(
+            list_of(config, "disks"),
+            json_pack("{s:s, s:s, s:b}", "path", MACHINE_SEED, "format", "raw", "readonly", 1));
     json_t *patch = json_object_get(body, "config");
     if (patch && host_merge_patch(config, patch))
         return host_problem(p, HOST_INVALID, "/config", "nested too deeply");
@@ -460,8 +476,9 @@ json_t *machine_create(struct host *host, const struct principal *who, json_t *b
         return NULL;
     }
     doc = store_get(host->store, KIND_MACHINE, id);
-    json_t *args = json_pack("{s:o, s:b}", "plan", plan, "start",
-                             json_is_true(json_object_get(body, "start")));
+    json_t *args = json_pack("{s:o, s:b, s:O*}", "plan", plan, "start",
+                             json_is_true(json_object_get(body, "start")), "setup",
+                             json_object_get(body, "cloud_init"));
     json_t *task =
         machine_task(host, who->user, doc, "machine.create", true, args, machine_create_task, p);
     if (!task)

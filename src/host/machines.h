@@ -12,6 +12,7 @@
 #include "host/tasks.h"
 
 /** A file of a machine's folder, malloc'ed; NULL: no such machine. @name "": the folder. */
+#define MACHINE_SEED "seed.iso" /* what sets a new guest up */
 char *machine_file(struct host *host, const char *id, const char *name);
 
 /** As callers see it; a new reference. */

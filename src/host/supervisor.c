@@ -74,6 +74,7 @@ void vm_forget(struct host *host, const char *id)
         if (strcmp(vm->id, id) || vm_runs(vm) || vm->console)
             continue;
         *at = vm->next;
+        json_decref(vm->addresses);
         free(vm);
         return;
     }
@@ -94,6 +95,17 @@ void vm_each(struct host *host, void (*fn)(void *opaque, struct vm *vm), void *o
         }
 }
 
+void vm_touch(struct vm *vm)
+{
+    struct host *host = vm->host;
+    json_t *doc = store_get(host->store, KIND_MACHINE, vm->id);
+    if (!doc)
+        return;
+    /* The object is another one for those who compare ETags. */
+    json_object_set_new(doc, "_version", json_integer((json_int_t)++host->store->version));
+    host_changed(host, KIND_MACHINE, vm->id);
+}
+
 void vm_set_state(struct vm *vm, enum vm_state state, const char *reason)
 {
     struct host *host = vm->host;
@@ -104,9 +116,7 @@ void vm_set_state(struct vm *vm, enum vm_state state, const char *reason)
     pthread_cond_broadcast(&host->changed);
     if (!doc)
         return;
-    /* The object is another one for those who compare ETags. */
-    json_object_set_new(doc, "_version", json_integer((json_int_t)++host->store->version));
-    host_changed(host, KIND_MACHINE, vm->id);
+    vm_touch(vm);
     if (told &&
         (state == VM_RUNNING || state == VM_STOPPED || state == VM_CRASHED || state == VM_PAUSED)) {
         char object[HOST_NAME_MAX + 16], type[32];
@@ -222,6 +232,9 @@ static void ended(struct vm *vm)
     vm->memory = vm->cpu_at = vm->io_at = 0;
     vm->io_rate[0] = vm->io_rate[1] = 0;
     *vm->engine = '\0';
+    json_decref(vm->addresses);
+    vm->addresses = NULL;
+    vm->agent_quiet = 0;
     remove_runtime(vm->host, vm->id);
     vm_set_state(vm, state, reason);
 }

@@ -34,6 +34,8 @@ struct vm {
     int pidfd;  /* -1: it does not run */
     struct mull_source *source;
     struct console *console; /* the loop's */
+    json_t *addresses;       /* that its agent has told; NULL: not known */
+    unsigned agent_quiet;    /* rounds in which it is not asked */
     struct vm *next;
 };
 
@@ -48,6 +50,8 @@ void vm_forget(struct host *host, const char *id);
 bool vm_runs(const struct vm *vm);
 /** Lock held: another state, told to everybody who listens. */
 void vm_set_state(struct vm *vm, enum vm_state state, const char *reason);
+/** Something that callers see of it has changed. Lock held. */
+void vm_touch(struct vm *vm);
 /** Call for each that has a process. Lock held. */
 void vm_each(struct host *host, void (*fn)(void *opaque, struct vm *vm), void *opaque);
 

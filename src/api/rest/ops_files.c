@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api/rest/ops.h"
+#include "host/builder.h"
 #include "host/store/store.h"
 #include "host/stores.h"
 #include "host/transfers.h"
@@ -47,6 +48,12 @@ void op_import(struct request *r)
 {
     struct host_problem p = {0};
     reply_task(r, import_start(r->host, &r->who, r->json, &p), &p);
+}
+
+void op_build_image(struct request *r)
+{
+    struct host_problem p = {0};
+    reply_task(r, image_build(r->host, r->who.user, host_text(r->json, "name"), &p), &p);
 }
 
 void op_create_upload(struct request *r)

@@ -193,13 +193,8 @@ void op_not_there(struct request *r)
     const char *id = r->route->op->id;
     if (strstr(id, "Pool"))
         reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "there are no resource pools yet");
-    else if (strstr(id, "Template"))
-        reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "there are no templates yet");
-    else if (strstr(id, "Image"))
-        reply_error(r, HOST_NOT_IMPLEMENTED, NULL,
-                    "images cannot be built yet; upload and import one");
     else
-        reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "no guest agent is spoken yet");
+        reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "there are no templates yet");
 }
 
 /* ---- Tasks ---- */

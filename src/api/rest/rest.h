@@ -29,11 +29,12 @@ struct operation {
     unsigned flags;      /* enum operation_flags */
 };
 enum operation_flags {
-    OP_SLOW = 1,    /* runs in a worker without the lock */
-    OP_OBJECT = 2,  /* r->object is what the first parameter names */
-    OP_SECRET = 4,  /* its answer is not kept for repeats */
-    OP_UPLOAD = 8,  /* takes its body itself */
-    OP_UPGRADE = 16 /* becomes a WebSocket */
+    OP_SLOW = 1,     /* runs in a worker without the lock */
+    OP_OBJECT = 2,   /* r->object is what the first parameter names */
+    OP_SECRET = 4,   /* its answer is not kept for repeats */
+    OP_UPLOAD = 8,   /* takes its body itself */
+    OP_UPGRADE = 16, /* becomes a WebSocket */
+    OP_SPOOL = 32    /* its body is put into a file first: upload_fd */
 };
 extern const struct operation rest_operations[];
 

@@ -20,6 +20,7 @@
 
 #include "api/rest/rest.h"
 #include "host/events.h"
+#include "host/guests.h"
 #include "host/transfers.h"
 
 #define API "/api/v1"
@@ -221,8 +222,13 @@ static void take_body(struct request *r, const char *data, size_t len)
 {
     if (r->status)
         return;
-    if (r->route && r->route->op->flags & OP_UPLOAD) {
+    if (r->route && r->route->op->flags & (OP_UPLOAD | OP_SPOOL)) {
         size_t done = 0;
+        if (r->route->op->flags & OP_SPOOL && r->body_len + len > GUESTS_FILE_MAX) {
+            reply_error(r, HOST_TOO_LARGE, NULL, "the body is longer than %u bytes",
+                        GUESTS_FILE_MAX);
+            return;
+        }
         while (done < len && r->upload_fd >= 0) {
             ssize_t n = write(r->upload_fd, data + done, len - done);
             if (n < 0 && errno == EINTR)
@@ -285,7 +291,7 @@ static bool parse_body(struct request *r)
     const char *type = header(r, "Content-Type");
     struct host_problem p;
     json_error_t where;
-    if (!r->route->schema || r->route->op->flags & OP_UPLOAD)
+    if (!r->route->schema || r->route->op->flags & (OP_UPLOAD | OP_SPOOL))
         return true;
     if (!r->body_len && r->route->body_optional)
         return true;
@@ -342,6 +348,13 @@ static void begin_upload(struct request *r)
         reply_problem(r, &p);
 }
 
+static void begin_spool(struct request *r)
+{
+    r->upload_fd = open(r->host->places.data, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (r->upload_fd < 0)
+        reply_error(r, HOST_UNAVAILABLE, NULL, "%s: %s", r->host->places.data, strerror(errno));
+}
+
 /* The head is there: everything that can be refused now is. */
 static void begin(struct request *r)
 {
@@ -359,6 +372,8 @@ static void begin(struct request *r)
                rest_authorize(r)) {
         if (r->route->op->flags & OP_UPLOAD)
             begin_upload(r);
+        else if (r->route->op->flags & OP_SPOOL)
+            begin_spool(r);
         else if (length && strtoull(length, NULL, 10) > REST_BODY_MAX)
             reply_error(r, HOST_TOO_LARGE, NULL, "the body is longer than %u bytes", REST_BODY_MAX);
     }
@@ -528,6 +543,8 @@ static void completed(void *cls, struct MHD_Connection *connection, void **conte
     if (r->body)
         explicit_bzero(r->body, r->body_len); /* it may hold a password */
     free(r->body);
+    if (r->upload_fd >= 0)
+        close(r->upload_fd);
     free(r->text);
     free(r->path);
     free(r->parts);

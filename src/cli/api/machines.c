@@ -329,9 +329,36 @@ static int create(struct host_call *call)
     return make(call, body, put_new(call, body));
 }
 
+/* Have the host build an image that it does not have, if it can. */
+static int need_image(struct host_call *call, const char *image)
+{
+    struct mull_error err = {0};
+    char *path = api_path(call->api, "/images/%s", image);
+    json_t *there = path ? api_call(call->api, "GET", path, NULL, &err) : NULL;
+    bool build = !there && api_status(call->api) == API_NOT_FOUND, wait = call->no_wait;
+    int status = there || build ? API_DONE : host_failed(call, &err);
+
+    free(path);
+    json_decref(there);
+    if (!build)
+        return status;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "The host has no image %s: it builds one.\n", image);
+    json_t *task =
+        host_send(call, "POST", strdup("/images"), json_pack("{s:s}", "name", image), &status);
+    call->no_wait = false;
+    status = task ? host_wait(call, task, NULL) : status;
+    call->no_wait = wait;
+    return status;
+}
+
 static int launch(struct host_call *call)
 {
     const char *image = call->argument[0];
+    int status = need_image(call, image);
+
+    if (status)
+        return status;
     const char *name = call->arguments > 1 ? call->argument[1] : image;
     json_t *body = json_pack("{s:s, s:s, s:b}", "name", name, "image", image, "start", 1);
 

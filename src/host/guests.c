@@ -1,0 +1,320 @@
+/* See guests.h. */
+#include "host/guests.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "host/agent.h"
+#include "host/supervisor.h"
+
+#define CALLERS_MAX 2
+#define OPEN_MS 5000
+#define LOOK_SECONDS 10
+#define LOOK_OPEN_MS 500    /* an agent that is there answers at once */
+#define LOOK_QUIET_ROUNDS 6 /* a guest without one is asked so much less often */
+#define EXEC_SECONDS_MAX 3600
+
+struct guests {
+    pthread_t thread;
+    bool started, closing;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    unsigned callers;
+};
+
+/* ---- Addresses ---- */
+
+struct look {
+    struct host *host;
+    char (*id)[HOST_ID_MAX];
+    size_t count, room;
+};
+
+static void take_id(void *opaque, struct vm *vm)
+{
+    struct look *l = opaque;
+    bool due = vm->agent_quiet == 0;
+    vm->agent_quiet -= !due;
+    if (vm->state != VM_RUNNING || !due)
+        return;
+    if (l->count == l->room) {
+        size_t room = l->room ? 2 * l->room : 64;
+        void *more = realloc(l->id, room * sizeof(*l->id));
+        if (!more)
+            return;
+        l->id = more;
+        l->room = room;
+    }
+    snprintf(l->id[l->count++], HOST_ID_MAX, "%s", vm->id);
+}
+
+static void look_at(struct host *host, const char *id)
+{
+    struct mull_error err = {0};
+    struct host_agent *agent = NULL;
+    char *path = vm_file(host, id, "agent.sock");
+    json_t *addresses = NULL;
+    if (path && !host_agent_open(path, LOOK_OPEN_MS, &agent, &err))
+        addresses = host_agent_addresses(agent, &err);
+    host_agent_close(agent);
+    free(path);
+    host_lock(host);
+    struct vm *vm = vm_of(host, id);
+    if (vm && vm->pidfd >= 0) {
+        vm->agent_quiet = addresses ? 0 : LOOK_QUIET_ROUNDS;
+        if (addresses && !json_equal(addresses, vm->addresses ? vm->addresses : json_null())) {
+            json_decref(vm->addresses);
+            vm->addresses = json_incref(addresses);
+            vm_touch(vm);
+        }
+    }
+    host_unlock(host);
+    json_decref(addresses);
+}
+
+/* @return false: it ends */
+static bool sleep_for(struct guests *g, unsigned seconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += seconds;
+    pthread_mutex_lock(&g->lock);
+    while (!g->closing && !pthread_cond_timedwait(&g->wake, &g->lock, &until))
+        ;
+    bool go_on = !g->closing;
+    pthread_mutex_unlock(&g->lock);
+    return go_on;
+}
+
+static void *look_around(void *opaque)
+{
+    struct host *host = opaque;
+    while (sleep_for(host->guests, LOOK_SECONDS)) {
+        struct look l = {.host = host};
+        host_lock(host);
+        vm_each(host, take_id, &l);
+        host_unlock(host);
+        for (size_t i = 0; i < l.count && !host->guests->closing; i++)
+            look_at(host, l.id[i]);
+        free(l.id);
+    }
+    return NULL;
+}
+
+int guests_open(struct host *host, struct mull_error *err)
+{
+    struct guests *g = host->guests = calloc(1, sizeof(*g));
+    pthread_condattr_t attr;
+    if (!g)
+        return mull_fail(err, ENOMEM, "guests: no memory");
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    int code = pthread_create(&g->thread, NULL, look_around, host);
+    g->started = !code;
+    return code ? mull_fail(err, code, "guests: %s", strerror(code)) : 0;
+}
+
+void guests_close(struct host *host)
+{
+    struct guests *g = host->guests;
+    if (!g)
+        return;
+    pthread_mutex_lock(&g->lock);
+    g->closing = true;
+    pthread_cond_signal(&g->wake);
+    pthread_mutex_unlock(&g->lock);
+    if (g->started)
+        pthread_join(g->thread, NULL);
+    pthread_mutex_destroy(&g->lock);
+    pthread_cond_destroy(&g->wake);
+    free(g);
+    host->guests = NULL;
+}
+
+/* ---- For callers ---- */
+
+static bool enter(struct guests *g)
+{
+    pthread_mutex_lock(&g->lock);
+    bool room = g->callers < CALLERS_MAX;
+    g->callers += room;
+    pthread_mutex_unlock(&g->lock);
+    return room;
+}
+
+static void leave(struct guests *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->callers--;
+    pthread_mutex_unlock(&g->lock);
+}
+
+static int problem_of(struct host_problem *p, const struct mull_error *err)
+{
+    return host_problem(p, HOST_CONFLICT, NULL, "%s", err->message);
+}
+
+/* Connect, and be one of the callers until disconnect(). */
+static int connect_to(struct host *host, const char *id, struct host_agent **agent,
+                      struct host_problem *p)
+{
+    struct mull_error err = {0};
+    host_lock(host);
+    struct vm *vm = vm_of(host, id);
+    bool runs = vm && vm->state == VM_RUNNING;
+    host_unlock(host);
+    if (!runs)
+        return host_problem(p, HOST_CONFLICT, NULL, "the machine does not run");
+    if (!enter(host->guests))
+        return host_problem(p, HOST_UNAVAILABLE, NULL, "%d guests are spoken to already; try again",
+                            CALLERS_MAX);
+    char *path = vm_file(host, id, "agent.sock");
+    int ret = path ? host_agent_open(path, OPEN_MS, agent, &err) : -ENOMEM;
+    free(path);
+    if (!ret)
+        return 0;
+    leave(host->guests);
+    return problem_of(p, &err);
+}
+
+static void disconnect(struct host *host, struct host_agent *agent)
+{
+    host_agent_close(agent);
+    leave(host->guests);
+}
+
+/* JSON holds text only: what is not UTF-8 (or is a 0) becomes U+FFFD. */
+static json_t *text_of(const char *data, size_t length)
+{
+    json_t *whole = json_stringn(data, length);
+    char *out = whole ? NULL : malloc(3 * length + 1);
+    size_t n = 0;
+    if (!out)
+        return whole;
+    for (size_t i = 0; i < length;) {
+        unsigned char c = (unsigned char)data[i];
+        size_t size = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+        json_t *one = size <= length - i ? json_stringn(data + i, size) : NULL;
+        if (one) {
+            memcpy(out + n, data + i, size);
+            n += size;
+            i += size;
+        } else {
+            memcpy(out + n, "\xef\xbf\xbd", 3);
+            n += 3;
+            i++;
+        }
+        json_decref(one);
+    }
+    whole = json_stringn(out, n);
+    free(out);
+    return whole;
+}
+
+int guest_exec(struct host *host, const char *id, const json_t *body, json_t **out,
+               struct host_problem *p)
+{
+    json_t *input = json_object_get(body, "stdin"), *limit = json_object_get(body, "timeout");
+    json_int_t seconds = limit ? json_integer_value(limit) : 60;
+    struct host_agent_result result;
+    struct host_agent *agent;
+    struct mull_error err = {0};
+    if (seconds < 1 || seconds > EXEC_SECONDS_MAX)
+        return host_problem(p, HOST_INVALID, "/timeout", "must be 1 to %d seconds",
+                            EXEC_SECONDS_MAX);
+    if (connect_to(host, id, &agent, p))
+        return -1;
+    int ret = host_agent_exec(agent, json_object_get(body, "command"), json_string_value(input),
+                              json_string_length(input), (int)seconds * 1000, &result, &err);
+    disconnect(host, agent);
+    if (ret)
+        return problem_of(p, &err);
+    *out = json_pack("{s:i, s:o*, s:o*, s:b}", "status", result.status, "stdout",
+                     text_of(result.output, result.output_length), "stderr",
+                     text_of(result.errors, result.errors_length), "truncated", result.truncated);
+    host_agent_result_free(&result);
+    return *out ? 0 : host_problem(p, HOST_UNAVAILABLE, NULL, "no memory");
+}
+
+struct sink {
+    int fd;
+    size_t length;
+};
+
+static int keep_piece(void *opaque, const void *data, size_t length)
+{
+    struct sink *s = opaque;
+    const char *at = data;
+    s->length += length;
+    if (s->length > GUESTS_FILE_MAX)
+        return -EFBIG;
+    while (length) {
+        ssize_t n = write(s->fd, at, length);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        at += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+int guest_read_file(struct host *host, const char *id, const char *path, int *fd,
+                    struct host_problem *p)
+{
+    struct sink sink = {.fd = memfd_create("guest-file", MFD_CLOEXEC)};
+    struct host_agent *agent;
+    struct mull_error err = {0};
+    if (sink.fd < 0)
+        return host_problem(p, HOST_UNAVAILABLE, NULL, "no memory");
+    int ret = connect_to(host, id, &agent, p);
+    if (!ret) {
+        ret = host_agent_read_file(agent, path, keep_piece, &sink, &err);
+        disconnect(host, agent);
+        if (ret && sink.length > GUESTS_FILE_MAX)
+            host_problem(p, HOST_TOO_LARGE, NULL, "%.200s: larger than %u MiB", path,
+                         GUESTS_FILE_MAX >> 20);
+        else if (ret)
+            problem_of(p, &err);
+    }
+    if (ret) {
+        close(sink.fd);
+        return -1;
+    }
+    lseek(sink.fd, 0, SEEK_SET);
+    *fd = sink.fd;
+    return 0;
+}
+
+int guest_write_file(struct host *host, const char *id, const char *path, const void *data,
+                     size_t length, struct host_problem *p)
+{
+    struct host_agent *agent;
+    struct mull_error err = {0};
+    if (connect_to(host, id, &agent, p))
+        return -1;
+    int ret = host_agent_write_file(agent, path, data, length, &err);
+    disconnect(host, agent);
+    return ret ? problem_of(p, &err) : 0;
+}
+
+int guest_shutdown(struct host *host, const char *id)
+{
+    struct host_agent *agent;
+    struct mull_error err = {0};
+    char *path = vm_file(host, id, "agent.sock");
+    int ret = path ? host_agent_open(path, LOOK_OPEN_MS, &agent, &err) : -ENOMEM;
+    free(path);
+    if (ret)
+        return ret;
+    ret = host_agent_shutdown(agent, false, &err);
+    host_agent_close(agent);
+    return ret;
+}
