@@ -369,7 +369,8 @@ def test_machine_bodies(w):
             ({"name": "x", "what": 1}, 422, "/what"), ({"name": "x", "datastore": "no"}, 422, "/datastore"),
             ({"name": "x", "config": {"nonsense": 1}}, 422, "/config"),
             ({"name": "x", "config": {"consoles": []}}, 422, "/config"),
-            ({"name": "x", "cloud_init": {"user": "u"}}, 501, "/cloud_init"),
+            ({"name": "x", "cloud_init": {"user": "U"}}, 422, "/cloud_init"),
+            ({"name": "x", "cloud_init": {"password": "p"}}, 422, "/cloud_init"),
             ({"name": "x", "resources": {"cpu": {}}}, 501, "/resources"),
             ({"name": "x", "pool": "00000000-0000-4000-8000-000000000000"}, 501, "/pool"),
             ({"name": "x", "template": "t"}, 501, "/template")):
@@ -716,12 +717,12 @@ def test_networks_and_what_is_not_there(w):
     refused(409, local.patch, path, {"name": "third"})
     for body, method, where in (({"command": ["ls"]}, "POST", "/exec"),
                                 (None, "GET", "/files?path=/x"), ("x", "PUT", "/files?path=/x")):
-        refused(501, local.call, method, f"/machines/{machine}{where}", body)
+        refused(409, local.call, method, f"/machines/{machine}{where}", body)
     local.do("/machines/" + machine, method="DELETE")
     assert local.patch(path, {"name": "third"})["name"] == "third"
     local.delete(path)
-    for path, body in (("/pools", {"name": "p"}), ("/images", {"name": "debian-12"}),
-                       ("/templates", {"name": "t", "machine": made["id"]})):
+    refused(422, local.post, "/images", {"name": "unheard-of"}, field="/name")
+    for path, body in (("/pools", {"name": "p"}), ("/templates", {"name": "t", "machine": made["id"]})):
         refused(501, local.post, path, body)
     assert local.get("/pools")["items"] == [] and local.get("/templates")["items"] == []
 
@@ -965,7 +966,10 @@ def test_every_answer_is_described(w):
         sockets = "101" in good
         if not statuses & good and not later and not sockets:
             missing.append(f"{method} {path}: {sorted(statuses)}")
-    allowed = {"POST /tasks/{id}/cancel", "DELETE /templates/{id}", "GET /templates/{id}"}
+    allowed = {"POST /tasks/{id}/cancel", "DELETE /templates/{id}", "GET /templates/{id}",
+               # guests.py has a guest that answers
+               "POST /machines/{id}/exec", "GET /machines/{id}/files", "PUT /machines/{id}/files",
+               "POST /images"}
     missing = [m for m in missing if m.split(":")[0] not in allowed and "pools/" not in m]
     assert not missing, missing
 

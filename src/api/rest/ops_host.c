@@ -86,8 +86,8 @@ static void add_health(json_t *list, const char *level, const char *text)
 /* What is answered 501, for programs that would offer it: shrinks as it comes (docs/host.md). */
 static json_t *missing(void)
 {
-    return json_pack("[ssssssss]", "cloud-init", "disk-import", "image-build", "network-bridge",
-                     "network-isolated", "network-nat", "pools", "templates");
+    return json_pack("[ssssss]", "disk-import", "network-bridge", "network-isolated", "network-nat",
+                     "pools", "templates");
 }
 
 static json_t *render_host(struct host *host)
