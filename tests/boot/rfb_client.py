@@ -5,7 +5,7 @@ import zlib
 
 
 class Client:
-    def __init__(self, path):
+    def __init__(self, path, shared=True):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(60)
         self.socket.connect(path)
@@ -15,7 +15,7 @@ class Client:
         assert self.read(self.read(1)[0]) == b"\1"
         self.socket.sendall(b"\1")
         assert self.read(4) == b"\0\0\0\0"
-        self.socket.sendall(b"\1")
+        self.socket.sendall(bytes([shared]))
         self.width, self.height = struct.unpack(">HH", self.read(4))
         self.format = self.read(16)
         self.name = self.read(struct.unpack(">I", self.read(4))[0]).decode()

@@ -10,6 +10,7 @@ import zlib
 
 from firmware_tests import BIOS, boot_sector, need, wait_for_text
 from guest import Mullion, Skipped, expect
+from rfb_client import Client
 
 TESTS = {}
 
@@ -354,6 +355,29 @@ def clipboard(ctx):
         m.expect_status(0, 60 * ctx.patience)
 
 
+def vnc_several(ctx):
+    """Clients that share see the machine together; one that wants it alone has it alone."""
+    need(BIOS)
+    path = ctx.path("vnc")
+    with machine(ctx, "Together\r\n\r\n", ECHO, "--display", f"vnc=unix:{path}"):
+        wait_for_text(ctx, ctx.path("control"), b"Together")
+        clients = [Client(path) for _ in range(3)]
+        pictures = [client.update() for client in clients]
+        expect(max(differing(pictures[0], p) for p in pictures) <= 9 * 16, "other pictures")
+        clients[1].key(ord("x"))
+        wait_for_text(ctx, ctx.path("control"), b"x")
+        alone = Client(path, shared=False)
+        alone.update()
+        for client in clients:
+            try:
+                client.update()
+                expect(False, "a client has stayed")
+            except (EOFError, OSError):
+                pass
+        alone.update()
+
+
+TESTS["vnc-several-clients"] = vnc_several
 TESTS["clipboard-channel"] = clipboard
 TESTS["input-linux"] = input_linux
 TESTS["virtio-gpu-linux"] = virtio_gpu
