@@ -334,8 +334,9 @@ static void mouse_command(struct mull_i8042 *k, uint8_t value)
         put(&k->mouse, k->mouse_id);
         break;
     case 0xf4:
-    case 0xf5:
+    case 0xf5: /* where it went meanwhile is forgotten */
         k->mouse_reporting = value == 0xf4;
+        k->mouse_dx = k->mouse_dy = k->mouse_dz = 0;
         break;
     case 0xf6:
         mouse_defaults(k);
