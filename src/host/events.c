@@ -132,6 +132,11 @@ void host_changed(struct host *host, enum host_kind kind, const char *id)
     json_decref(event);
 }
 
+json_t *events_greeting(struct host *host)
+{
+    return make_event(host, "subscribed", NULL, NULL, NULL, "info", NULL, "events follow");
+}
+
 void events_listen(struct host *host, void (*fn)(void *opaque, json_t *event), void *opaque)
 {
     host->events->listener = fn;

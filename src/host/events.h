@@ -21,6 +21,9 @@ void host_event(struct host *host, const char *type, const char *object, const c
 /** An object is new or other than before: listeners get its summary; nothing is written. */
 void host_changed(struct host *host, enum host_kind kind, const char *id);
 
+/** What a listener is told first: from here on it hears everything. A new reference. */
+json_t *events_greeting(struct host *host);
+
 /** Who gets each event (borrowed) as it happens; one listener. */
 void events_listen(struct host *host, void (*fn)(void *opaque, json_t *event), void *opaque);
 

@@ -192,14 +192,18 @@ static int keep_disk(struct host *host, json_t *doc, const char *folder, json_t 
 
 static int delete_machine(struct host *host, const char *id, struct host_problem *p)
 {
+    struct mull_error err = {0};
     host_lock(host);
     json_t *stored = store_get(host->store, KIND_MACHINE, id);
     json_t *doc = stored ? json_deep_copy(stored) : NULL;
     char *folder = doc ? machine_file(host, id, "") : NULL;
+    int synced = store_sync(host->store, &err);
     host_unlock(host);
     json_t *disk;
     size_t i;
     int ret = folder ? 0 : host_problem(p, HOST_NOT_FOUND, NULL, "machine %s: is gone", id);
+    if (!ret && synced)
+        ret = host_problem_from(p, &err);
     if (!ret && json_is_true(json_object_get(doc, "_keep"))) {
         json_array_foreach(json_object_get(json_object_get(doc, "config"), "disks"), i, disk)
         {

@@ -538,7 +538,8 @@ int machine_change(struct host *host, const struct principal *who, json_t *old, 
 {
     static const char *const copied[] = {"name", "description", "folder", "tags"};
     struct mull_error err = {0};
-    const char *id = host_text(old, "id");
+    char id[HOST_ID_MAX]; /* of its own: the old document goes when the new one is put */
+    snprintf(id, sizeof(id), "%s", host_text(old, "id"));
     struct vm *vm = vm_of(host, id);
     if (refuse_later(body, p) || machine_is_free(host, old, p))
         return -1;

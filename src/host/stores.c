@@ -151,7 +151,7 @@ static int clear_default(struct host *host, struct mull_error *err)
 int datastore_change(struct host *host, json_t *old, json_t *body, struct host_problem *p)
 {
     struct mull_error err = {0};
-    const char *name = host_text(body, "name"), *id = host_text(old, "id");
+    const char *name = host_text(body, "name");
     json_t *other = *name ? store_find(host->store, KIND_DATASTORE, "name", name) : NULL;
     json_t *is_default = json_object_get(body, "default");
     if (*name && !host_name_valid(name))
@@ -167,7 +167,8 @@ int datastore_change(struct host *host, json_t *old, json_t *body, struct host_p
         if (json_is_true(is_default))
             ret = clear_default(host, &err);
         if (!ret)
-            ret = store_put(host->store, KIND_DATASTORE, id, json_incref(doc), &err);
+            ret = store_put(host->store, KIND_DATASTORE, host_text(doc, "id"), json_incref(doc),
+                            &err);
         ret = store_end(host->store, ret, &err);
     }
     if (!ret)
@@ -535,7 +536,7 @@ int network_change(struct host *host, json_t *old, json_t *body, struct host_pro
         return host_problem(p, HOST_CONFLICT, "/name", "machines name it; change them first");
     json_t *doc = json_deep_copy(old);
     json_object_set_new(doc, "name", json_string(name));
-    if (store_put(host->store, KIND_NETWORK, host_text(old, "id"), doc, &err))
+    if (store_put(host->store, KIND_NETWORK, host_text(doc, "id"), doc, &err))
         return host_problem_from(p, &err);
     host_changed(host, KIND_NETWORK, host_text(doc, "id"));
     return 0;

@@ -449,6 +449,8 @@ def test_lists(w):
 def test_events_audit_tasks(w):
     stream = w.people["viewer"].websocket("/api/v1/events/stream")
     hidden = w.people["none"].websocket("/api/v1/events/stream")
+    for s in (stream, hidden):
+        assert json.loads(s.message())["type"] == "subscribed"
     machine = w.local.machine("heard")
     seen = []
     while not any(e["type"] == "machine.created" and e["object_name"] == "heard" for e in seen):

@@ -326,6 +326,20 @@ static void replay(struct ws *ws)
     json_decref(list);
 }
 
+/* The peer knows by the first event that it hears everything from now on: the answer to its request
+ * was on its way before that. */
+static void begin_events(struct ws *ws)
+{
+    if (ws->replay)
+        replay(ws);
+    json_t *greeting = events_greeting(ws->rest->host);
+    char *text = greeting ? json_dumps(greeting, JSON_COMPACT) : NULL;
+    if (text)
+        queue(ws, WSLAY_TEXT_FRAME, text, strlen(text));
+    json_decref(greeting);
+    free(text);
+}
+
 /* ---- Beginning ---- */
 
 static int begin_kind(struct ws *ws)
@@ -336,8 +350,8 @@ static int begin_kind(struct ws *ws)
     struct vm *vm = *ws->machine && store_get(host->store, KIND_MACHINE, ws->machine)
                         ? vm_of(host, ws->machine)
                         : NULL;
-    if (ws->kind == SOCKET_EVENTS && ws->replay)
-        replay(ws);
+    if (ws->kind == SOCKET_EVENTS)
+        begin_events(ws);
     else if (ws->kind == SOCKET_SERIAL)
         ret = vm ? console_attach(vm, &ws->viewer) : -1;
     else if (ws->kind == SOCKET_VNC)

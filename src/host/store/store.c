@@ -68,7 +68,7 @@ int store_open(const char *path, const struct mull_log *log, struct store **out,
                             SQLITE_OPEN_NOFOLLOW,
                         NULL) != SQLITE_OK ||
         sqlite3_exec(store->db,
-                     "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                     "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
                      "PRAGMA cache_size=-4096; PRAGMA trusted_schema=OFF",
                      NULL, NULL, NULL) != SQLITE_OK)
         ret = store_fail(store, err, path);
@@ -198,6 +198,13 @@ int store_end(struct store *store, int ret, struct mull_error *err)
         json_object_clear(store->objects[i]);
     read_objects(store, NULL);
     return ret;
+}
+
+int store_sync(struct store *store, struct mull_error *err)
+{
+    /* Whatever is in the log is written, and both files are synced. */
+    int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_FULL, NULL, NULL);
+    return code == SQLITE_OK ? 0 : store_fail(store, err, "checkpoint");
 }
 
 static sqlite3_stmt *prepare(struct store *store, const char *sql, va_list args)

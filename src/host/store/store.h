@@ -53,6 +53,10 @@ int store_begin(struct store *store, struct mull_error *err);
  *  database refused: nothing has changed then. */
 int store_end(struct store *store, int ret, struct mull_error *err);
 
+/** All changes so far survive a power cut, too: before files go that a row has named. Any change
+ *  survives the end of the process. */
+int store_sync(struct store *store, struct mull_error *err);
+
 /** Run one statement with text parameters (NULL: SQL's). @return 0 or -errno */
 int store_run(struct store *store, struct mull_error *err, const char *sql, ...)
     __attribute__((sentinel));
