@@ -7,143 +7,142 @@ import { create } from './machines.mjs';
 const GIB = 1024 ** 3;
 
 export function uploadRoute(api, method, id, body) {
-    if (method === 'POST') {
-        const upload = {
-            id: randomUUID(),
-            name: body.name,
-            offset: 0,
-            size: body.size,
-            sha256: null,
-            expires: data.ago(-86400),
-        };
-        api.uploads.set(upload.id, upload);
-        return { status: 201, body: upload };
-    }
-    const upload = api.uploads.get(id);
-    if (!upload) throw new Refusal(404, 'not-found', 'There is no such upload.');
-    if (method === 'DELETE') api.uploads.delete(id);
-    return method === 'DELETE' ? { status: 204 } : { status: 200, body: upload };
+  if (method === 'POST') {
+    const upload = {
+      id: randomUUID(),
+      name: body.name,
+      offset: 0,
+      size: body.size,
+      sha256: null,
+      expires: data.ago(-86400),
+    };
+    api.uploads.set(upload.id, upload);
+    return { status: 201, body: upload };
+  }
+  const upload = api.uploads.get(id);
+  if (!upload) throw new Refusal(404, 'not-found', 'There is no such upload.');
+  if (method === 'DELETE') api.uploads.delete(id);
+  return method === 'DELETE' ? { status: 204 } : { status: 200, body: upload };
 }
 
 export function importRoute(api, body) {
-    const upload = api.uploads.get(body.upload);
-    if (!upload || upload.offset !== upload.size)
-        throw new Refusal(409, 'conflict', 'The upload is not complete.', '/upload');
-    return api.task('import', null, body.name, ['Reading the package', 'Converting disks'], () => {
-        if (body.kind === 'appliance') create(api, { name: body.name, cpus: 2, memory: 2 * GIB });
-        else
-            api.lists.images.push({
-                ...data.IMAGES[0],
-                name: body.name,
-                kind: body.kind === 'iso' ? 'iso' : 'image',
-                created: new Date().toISOString(),
-            });
-        api.emit({
-            type: 'changed',
-            object: `image:${body.name}`,
-            object_name: body.name,
-            data: {},
-        });
+  const upload = api.uploads.get(body.upload);
+  if (!upload || upload.offset !== upload.size)
+    throw new Refusal(409, 'conflict', 'The upload is not complete.', '/upload');
+  return api.task('import', null, body.name, ['Reading the package', 'Converting disks'], () => {
+    if (body.kind === 'appliance') create(api, { name: body.name, cpus: 2, memory: 2 * GIB });
+    else
+      api.lists.images.push({
+        ...data.IMAGES[0],
+        name: body.name,
+        kind: body.kind === 'iso' ? 'iso' : 'image',
+        created: new Date().toISOString(),
+      });
+    api.emit({
+      type: 'changed',
+      object: `image:${body.name}`,
+      object_name: body.name,
+      data: {},
     });
+  });
 }
 
 export function listRoute(api, method, [first, id], query, body) {
-    const list = api.lists[first];
-    const key = ['users', 'groups', 'images'].includes(first) ? 'name' : 'id';
-    const at = list.findIndex((x) => x[key] === id);
-    if (id && at < 0) throw new Refusal(404, 'not-found', 'There is none.');
-    if (method === 'GET') return id ? { status: 200, body: list[at] } : api.page(list, query);
-    if (method === 'DELETE') {
-        list.splice(at, 1);
-        return { status: 204 };
-    }
-    if (method === 'PATCH') {
-        list[at] = merge(list[at], body);
-        return { status: 200, body: list[at] };
-    }
-    if (first === 'images')
-        return api.task(
-            'image.build',
-            null,
-            body.name,
-            ['Fetching packages', 'Making the file system'],
-            () => null,
-            4000,
-        );
-    if (list.some((x) => x.name && x.name === body.name))
-        throw new Refusal(409, 'conflict', `${body.name} exists already.`, '/name');
-    const { password, ...kept } = body;
-    void password;
-    const made = {
-        id: randomUUID(),
-        created: new Date().toISOString(),
-        last_used: null,
-        machines: 0,
-        groups: [],
-        user: 'admin',
-        state: 'up',
-        reason: null,
-        ...kept,
-    };
-    list.push(made);
-    return {
-        status: 201,
-        body:
-            first === 'tokens'
-                ? { ...made, token: `mul_${randomBytes(20).toString('base64url')}` }
-                : made,
-    };
+  const list = api.lists[first];
+  const key = ['users', 'groups', 'images'].includes(first) ? 'name' : 'id';
+  const at = list.findIndex((x) => x[key] === id);
+  if (id && at < 0) throw new Refusal(404, 'not-found', 'There is none.');
+  if (method === 'GET') return id ? { status: 200, body: list[at] } : api.page(list, query);
+  if (method === 'DELETE') {
+    list.splice(at, 1);
+    return { status: 204 };
+  }
+  if (method === 'PATCH') {
+    list[at] = merge(list[at], body);
+    return { status: 200, body: list[at] };
+  }
+  if (first === 'images')
+    return api.task(
+      'image.build',
+      null,
+      body.name,
+      ['Fetching packages', 'Making the file system'],
+      () => null,
+      4000,
+    );
+  if (list.some((x) => x.name && x.name === body.name))
+    throw new Refusal(409, 'conflict', `${body.name} exists already.`, '/name');
+  const { password, ...kept } = body;
+  void password;
+  const made = {
+    id: randomUUID(),
+    created: new Date().toISOString(),
+    last_used: null,
+    machines: 0,
+    groups: [],
+    user: 'admin',
+    state: 'up',
+    reason: null,
+    ...kept,
+  };
+  list.push(made);
+  return {
+    status: 201,
+    body:
+      first === 'tokens'
+        ? { ...made, token: `mul_${randomBytes(20).toString('base64url')}` }
+        : made,
+  };
 }
 
 export function files(api, path) {
-    const folder = (name) => ({
-        name,
-        kind: 'folder',
-        size: 0,
-        modified: data.ago(86400),
-        used_by: null,
-    });
-    const file = (name, size, used) => ({
-        name,
-        kind: 'file',
-        size,
-        modified: data.ago(size % 864000),
-        used_by: used ?? null,
-    });
-    if (!path)
-        return [
-            folder('machines'),
-            folder('images'),
-            folder('isos'),
-            folder('templates'),
-            file('inventory-note.txt', 1240),
-        ];
-    if (path === 'images' || path === 'isos')
-        return api.lists.images
-            .filter((i) => (i.kind === 'iso') === (path === 'isos'))
-            .map((i) => file(`${i.name}.${i.format}`, i.size, `image:${i.name}`));
-    if (path === 'machines')
-        return [...api.machines.values()].slice(0, 40).map((m) => folder(m.id));
-    const machine = api.machines.get(path.split('/')[1]);
-    return machine
-        ? [
-              file('machine.json', 1822, `machine:${machine.id}`),
-              file(`${machine.name}.qcow2`, 7.4 * GIB, `machine:${machine.id}`),
-              file('nvram', 540672, `machine:${machine.id}`),
-              file('log', 48211),
-          ]
-        : [];
+  const folder = (name) => ({
+    name,
+    kind: 'folder',
+    size: 0,
+    modified: data.ago(86400),
+    used_by: null,
+  });
+  const file = (name, size, used) => ({
+    name,
+    kind: 'file',
+    size,
+    modified: data.ago(size % 864000),
+    used_by: used ?? null,
+  });
+  if (!path)
+    return [
+      folder('machines'),
+      folder('images'),
+      folder('isos'),
+      folder('templates'),
+      file('inventory-note.txt', 1240),
+    ];
+  if (path === 'images' || path === 'isos')
+    return api.lists.images
+      .filter((i) => (i.kind === 'iso') === (path === 'isos'))
+      .map((i) => file(`${i.name}.${i.format}`, i.size, `image:${i.name}`));
+  if (path === 'machines') return [...api.machines.values()].slice(0, 40).map((m) => folder(m.id));
+  const machine = api.machines.get(path.split('/')[1]);
+  return machine
+    ? [
+        file('machine.json', 1822, `machine:${machine.id}`),
+        file(`${machine.name}.qcow2`, 7.4 * GIB, `machine:${machine.id}`),
+        file('nvram', 540672, `machine:${machine.id}`),
+        file('log', 48211),
+      ]
+    : [];
 }
 
 export function append(api, id, request, bytes) {
-    const upload = api.uploads.get(id);
-    if (!upload) throw new Refusal(404, 'not-found', 'There is no such upload.');
-    if (api.failUploads > 0) {
-        api.failUploads--;
-        throw new Refusal(503, 'unavailable', 'Try again.');
-    }
-    if (Number(request.headers['upload-offset']) !== upload.offset)
-        throw new Refusal(409, 'conflict', `The upload stands at ${upload.offset}.`);
-    upload.offset += bytes.length;
-    return { status: 200, body: upload };
+  const upload = api.uploads.get(id);
+  if (!upload) throw new Refusal(404, 'not-found', 'There is no such upload.');
+  if (api.failUploads > 0) {
+    api.failUploads--;
+    throw new Refusal(503, 'unavailable', 'Try again.');
+  }
+  if (Number(request.headers['upload-offset']) !== upload.offset)
+    throw new Refusal(409, 'conflict', `The upload stands at ${upload.offset}.`);
+  upload.offset += bytes.length;
+  return { status: 200, body: upload };
 }

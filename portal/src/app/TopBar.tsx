@@ -48,7 +48,7 @@ export function TopBar() {
         label="Inventory"
         onClick={() => (drawerOpen.value = !drawerOpen.value)}
       />
-      <a class="brand" href="#/" aria-label="Mullion, overview">
+      <a class="brand" href="#/">
         <Logo />
         <b>Mullion</b>
         <span class="host-name">{host.value?.name}</span>

@@ -1,3 +1,4 @@
+import { bytes } from '../../lib/format';
 import { allFolders } from '../../lib/tree';
 import { datastores, has, host, machineList, networks, pools } from '../../state/store';
 import { NumberField, SelectField, SizeField, TextField } from '../../ui/Field';
@@ -11,7 +12,6 @@ export function MachineStep({ draft, set, at }: StepProps) {
   const networkList = useCollection(networks);
   const storeList = useCollection(datastores);
   const poolList = useCollection(pools);
-  const ownDisk = draft.source === 'iso' || draft.source === 'blank';
   return (
     <div class="form">
       <TextField
@@ -46,15 +46,19 @@ export function MachineStep({ draft, set, at }: StepProps) {
         onInput={(memory) => set({ memory })}
         error={at('/memory')}
       />
-      {ownDisk && (
+      {draft.source !== 'template' && (
         <SizeField
           label="Disk"
           wide
-          min={1024 * 1024}
-          presets={[10 * GIB, 20 * GIB, 50 * GIB, 100 * GIB]}
+          min={Math.max(1024 * 1024, draft.least)}
+          presets={[10, 20, 50, 100].map((n) => n * GIB).filter((n) => n >= draft.least)}
           value={draft.disk}
           onInput={(disk) => set({ disk })}
-          hint="Space is taken as the guest writes."
+          hint={
+            draft.least
+              ? `The image has ${bytes(draft.least)}; the guest sees what is more.`
+              : 'Space is taken as the guest writes.'
+          }
           error={at('/disks')}
         />
       )}

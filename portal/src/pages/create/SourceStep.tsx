@@ -22,7 +22,7 @@ export function SourceStep({ draft, set, at }: StepProps) {
   );
   const entries =
     draft.source === 'template'
-      ? templateList.map((t) => ({ id: t.id, name: t.name, note: t.description, os: '' }))
+      ? templateList.map((t) => ({ id: t.id, name: t.name, note: t.description, os: '', least: 0 }))
       : imageList
           .filter((i) => i.kind === draft.source)
           .map((i) => ({
@@ -32,6 +32,7 @@ export function SourceStep({ draft, set, at }: StepProps) {
               .filter(Boolean)
               .join(', '),
             os: i.os ?? '',
+            least: i.kind === 'image' ? i.capacity : 0,
           }));
   const error = at(`/${draft.source}`);
   return (
@@ -44,7 +45,7 @@ export function SourceStep({ draft, set, at }: StepProps) {
             role="radio"
             class="choice"
             aria-checked={draft.source === value}
-            onClick={() => set({ source: value, from: '' })}
+            onClick={() => set({ source: value, from: '', least: 0 })}
           >
             <Icon size={20} aria-hidden="true" />
             <b>{label}</b>
@@ -62,7 +63,14 @@ export function SourceStep({ draft, set, at }: StepProps) {
               role="radio"
               class="choice"
               aria-checked={draft.from === entry.id}
-              onClick={() => set({ from: entry.id, os: entry.os })}
+              onClick={() =>
+                set({
+                  from: entry.id,
+                  os: entry.os,
+                  least: entry.least,
+                  disk: entry.least || draft.disk,
+                })
+              }
             >
               <b>{entry.name}</b>
               <span>{entry.note}</span>

@@ -14,6 +14,8 @@ export interface Draft {
   cpus: number;
   memory: number;
   disk: number;
+  /** What the image needs: the disk is not smaller. */
+  least: number;
   network: string;
   forward: string;
   datastore: string;
@@ -42,6 +44,7 @@ export function newDraft(): Draft {
     cpus: 2,
     memory: 2 * GIB,
     disk: 20 * GIB,
+    least: 0,
     network: '',
     forward: '',
     datastore: '',
@@ -89,7 +92,10 @@ export function toRequest(draft: Draft): MachineCreate {
   if (draft.os) request.os = draft.os;
   if (draft.datastore) request.datastore = draft.datastore;
   if (draft.pool) request.pool = draft.pool;
-  if (source === 'image') request.image = draft.from;
+  if (source === 'image') {
+    request.image = draft.from;
+    if (draft.disk > draft.least) request.disks = [{ capacity: draft.disk }];
+  }
   if (source === 'template') request.template = draft.from;
   if (source === 'iso') request.iso = draft.from;
   if (source === 'iso' || source === 'blank') request.disks = [{ capacity: draft.disk }];

@@ -6,7 +6,7 @@ import { Button } from '../../ui/Button';
 import { SelectField, TextField } from '../../ui/Field';
 import { useCollection } from '../use-loaded';
 
-export const CARD_MODELS = ['virtio', 'e1000e', 'vmxnet3', 'e1000', 'pcnet', 'rtl8139'];
+export const CARD_MODELS = ['virtio', 'e1000e', 'vmxnet3'];
 
 interface CardEditorProps {
   cards: NetworkConfig[];
@@ -69,7 +69,10 @@ export function CardEditor({ cards, onChange, error }: CardEditorProps) {
               label="Model"
               value={card.model ?? 'virtio'}
               onInput={(model) => set(i, { model })}
-              options={CARD_MODELS.map((m) => ({ value: m, label: m }))}
+              options={[...new Set([...CARD_MODELS, card.model ?? 'virtio'])].map((m) => ({
+                value: m,
+                label: m,
+              }))}
             />
             <TextField
               label="Forwarded ports"

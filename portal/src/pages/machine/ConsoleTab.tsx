@@ -45,8 +45,7 @@ async function saveScreenshot(id: string, name: string): Promise<void> {
 }
 
 export function ConsoleTab({ machine }: TabProps) {
-  const hasScreen = machine.config.display?.type === 'vnc';
-  const [kind, setKind] = useState<'vnc' | 'serial'>(hasScreen ? 'vnc' : 'serial');
+  const [kind, setKind] = useState<'vnc' | 'serial'>('vnc');
   const [line, setLine] = useState<Line>('connecting');
   const [turn, setTurn] = useState(0);
   const [pasting, setPasting] = useState(false);
@@ -79,20 +78,14 @@ export function ConsoleTab({ machine }: TabProps) {
   return (
     <div class="console">
       <div class="console-bar" role="toolbar" aria-label="Console">
-        {hasScreen && (
-          <div class="segments" role="group" aria-label="Console type">
-            <button type="button" aria-pressed={kind === 'vnc'} onClick={() => setKind('vnc')}>
-              Screen
-            </button>
-            <button
-              type="button"
-              aria-pressed={kind === 'serial'}
-              onClick={() => setKind('serial')}
-            >
-              Serial
-            </button>
-          </div>
-        )}
+        <div class="segments" role="group" aria-label="Console type">
+          <button type="button" aria-pressed={kind === 'vnc'} onClick={() => setKind('vnc')}>
+            Screen
+          </button>
+          <button type="button" aria-pressed={kind === 'serial'} onClick={() => setKind('serial')}>
+            Serial
+          </button>
+        </div>
         <span class="muted" role="status">
           {{ connecting: 'Connecting…', open: 'Connected', closed: 'Not connected' }[line]}
         </span>
@@ -102,29 +95,22 @@ export function ConsoleTab({ machine }: TabProps) {
               Connect again
             </Button>
           )}
-          {hasScreen && (
-            <>
-              <Button small icon={Keyboard} onClick={() => void sendKeys('ctrl-alt-delete')}>
-                Ctrl Alt Del
-              </Button>
-              <Menu
-                label="Send keys"
-                text="Send keys"
-                small
-                items={KEYS.map(([label, keys]) => ({ label, run: () => void sendKeys(keys) }))}
-              />
-              <Button small icon={ClipboardPaste} onClick={() => setPasting(true)}>
-                Type text
-              </Button>
-              <Button
-                small
-                icon={Camera}
-                onClick={() => void saveScreenshot(machine.id, machine.name)}
-              >
-                Screenshot
-              </Button>
-            </>
-          )}
+          <Button small icon={Keyboard} onClick={() => void sendKeys('ctrl-alt-delete')}>
+            Ctrl Alt Del
+          </Button>
+          <Menu
+            label="Send keys"
+            text="Send keys"
+            small
+            items={KEYS.map(([label, keys]) => ({ label, run: () => void sendKeys(keys) }))}
+          />
+          <Button small icon={ClipboardPaste} onClick={() => setPasting(true)}>
+            Type text
+          </Button>
+          <Button small icon={Camera} onClick={() => void saveScreenshot(machine.id, machine.name)}>
+            Screenshot
+          </Button>
+
           <Button
             small
             icon={Maximize2}

@@ -16,7 +16,7 @@ import { DiskSnapshots } from './DiskSnapshots';
 import type { TabProps } from './MachinePage';
 
 const GIB = 1024 ** 3;
-const BUSES = ['virtio', 'nvme', 'sata', 'scsi', 'pvscsi', 'ide', 'usb'];
+const BUSES = ['virtio', 'nvme', 'sata', 'scsi', 'pvscsi', 'ide'];
 /** The formats that keep snapshots inside. */
 const WITH_SNAPSHOTS = new Set(['qcow2']);
 

@@ -167,7 +167,7 @@ export function HardwareTab({ machine, reload }: TabProps) {
               />
             </div>
           </Panel>
-          <Panel title="Firmware and screen">
+          <Panel title="Firmware">
             <div class="form">
               <SelectField
                 label="Firmware"
@@ -184,26 +184,6 @@ export function HardwareTab({ machine, reload }: TabProps) {
                 }
                 options={BOOT_ORDERS}
                 error={at('boot')}
-              />
-              <SelectField
-                label="Screen"
-                value={draft.display?.type ?? 'none'}
-                onInput={(type) => set({ display: { ...draft.display, type } })}
-                options={[
-                  { value: 'none', label: 'None, serial only' },
-                  { value: 'vnc', label: 'VNC' },
-                ]}
-                error={at('display')}
-              />
-              <SelectField
-                label="Clock"
-                value={draft.clock ?? 'utc'}
-                onInput={(clock) => set({ clock })}
-                options={[
-                  { value: 'utc', label: 'UTC' },
-                  { value: 'localtime', label: 'Local time (Windows)' },
-                ]}
-                error={at('clock')}
               />
             </div>
           </Panel>

@@ -16,7 +16,7 @@ import type { TabProps } from './MachinePage';
 /** The screen, asked for again every few seconds while somebody looks. */
 function useScreenshot(machine: Machine): string | null {
   const [url, setUrl] = useState<string | null>(null);
-  const live = machine.state === 'running' && machine.config.display?.type === 'vnc';
+  const live = machine.state === 'running';
   useEffect(() => {
     if (!live) return setUrl(null);
     const state = { stopped: false, url: '' };
