@@ -210,6 +210,11 @@ static int begin(struct mull_image *image, struct mull_bitmap *b, struct mull_er
     pthread_mutex_lock(&image->lock);
     int ret = set->store->begin(image);
     pthread_mutex_unlock(&image->lock);
+    if (ret == -EOPNOTSUPP)
+        return mull_fail(err, EOPNOTSUPP,
+                         "%s: is a block device: bitmaps are kept beside files, and nothing would "
+                         "tell here of another writer; use QCOW2 on it, which keeps them inside",
+                         image->path);
     if (ret)
         return mull_fail(err, -ret, "%s: cannot mark its bitmaps in use: %s", image->path,
                          strerror(-ret));

@@ -78,7 +78,8 @@ struct mull_image_options {
     const struct mull_file_observer *observer;
     const struct mull_given_files *given; /* see mull_file_options */
     const struct mull_log *log;
-    const struct mull_source_options *source; /* for URLs, packed and encrypted files; may be NULL */
+    const struct mull_source_options
+        *source; /* for URLs, packed and encrypted files; may be NULL */
 };
 
 /** What mullion image info shows; strings belong to the image. */
@@ -229,7 +230,7 @@ struct mull_image {
     void (*track)(struct mull_image *image, uint64_t offset, uint64_t length);
     struct mull_bitmap_set *bitmaps; /* see bitmap.h; NULL: none, or not looked for */
     bool marking;                    /* one of them records */
-    pthread_mutex_t unpack_lock; /* one unpacked unit is kept */
+    pthread_mutex_t unpack_lock;     /* one unpacked unit is kept */
     uint8_t *unpacked;
     uint32_t unpacked_room;
     uint64_t unpacked_at;   /* its guest offset, UINT64_MAX: none */
@@ -308,12 +309,17 @@ int mull_range_try(struct mull_image *image, struct mull_range *range, uint64_t 
                    uint64_t length, bool exclusive);
 void mull_range_release(struct mull_image *image, struct mull_range *range);
 
+/** The image that a new one is to be made on, read-only; -EINVAL where it is not of @format. */
+int mull_image_open_parent(const struct mull_create_options *options,
+                           const struct mull_format *format, struct mull_image **out,
+                           struct mull_error *err);
+
 /** Path of a file named inside an image: relative to that image. @return malloc'ed, or NULL. */
 char *mull_image_relative_path(const char *image_path, const char *name);
 
 /** Open a further file of the same image (an extent, a data file) that is named in it, as the image
- *  was opened. The name must not lead out of the image's folder, nor to anything but a regular file,
- *  unless options->anywhere. @what: "extent", for the message. */
+ *  was opened. The name must not lead out of the image's folder, nor to anything but a regular
+ * file, unless options->anywhere. @what: "extent", for the message. */
 int mull_image_open_named(const struct mull_image *image, const struct mull_image_options *options,
                           const char *name, const char *what, struct mull_file **out,
                           struct mull_error *err);

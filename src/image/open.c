@@ -348,3 +348,21 @@ void mull_info_add(struct mull_image_info *info, const char *name, const char *f
     vsnprintf(line[1], sizeof(line[1]), fmt, ap);
     va_end(ap);
 }
+
+int mull_image_open_parent(const struct mull_create_options *o, const struct mull_format *format,
+                           struct mull_image **out, struct mull_error *err)
+{
+    char *path = mull_image_relative_path(o->path, o->backing);
+    struct mull_image_options io = {
+        .path = path, .format = o->backing_format, .readonly = true, .no_backing = true};
+    int ret = path ? mull_image_open(&io, out, err)
+                   : mull_fail(err, EINVAL, "%s: not a file name", o->backing);
+
+    free(path);
+    if (ret || (*out)->format == format)
+        return ret;
+    ret = mull_fail(err, EINVAL, "%s: the parent of a %s image must be one, too: %s is %s", o->path,
+                    format->name, (*out)->path, (*out)->format->name);
+    mull_image_close(*out);
+    return ret;
+}

@@ -5,6 +5,8 @@
  */
 #include "image/vhd.h"
 
+#include "image/utf16.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,29 +72,6 @@ static int read_footer(struct mull_image *image, struct mull_error *err)
     return 0;
 }
 
-/* UTF-16 of either order to UTF-8 with slashes. */
-static void from_utf16(const uint8_t *in, uint32_t length, bool big, char *out, size_t room)
-{
-    size_t n = 0;
-    for (uint32_t i = 0; i + 1 < length && n + 4 < room; i += 2) {
-        uint32_t c = big ? mull_be16(in + i) : mull_le16(in + i);
-        if (!c)
-            break;
-        c = c == '\\' ? '/' : c;
-        if (c < 0x80) {
-            out[n++] = (char)c;
-        } else if (c < 0x800) {
-            out[n++] = (char)(0xc0 | c >> 6);
-            out[n++] = (char)(0x80 | (c & 0x3f));
-        } else {
-            out[n++] = (char)(0xe0 | c >> 12);
-            out[n++] = (char)(0x80 | (c >> 6 & 0x3f));
-            out[n++] = (char)(0x80 | (c & 0x3f));
-        }
-    }
-    out[n] = 0;
-}
-
 /* Spec, "Parent Locator Entries": a relative name if there is one, else the bare name. */
 static int find_parent(struct mull_image *image, const uint8_t *head, struct mull_error *err)
 {
@@ -107,10 +86,10 @@ static int find_parent(struct mull_image *image, const uint8_t *head, struct mul
             offset > (uint64_t)INT64_MAX - length)
             continue;
         if (!mull_file_read(image->file, data, length, offset))
-            from_utf16(data, length, false, name, sizeof(name));
+            mull_utf16_read(data, length, false, name, sizeof(name));
     }
     if (!*name) {
-        from_utf16(head + 64, 512, true, full, sizeof(full));
+        mull_utf16_read(head + 64, 512, true, full, sizeof(full));
         const char *slash = strrchr(full, '/');
         snprintf(name, sizeof(name), "%s", slash ? slash + 1 : full);
     }

@@ -1,6 +1,8 @@
 /* Making VHD images. Spec: see vhd.h. */
 #include "image/vhd.h"
 
+#include "image/utf16.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,43 +64,23 @@ static void make_footer(uint8_t *f, uint64_t size, uint32_t type)
     mull_put_be32(f + 64, vhd_checksum(f, 512, 64));
 }
 
-static uint32_t put_utf16(uint8_t *out, const char *text, bool big, uint32_t room)
-{
-    uint32_t n = 0;
-    for (; *text && n + 2 <= room; text++, n += 2) {
-        uint16_t c = *text == '/' ? '\\' : (uint8_t)*text;
-        if (big)
-            mull_put_be16(out + n, c);
-        else
-            mull_put_le16(out + n, c);
-    }
-    return n;
-}
-
 /* The parent's ID and name; the relative locator's data goes to @locator_at. */
 static int put_parent(const struct mull_create_options *o, uint8_t *head, uint8_t *locator,
                       uint64_t locator_at, struct mull_error *err)
 {
-    char *path = mull_image_relative_path(o->path, o->backing);
-    struct mull_image_options io = {
-        .path = path, .format = o->backing_format, .readonly = true, .no_backing = true};
     struct mull_image *parent;
-    int ret = path ? mull_image_open(&io, &parent, err)
-                   : mull_fail(err, EINVAL, "%s: not a file name", o->backing);
-    free(path);
+    int ret = mull_image_open_parent(o, &mull_format_vhd, &parent, err);
     if (ret)
         return ret;
-    if (parent->format != &mull_format_vhd)
-        ret = mull_fail(err, EINVAL, "%s: the parent of a VHD must be a VHD", o->path);
-    else if (parent->size != o->size)
+    if (parent->size != o->size)
         ret = mull_fail(err, EINVAL, "%s: a differencing VHD is as large as its parent", o->path);
     else
         memcpy(head + 40, ((struct vhd *)parent->state)->footer + 68, 16);
     mull_image_close(parent);
     const char *slash = strrchr(o->backing, '/');
     mull_put_be32(head + 56, (uint32_t)(time(NULL) - EPOCH));
-    put_utf16(head + 64, slash ? slash + 1 : o->backing, true, 510);
-    uint32_t length = put_utf16(locator, o->backing, false, 510);
+    mull_utf16_write(head + 64, 510, slash ? slash + 1 : o->backing, true);
+    uint32_t length = mull_utf16_write(locator, 510, o->backing, false);
     uint8_t *e = head + 576;
     mull_put_be32(e, 0x57327275); /* W2ru */
     mull_put_be32(e + 4, 512);

@@ -4,6 +4,8 @@
  */
 #include "image/vhdx.h"
 
+#include "image/utf16.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,30 +135,6 @@ static int read_regions(struct mull_image *image, struct mull_error *err)
     return ret;
 }
 
-/* UTF-16 to UTF-8, what is not text becomes '?'; backslashes become slashes. */
-static void from_utf16(const uint8_t *in, uint32_t length, char *out, size_t room)
-{
-    size_t n = 0;
-    for (uint32_t i = 0; i + 1 < length && n + 4 < room; i += 2) {
-        uint32_t c = mull_le16(in + i);
-        if (c >= 0xd800 && c < 0xe000)
-            c = '?';
-        if (c == '\\')
-            c = '/';
-        if (c < 0x80) {
-            out[n++] = (char)c;
-        } else if (c < 0x800) {
-            out[n++] = (char)(0xc0 | c >> 6);
-            out[n++] = (char)(0x80 | (c & 0x3f));
-        } else {
-            out[n++] = (char)(0xe0 | c >> 12);
-            out[n++] = (char)(0x80 | (c >> 6 & 0x3f));
-            out[n++] = (char)(0x80 | (c & 0x3f));
-        }
-    }
-    out[n] = 0;
-}
-
 /* 2.6.2.6: key and value strings; the relative path is the one we can follow. */
 static int parse_locator(struct mull_image *image, const uint8_t *p, uint32_t length,
                          struct mull_error *err)
@@ -176,15 +154,17 @@ static int parse_locator(struct mull_image *image, const uint8_t *p, uint32_t le
         uint32_t key_length = mull_le16(e + 8), value_length = mull_le16(e + 10);
         if (key_at + key_length > length || value_at + value_length > length)
             return mull_fail(err, EINVAL, "%s: parent locator is cut off", image->path);
-        from_utf16(p + key_at, key_length, key, sizeof(key));
+        mull_utf16_read(p + key_at, key_length, false, key, sizeof(key));
         if (!strcmp(key, "parent_linkage"))
-            from_utf16(p + value_at, value_length, v->parent_linkage, sizeof(v->parent_linkage));
+            mull_utf16_read(p + value_at, value_length, false, v->parent_linkage,
+                            sizeof(v->parent_linkage));
         else if (!strcmp(key, "parent_linkage2"))
-            from_utf16(p + value_at, value_length, v->parent_linkage2, sizeof(v->parent_linkage2));
+            mull_utf16_read(p + value_at, value_length, false, v->parent_linkage2,
+                            sizeof(v->parent_linkage2));
         else if (!strcmp(key, "relative_path"))
-            from_utf16(p + value_at, value_length, relative, sizeof(relative));
+            mull_utf16_read(p + value_at, value_length, false, relative, sizeof(relative));
         else if (!strcmp(key, "absolute_win32_path"))
-            from_utf16(p + value_at, value_length, absolute, sizeof(absolute));
+            mull_utf16_read(p + value_at, value_length, false, absolute, sizeof(absolute));
     }
     /* "C:/disks/base.vhdx" of another machine: what lies beside us under that name. */
     const char *name = *relative                ? relative

@@ -1,6 +1,8 @@
 /* Making VHDX images: dynamic, fixed and differencing. Spec: [MS-VHDX]. */
 #include "image/vhdx.h"
 
+#include "image/utf16.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,26 +22,16 @@ struct plan {
 
 static int read_parent(const struct mull_create_options *o, struct plan *p, struct mull_error *err)
 {
-    char *path = mull_image_relative_path(o->path, o->backing);
-    struct mull_image_options io = {
-        .path = path, .format = o->backing_format, .readonly = true, .no_backing = true};
     struct mull_image *parent;
-    int ret = path ? mull_image_open(&io, &parent, err)
-                   : mull_fail(err, EINVAL, "%s: not a file name", o->backing);
-    free(path);
+    int ret = mull_image_open_parent(o, &mull_format_vhdx, &parent, err);
     if (ret)
         return ret;
-    if (parent->format != &mull_format_vhdx) {
-        ret = mull_fail(err, EINVAL, "%s: the parent of a VHDX must be a VHDX", o->path);
-    } else {
-        struct vhdx *v = parent->state;
-        memcpy(p->parent_guid, v->header.data_guid, 16);
-        p->parent_block = v->block;
-        p->sector = v->sector;
-        if (parent->size != o->size)
-            ret = mull_fail(err, EINVAL, "%s: a differencing VHDX is as large as its parent",
-                            o->path);
-    }
+    struct vhdx *v = parent->state;
+    memcpy(p->parent_guid, v->header.data_guid, 16);
+    p->parent_block = v->block;
+    p->sector = v->sector;
+    if (parent->size != o->size)
+        ret = mull_fail(err, EINVAL, "%s: a differencing VHDX is as large as its parent", o->path);
     mull_image_close(parent);
     return ret;
 }
@@ -101,30 +93,7 @@ static int write_regions(struct mull_file *file, const struct plan *p)
     return ret;
 }
 
-/* UTF-8 to UTF-16; slashes become backslashes. What is no UTF-8 goes byte by byte. */
-static uint32_t put_utf16(uint8_t *out, const char *text)
-{
-    const uint8_t *p = (const uint8_t *)text;
-    uint32_t n = 0;
-
-    while (*p) {
-        uint32_t c = *p++, more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0, i = 0;
-        while (i < more && (p[i] & 0xc0) == 0x80)
-            i++;
-        if (more && i == more) {
-            for (c &= 0x3fu >> more; i; i--)
-                c = c << 6 | (*p++ & 0x3f);
-        }
-        if (c >= 0x10000) {
-            mull_put_le16(out + n, (uint16_t)(0xd800 | ((c - 0x10000) >> 10 & 0x3ff)));
-            n += 2;
-            c = 0xdc00 | (c & 0x3ff);
-        }
-        mull_put_le16(out + n, c == '/' ? '\\' : (uint16_t)c);
-        n += 2;
-    }
-    return n;
-}
+#define LOCATOR_MAX 4096u
 
 /* 2.6.2.6: the linkage (@guid2: or that one; NULL: none) and where the parent lies. @return its
  * length. */
@@ -143,11 +112,11 @@ static uint32_t put_locator(uint8_t *out, const char *backing, const uint8_t *gu
     mull_put_le16(out + 18, (uint16_t)count);
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *e = out + 20 + i * 12;
-        uint32_t key = put_utf16(out + at, pairs[i][0]);
+        uint32_t key = mull_utf16_write(out + at, LOCATOR_MAX - at, pairs[i][0], false);
         mull_put_le32(e, at);
         mull_put_le16(e + 8, (uint16_t)key);
         at += key;
-        uint32_t value = put_utf16(out + at, pairs[i][1]);
+        uint32_t value = mull_utf16_write(out + at, LOCATOR_MAX - at, pairs[i][1], false);
         mull_put_le32(e + 4, at);
         mull_put_le16(e + 10, (uint16_t)value);
         at += value;
@@ -211,7 +180,7 @@ static int write_bat(struct mull_file *file, const struct plan *p)
 static int write_headers(struct mull_file *file)
 {
     uint8_t id[512 + 8] = "vhdxfile", head[4096] = {0};
-    put_utf16(id + 8, "Mullion");
+    mull_utf16_write(id + 8, 512, "Mullion", false);
     memcpy(head, "head", 4);
     vhdx_new_guid(head + 16);
     vhdx_new_guid(head + 32);
@@ -264,7 +233,7 @@ static int write_locator(struct mull_image *image, const char *path, const uint8
                          const uint8_t *guid2, bool data, struct mull_error *err)
 {
     struct vhdx *v = image->state;
-    uint8_t locator[4096] = {0}, entry[8];
+    uint8_t locator[LOCATOR_MAX] = {0}, entry[8];
     uint32_t at = (v->items_end + 7) & ~7u;
 
     if (strlen(path) > 1000)

@@ -225,19 +225,11 @@ int vmdk_make_extent(const struct mull_create_options *o, uint32_t number, uint6
 
 static int parent_cid(const struct mull_create_options *o, uint32_t *cid, struct mull_error *err)
 {
-    char *path = mull_image_relative_path(o->path, o->backing);
-    struct mull_image_options io = {
-        .path = path, .format = o->backing_format, .readonly = true, .no_backing = true};
     struct mull_image *parent;
-    int ret = path ? mull_image_open(&io, &parent, err)
-                   : mull_fail(err, EINVAL, "%s: not a file name", o->backing);
-    free(path);
+    int ret = mull_image_open_parent(o, &mull_format_vmdk, &parent, err);
     if (ret)
         return ret;
-    if (parent->format == &mull_format_vmdk)
-        *cid = ((struct vmdk *)parent->state)->cid;
-    else
-        ret = mull_fail(err, EINVAL, "%s: the parent of a VMDK must be a VMDK", o->path);
+    *cid = ((struct vmdk *)parent->state)->cid;
     mull_image_close(parent);
     return ret;
 }
