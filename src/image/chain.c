@@ -31,8 +31,12 @@ static int commit_into(struct mull_image *top, struct mull_image *below, int thr
         ret = mull_image_resize(below, top->size, err);
     if (ret)
         return ret;
-    struct mull_convert c = {
-        .source = top, .target = below, .top_only = true, .progress = progress, .opaque = opaque};
+    struct mull_convert c = {.source = top,
+                             .target = below,
+                             .threads = threads,
+                             .top_only = true,
+                             .progress = progress,
+                             .opaque = opaque};
     ret = mull_convert(&c, err);
     if (ret)
         return ret;

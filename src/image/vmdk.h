@@ -67,6 +67,7 @@ struct vmdk {
     uint32_t nextents;
     struct mull_packer *packer;
     atomic_bool cid_changed;
+    bool cid_failed; /* it could not be written: the file may say the old or the new one */
     pthread_mutex_t cid_lock;
 };
 

@@ -214,8 +214,10 @@ int vmdk_change_cid(struct mull_image *image)
         return 0;
     pthread_mutex_lock(&v->cid_lock);
     if (!atomic_load(&v->cid_changed)) {
-        v->cid = v->next_cid ? v->next_cid : new_cid(v);
-        ret = put_cid(image, "CID", v->cid);
+        uint32_t cid = v->next_cid ? v->next_cid : new_cid(v);
+        ret = put_cid(image, "CID", cid);
+        v->cid = ret ? v->cid : cid;
+        v->cid_failed = ret;
         /* A change-tracking file that does not hear of our writes would lie: VMware makes a new
          * one, in which everything has changed, where the descriptor names none. */
         const char *ctk = find_value(v->descriptor, "changeTrackPath");
@@ -223,8 +225,11 @@ int vmdk_change_cid(struct mull_image *image)
             char *line = (char *)(uintptr_t)ctk;
             while (line > v->descriptor && line[-1] != '\n')
                 line--;
+            char first = *line;
             *line = '#';
             ret = write_text(image, line, 1);
+            if (ret)
+                *line = first;
             /* Virtual Disk Programming Guide, "VMDK versions": 3 says no more than that. */
             char *version = (char *)(uintptr_t)find_value(v->descriptor, "version");
             if (!ret && version && *version == '3') {
@@ -232,7 +237,7 @@ int vmdk_change_cid(struct mull_image *image)
                 ret = write_text(image, version, 1);
             }
         }
-        atomic_store(&v->cid_changed, true);
+        atomic_store(&v->cid_changed, !ret); /* else with the next write */
     }
     pthread_mutex_unlock(&v->cid_lock);
     return ret;
@@ -391,6 +396,8 @@ int vmdk_expect_parent(struct mull_image *image, struct mull_image *parent, bool
 
     if (!v->descriptor || !p->descriptor)
         return 0;
+    if (p->cid_failed)
+        return mull_fail(err, EIO, "%s: its content ID could not be written", parent->path);
     /* What a commit that was cut off has left is put in order first. */
     ret = put_cid(image, "parentCID", p->cid);
     if (!ret)
