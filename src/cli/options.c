@@ -59,6 +59,7 @@ static const char usage[] =
     "                     offer packed virtqueues to the guest's virtio drivers (off)\n"
     "  --watchdog reset|poweroff|pause|none|nmi\n"
     "                     a watchdog (i6300ESB), and what happens when the guest does not feed it\n"
+    "  --tpm FOLDER       a TPM 2.0 by swtpm(8), whose state is in that folder\n"
     "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
     "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio|,channel=NAME]\n"
@@ -645,6 +646,7 @@ enum {
     CONSOLE,
     SHARE,
     BALLOON,
+    TPM,
     WATCHDOG,
     PACKED_RINGS,
     NO_REBOOT,
@@ -680,6 +682,7 @@ static const struct option known[] = {
     {"balloon", required_argument, NULL, BALLOON},
     {"packed-rings", required_argument, NULL, PACKED_RINGS},
     {"watchdog", required_argument, NULL, WATCHDOG},
+    {"tpm", required_argument, NULL, TPM},
     {"share", required_argument, NULL, SHARE},
     {"no-reboot", no_argument, NULL, NO_REBOOT},
     {"control", required_argument, NULL, CONTROL},
@@ -745,6 +748,9 @@ static int parse_option(struct run_options *o, int option, const char *value)
         if (mull_name_index(mull_watchdog_names, value) < 0)
             return wrong("--watchdog", value, "must be reset, poweroff, pause, none or nmi");
         return parse_string(c, "watchdog", value);
+    case TPM:
+        json_object_set_new(c, "tpm", json_true());
+        return parse_string(c, "tpm_state", value);
     case PACKED_RINGS:
         return parse_switch(c, "--packed-rings", "packed_rings", value);
     case SHARE:

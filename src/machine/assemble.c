@@ -297,6 +297,7 @@ static int make_platform(struct mull_machine *m, const struct mull_machine_confi
         .com_ports = (1u << serial) - 1,
         .firmware = m->firmware != NULL,
         .screen = machine_wants_screen(m, config),
+        .tpm = config->tpm && config->tpm_state,
         .events = {.opaque = m,
                    .poweroff = machine_event_poweroff,
                    .reset = machine_event_reset,

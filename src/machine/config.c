@@ -153,8 +153,8 @@ bool mull_machine_config_missing(const struct mull_machine_config *c, char *out,
         add(&l, "no display: it needs a place to listen");
     if (c->video.model && strcmp(c->video.model, "vga") && strcmp(c->video.model, "virtio"))
         add(&l, "the graphics adapter is vga instead of %s", c->video.model);
-    if (c->tpm)
-        add(&l, "no TPM");
+    if (c->tpm && !c->tpm_state)
+        add(&l, "no TPM: it needs a folder for its state (tpm_state)");
     if (c->localtime)
         add(&l, "the clock shows UTC");
     if (c->usb && strcmp(c->usb, "3.0"))
@@ -273,6 +273,7 @@ void mull_machine_config_free(struct mull_machine_config *c)
     free(c->os);
     free(c->firmware);
     free(c->nvram);
+    free(c->tpm_state);
     free(c->display_listen);
     free(c->display_password_file);
     free(c->display_certificates);

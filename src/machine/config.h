@@ -198,6 +198,7 @@ struct mull_machine_config {
     struct mull_video_config video;
     bool tablet, keyboard; /* on USB */
     bool tpm;
+    char *tpm_state;          /* folder of its state; NULL: there is no TPM yet */
     enum mull_watchdog watchdog;
     bool packed_rings;        /* virtio devices offer packed virtqueues, too */
     bool balloon;             /* the guest can give memory back while it runs */

@@ -39,10 +39,10 @@ static int resolve_list(json_t *list, const char *folder)
 
 int mull_machine_config_resolve(json_t *root, const char *folder)
 {
-    static const char *const files[] = {"kernel", "initrd", "nvram", "firmware"};
+    static const char *const files[] = {"kernel", "initrd", "nvram", "firmware", "tpm_state"};
     static const char *const lists[] = {"disks", "cdroms", "consoles", "modules", "shares"};
     int ret = 0;
-    for (unsigned i = 0; i < 4 && !ret; i++) {
+    for (unsigned i = 0; i < sizeof(files) / sizeof(files[0]) && !ret; i++) {
         const char *value = json_string_value(json_object_get(root, files[i]));
         if (value && strcmp(value, "bios") && strcmp(value, "uefi"))
             ret = resolve(root, files[i], folder);

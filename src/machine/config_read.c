@@ -569,6 +569,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "test_devices",
         "topology",
         "tpm",
+        "tpm_state",
         "usb",
         "uuid",
         "video",
@@ -599,6 +600,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_bool(r, root, "test_devices", &c->test_devices);
     if (!ret)
         ret = read_bool(r, root, "tpm", &c->tpm);
+    if (!ret)
+        ret = read_string(r, root, "tpm_state", &c->tpm_state);
     if (!ret)
         ret = read_bool(r, root, "balloon", &c->balloon);
     if (!ret)

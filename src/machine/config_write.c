@@ -248,6 +248,7 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
         json_object_set_new(root, "input", input);
     }
     put_true(root, "tpm", c->tpm);
+    put_text(root, "tpm_state", c->tpm_state);
     put_true(root, "balloon", c->balloon);
     put_true(root, "packed_rings", c->packed_rings);
     if (c->watchdog != MULL_WATCHDOG_OFF)

@@ -1,10 +1,11 @@
 /*
  * What lets a guest and its host work together beside disks, networks and consoles: shared folders,
- * memory given back, a watchdog.
+ * memory given back, a watchdog, a TPM.
  */
 #include <stdio.h>
 
 #include "device/legacy/i6300esb.h"
+#include "device/legacy/tpm_crb.h"
 #include "machine/internal.h"
 
 static int make_share(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
@@ -68,6 +69,17 @@ static int make_watchdog(struct mull_machine *m, const struct mull_device_env *e
     return ret;
 }
 
+static int make_tpm(struct mull_machine *m, const struct mull_device_env *env, const char *folder,
+                    struct mull_error *err)
+{
+    const struct mull_tpm_config cfg = {.folder = folder};
+    struct mull_device *device;
+    int ret = mull_tpm_crb_create(env, &cfg, &device, err);
+    if (!ret)
+        machine_add_device(m, device);
+    return ret;
+}
+
 static int make_balloon(struct mull_machine *m, const struct mull_device_env *env,
                         struct mull_error *err)
 {
@@ -89,6 +101,8 @@ int machine_interface_devices(struct mull_machine *m, const struct mull_device_e
         ret = make_share(m, env, i, &config->share[i], err);
     if (!ret && config->balloon)
         ret = make_balloon(m, env, err);
+    if (!ret && config->tpm && config->tpm_state)
+        ret = make_tpm(m, env, config->tpm_state, err);
     if (!ret && config->watchdog != MULL_WATCHDOG_OFF)
         ret = make_watchdog(m, env, config->watchdog, err);
     return ret;

@@ -249,6 +249,19 @@ static void generation_id(struct mull_aml *a, const struct mull_acpi_config *c)
     mull_aml_end(a);
 }
 
+static void tpm(struct mull_aml *a)
+{
+    mull_aml_device(a, "TPM0");
+    mull_aml_name(a, "_HID");
+    mull_aml_string(a, "MSFT0101");
+    mull_aml_name(a, "_STA");
+    mull_aml_int(a, 15);
+    mull_aml_resources(a, "_CRS");
+    mull_aml_res_memory32(a, (uint32_t)MULL_TPM_BASE, MULL_TPM_SIZE, true);
+    mull_aml_resources_end(a);
+    mull_aml_end(a);
+}
+
 static void generation_id_event(struct mull_aml *a, const struct mull_acpi_config *c)
 {
     char name[8];
@@ -288,6 +301,8 @@ static int dsdt(struct table *t, const struct mull_acpi_config *c, struct mull_e
     pci_root(&a, c);
     motherboard(&a, c);
     generation_id(&a, c);
+    if (c->tpm)
+        tpm(&a);
     acpi_hotplug_registers(&a, &c->hotplug, c->cpus);
     processors(&a, c);
     acpi_hotplug_dimms(&a, &c->hotplug);
@@ -477,6 +492,17 @@ static void mcfg(struct table *t, const struct mull_acpi_config *c)
 
 /* ---- All together ---- */
 
+/* TCG ACPI Specification 1.4, 8.3: start method 7, a command response buffer. */
+static void tpm2(struct table *t)
+{
+    begin(t, "TPM2", 4);
+    put(t, 0, 4); /* a client platform */
+    put(t, MULL_TPM_BASE + 0x40, 8);
+    put(t, 7, 4);
+    while (t->size < 76) /* no parameters, no log */
+        put(t, 0, 1);
+}
+
 static uint64_t facs(struct layout *l)
 {
     uint8_t data[64] = "FACS";
@@ -571,7 +597,7 @@ static void add_commands(struct layout *l, uint64_t fadt_at, uint64_t xsdt_at, u
 static int write_tables(struct layout *l, const struct mull_acpi_config *config, struct table *t,
                         uint64_t *fadt_at, uint64_t *xsdt_at, unsigned *count)
 {
-    uint64_t tables[5];
+    uint64_t tables[8];
 
     *count = 0;
     int r = dsdt(t, config, l->err);
@@ -593,6 +619,10 @@ static int write_tables(struct layout *l, const struct mull_acpi_config *config,
     tables[(*count)++] = finish(l, t);
     if (config->ecam_base) {
         mcfg(t, config);
+        tables[(*count)++] = finish(l, t);
+    }
+    if (config->tpm) {
+        tpm2(t);
         tables[(*count)++] = finish(l, t);
     }
     begin(t, "XSDT", 1);

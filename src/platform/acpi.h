@@ -11,6 +11,10 @@
 #include "base/error.h"
 #include "memory/memory.h"
 
+/* The TPM's registers, locality 0: where every PC has them. */
+#define MULL_TPM_BASE 0xfed40000ull
+#define MULL_TPM_SIZE 0x1000u
+
 /** What the tables say. */
 struct mull_acpi_config {
     uint64_t area_base, area_size; /* where they go: RAM the guest will find reserved */
@@ -22,6 +26,7 @@ struct mull_acpi_config {
     uint8_t reset_value;
     uint16_t pvpanic_port; /* 0: none */
     uint64_t vmgenid_base; /* 0: none */
+    bool tpm;              /* a TPM 2.0 with a command response buffer at MULL_TPM_BASE */
     uint64_t ecam_base;
     uint64_t mmio32_base, mmio32_size;
     uint64_t mmio64_base, mmio64_size;   /* size 0: none */

@@ -724,6 +724,7 @@ static struct mull_acpi_config acpi_config(struct mull_platform *p)
         .reset_value = RESET_VALUE,
         .pvpanic_port = MULL_PVPANIC_PORT,
         .vmgenid_base = MULL_VMGENID_BASE,
+        .tpm = p->config.tpm,
         .ecam_base = MULL_ECAM_BASE,
         .mmio32_base = MULL_MMIO32_BASE,
         .mmio32_size = MULL_MMIO32_SIZE,

@@ -84,6 +84,7 @@ struct mull_platform_config {
     bool firmware;      /* firmware runs first: it assigns BARs and gets the ACPI tables from
                            mull_platform_acpi() */
     bool screen;        /* there are a VGA and a keyboard controller; with firmware always */
+    bool tpm; /* there is a TPM: the ACPI tables say so */
     struct mull_platform_events events;
 };
 

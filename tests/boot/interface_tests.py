@@ -2,10 +2,11 @@
 Debian kernels with their own drivers; tests/boot/interfaces is what they run."""
 import hashlib
 import os
+import shutil
 import subprocess
 import time
 
-from guest import Failed, Mullion, expect
+from guest import Failed, Mullion, Skipped, expect, expect_gone
 from guest_tests import Control
 
 TESTS = {}
@@ -228,3 +229,32 @@ def watchdog_pauses(ctx):
                    lambda: c.call("status")["result"]["state"] == "paused")
         c.call("quit")
         m.expect_status(0, 10 * ctx.patience)
+
+
+# ---- TPM ----
+
+@test
+def tpm(ctx):
+    """The kernel's own driver reads registers, extends one and gets random numbers; the TPM's folder
+    is there for the next machine."""
+    if not shutil.which("swtpm"):
+        raise Skipped("no swtpm")
+    folder = ctx.path("tpm")
+    with Mullion(ctx.program, boot(ctx, "tpm", words="mullion.then=extend") +
+                 ["--tpm", folder]) as m:
+        m.wait_for("check: part", 60 * ctx.patience)
+        children = m.descendants()
+        m.wait_for("check: done", 60 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+        got = m.checks()
+        expect(got["tpm"].startswith("2 "), f"TPM {got['tpm']}{m.tail()}")
+        expect(got["pcr0"].split() == ["0" * 64, "F" * 64], f"PCR 0 and 17: {got['pcr0']}")
+        random = [got["random1"], got["random2"]]
+        # A header with success, 16 bytes behind their length.
+        expect(all(r[12:24] == "000000000010" and len(r) == 56 for r in random) and
+               random[0] != random[1], f"random numbers: {random}")
+        want = hashlib.sha256(bytes(32) + b"0123456789abcdef0123456789abcdef").hexdigest()
+        expect(got.get("extended", "").lower() == want, f"PCR 16: {got}")
+        expect(m.complaints() == [], "; ".join(m.complaints()))
+    expect_gone(children)
+    expect("tpm2-00.permall" in os.listdir(folder), f"state: {os.listdir(folder)}")
