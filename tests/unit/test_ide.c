@@ -239,6 +239,15 @@ static void test_cdrom(void **state)
         settle();
     }
     assert_int_equal(in(channel + 7, 1), 0x50);
+    /* A reset in the middle of the data: the next command is carried out. */
+    packet(read, 2048);
+    assert_int_equal(in(channel, 4), 12 * 0x01010101u);
+    out(channel + 7, 1, 0x08);
+    assert_int_equal(in(channel + 7, 1), 0);
+    assert_int_equal(in(channel + 4, 1), 0x14);
+    packet(read, 2048);
+    assert_int_equal(in(channel, 4), 12 * 0x01010101u);
+    out(channel + 7, 1, 0x08);
     packet(beyond, 2048);
     assert_int_equal(in(channel + 7, 1), 0x51);
     assert_int_equal(in(channel + 1, 1), 0x54);

@@ -372,6 +372,16 @@ void ide_channel_run(struct ide_channel *c)
 
 /* ---- Commands without a request ---- */
 
+/* What waits for the guest will never be asked for; what waits for the disk ends by itself. */
+static void forget_request(struct ide_channel *c)
+{
+    if (c->phase == IDE_DATA || c->phase == IDE_DATA_DONE)
+        c->request.active = false;
+    c->request.forgotten = true;
+    c->request.ata.scsi.dma.cancelled = true;
+    c->phase = IDE_IDLE;
+}
+
 static void diagnostic(struct ide_channel *c)
 {
     c->device &= ~0x10;
@@ -390,9 +400,7 @@ void ide_command(struct ide_channel *c, uint8_t code)
     if (!drive(c)->present || (c->control & CONTROL_SRST))
         return;
     if (code == CODE_DEVICE_RESET && drive(c)->unit.cdrom) {
-        c->request.forgotten = true;
-        c->request.ata.scsi.dma.cancelled = true;
-        c->phase = IDE_IDLE;
+        forget_request(c);
         set_signature(c, ide_selected(c));
         r->status = 0;
         r->error = 1;
@@ -421,12 +429,7 @@ void ide_command(struct ide_channel *c, uint8_t code)
 
 void ide_channel_reset(struct ide_channel *c)
 {
-    /* What waits for the guest will never be asked for; what waits for the disk ends by itself. */
-    if (c->phase == IDE_DATA || c->phase == IDE_DATA_DONE)
-        c->request.active = false;
-    c->request.forgotten = true;
-    c->request.ata.scsi.dma.cancelled = true;
-    c->phase = IDE_IDLE;
+    forget_request(c);
     c->irq = false;
     c->device = 0;
     for (unsigned i = 0; i < 2; i++) {

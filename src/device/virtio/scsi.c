@@ -418,6 +418,9 @@ void mull_virtio_scsi_unplug(struct mull_device *device, unsigned target)
         return;
     mull_block_drain(block);
     mull_block_cancel(block);
+    mull_virtio_lock(&h->v);
+    t->unit.block = NULL; /* the caller may close it now */
+    mull_virtio_unlock(&h->v);
 }
 
 /* ---- The device ---- */
