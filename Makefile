@@ -54,6 +54,7 @@ bench: setup-bench $(BUILD)/build.ninja
 	bench/boot $(BENCH_OPTIONS)
 	bench/cpu $(BENCH_OPTIONS)
 	bench/disk $(BENCH_OPTIONS)
+	bench/net
 
 install: build
 	meson configure $(BUILD) --prefix '$(abspath $(PREFIX))'
