@@ -10,19 +10,21 @@ import subprocess
 import threading
 
 from firmware_tests import BIOS, need
-from guest import Mullion, expect
+from guest import Mullion, Skipped, expect
 
 TESTS = {}
+LONG = {}
 
 SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts")
 DRIVERS = {"virtio": "virtio_net", "e1000e": "e1000e", "vmxnet3": "vmxnet3"}
 MAC = "02:00:00:4d:75:0a"
+TAP, TAP_HOST, TAP_GUEST, TAP_PORT = "mull0", "10.97.0.1", "10.97.0.2", 8000
 
 
 class Server:
     """Serves a file over HTTP on a free port and answers what is sent with its SHA-256."""
 
-    def __init__(self, data, address="127.0.0.1"):
+    def __init__(self, data, address="127.0.0.1", port=0):
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -42,7 +44,7 @@ class Server:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer((address, 0), Handler)
+        self.server = http.server.ThreadingHTTPServer((address, port), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -52,6 +54,11 @@ class Server:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
+
+
+def content(model):
+    """The file that a guest with a card of @model fetches."""
+    return hashlib.shake_256(model.encode()).digest(3 << 20)
 
 
 def kernel_of(ctx, model):
@@ -107,7 +114,7 @@ def check(got, model, data):
 
 def fetch(ctx, model, cpus=2):
     ctx.need_user_net()
-    data = hashlib.shake_256(model.encode()).digest(3 << 20)
+    data = content(model)
     version = kernel_of(ctx, model)
     with Server(data) as server:
         words = f"mullion.port={server.port} mullion.then=down"
@@ -118,8 +125,31 @@ def fetch(ctx, model, cpus=2):
             check(facts(m), model, data)
 
 
+def fetch_by_tap(ctx, model):
+    """The same through a tap interface, where offloads are the kernel's: the machine, the tap and the
+    server are in a network namespace of their own."""
+    enter = ["unshare", "--user", "--map-root-user", "--net"]
+    probe = subprocess.run([*enter, "ip", "tuntap", "add", "dev", TAP, "mode", "tap"],
+                           capture_output=True, check=False)
+    if probe.returncode:
+        raise Skipped("no tap interface can be made in a namespace here")
+    wrapper = ctx.path("mullion")
+    here = os.path.dirname(os.path.abspath(__file__))
+    with open(wrapper, "w", encoding="utf-8") as f:
+        f.write(f"#!/bin/sh\nexec {' '.join(enter)} {here}/tap_net.py {model} {ctx.program} \"$@\"\n")
+    os.chmod(wrapper, 0o755)
+    words = f"mullion.network=off mullion.address={TAP_GUEST}/24 mullion.host={TAP_HOST} " \
+            f"mullion.port={TAP_PORT}"
+    with Mullion(wrapper, options(ctx, kernel_of(ctx, model), words) +
+                 ["--cpus", "2", "--net", f"tap={TAP},model={model},mac={MAC}"]) as m:
+        m.wait_for("nic: done", 90 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+        check(facts(m), model, content(model))
+
+
 for _model in DRIVERS:
     TESTS[f"net-user-{_model}"] = lambda ctx, m=_model: fetch(ctx, m)
+    TESTS[f"net-tap-{_model}"] = lambda ctx, m=_model: fetch_by_tap(ctx, m)
 
 
 def boot_by_network(ctx, model):
@@ -148,6 +178,51 @@ def boot_by_network(ctx, model):
 
 for _model in DRIVERS:
     TESTS[f"net-boot-{_model}"] = lambda ctx, m=_model: boot_by_network(ctx, m)
+
+
+DEBIAN_NETWORK = """printf '[Match]\\nName=en*\\n[Network]\\nDHCP=yes\\n' > /run/systemd/network/n.network
+systemctl start systemd-networkd; for i in $(seq 60); do ip route | grep -q ^default && break; sleep 1; done
+"""
+
+
+def debian(ctx, model, bus):
+    """A whole Debian from a disk on @bus fetches a file over the card, writes it to that disk, reboots, and
+    finds it again."""
+    ctx.need_user_net()
+    image = os.path.join(ctx.guest, "disk", "debian.img")
+    expect(os.path.exists(image), f"{image} is missing: scripts/guest-disk makes it")
+    copy = ctx.path("debian.img")
+    shutil.copyfile(image, copy)
+    data = content(model)
+    digest = hashlib.sha256(data).hexdigest()
+    with Server(data) as server, \
+            Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "512M", "--cpus", "2", "--disk",
+                                  f"{copy},format=raw,bus={bus}", "--net",
+                                  f"user,model={model},mac={MAC}"], stdin=subprocess.PIPE) as m:
+        def log_in():
+            start = len(m.output)
+            m.wait_for("login: ", 300 * ctx.patience, start)
+            m.send(b"root\n")
+            m.wait_for("root@mullion:~# ", 120 * ctx.patience, start)
+
+        log_in()
+        m.send(DEBIAN_NETWORK.encode() + b"basename $(readlink -f /sys/class/net/en*/device/driver)\n" +
+               b"busybox wget -q -O file http://$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'):"
+               + f"{server.port}/file; sync; sha256sum file\n".encode())
+        m.wait_for(f"\n{DRIVERS[model]}\r", 180 * ctx.patience)
+        m.wait_for(digest, 120 * ctx.patience)
+        again = len(m.output)
+        m.send(b"systemctl reboot\n")
+        m.wait_for("reboot: ", 120 * ctx.patience, again)
+        log_in()
+        again = len(m.output)
+        m.send(b"sha256sum file; systemctl poweroff\n")
+        m.wait_for(digest, 60 * ctx.patience, again)
+        m.expect_status(0, 120 * ctx.patience)
+
+
+for _model, _bus in (("virtio", "nvme"), ("e1000e", "sata"), ("vmxnet3", "pvscsi")):
+    LONG[f"debian-net-{_model}-{_bus}"] = lambda ctx, m=_model, b=_bus: debian(ctx, m, b)
 
 
 def unknown_model(ctx):
