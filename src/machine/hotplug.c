@@ -215,6 +215,11 @@ int mull_machine_attach_network(struct mull_machine *m, const struct mull_networ
         ret = mull_fail(err, ENOSPC,
                         "machine %s: it has %d network cards already, the most there can be",
                         m->name, MULL_CONFIG_NETWORKS);
+    if (!ret && net->tftp)
+        ret = mull_fail(err, ENOTSUP,
+                        "machine %s: tftp=%s is possible only for a card that is there from the "
+                        "start",
+                        m->name, net->tftp);
     if (ret) {
         for (unsigned k = 0; k < 2; k++)
             if (fds[k] >= 0)

@@ -13,7 +13,9 @@
 #define HDR MULL_NET_HDR_SIZE
 #define FRAME_ROOM (HDR + MULL_NET_FRAME_MAX)
 #define FRAME_MIN 60     /* without the checksum */
-#define RETRY_NS 1000000 /* how long to wait for a driver that refills without telling */
+/* How long to wait for a driver that refills without telling. */
+#define RETRY_NS 1000000
+#define RETRY_MAX_NS 128000000
 #define TCP_FLAGS 13     /* offset in the header */
 #define TCP_CWR 0x80
 
@@ -212,7 +214,10 @@ static bool nic_receive(void *opaque, const uint8_t *frame, size_t len)
         taken = nic->ops->receive(nic, &f);
     if (!taken) {
         nic->starved = true;
-        mull_timer_arm(nic->retry, mull_now_ns() + RETRY_NS);
+        mull_timer_arm(nic->retry, mull_now_ns() + nic->wait);
+        nic->wait = nic->wait < RETRY_MAX_NS ? 2 * nic->wait : nic->wait;
+    } else {
+        nic->wait = RETRY_NS;
     }
     pthread_mutex_unlock(&nic->lock);
     return taken;
@@ -276,6 +281,7 @@ int mull_nic_init(struct mull_nic *nic, const struct mull_device_env *env,
     nic->ops = ops;
     nic->env = *env;
     nic->netdev = cfg->netdev;
+    nic->wait = RETRY_NS;
     nic->link_up = cfg->netdev;
     memcpy(nic->permanent_mac, cfg->mac, sizeof(nic->permanent_mac));
     if ((cfg->mac[0] & 1) || !memcmp(cfg->mac, (const uint8_t[6]){0}, 6))

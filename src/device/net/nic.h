@@ -49,6 +49,7 @@ struct mull_nic {
     bool paused;   /* quiesced */
     bool posted;   /* run_work() is posted */
     bool starved;  /* frames wait for room: the retry timer looks again */
+    uint64_t wait; /* before it does, ns: longer each time in vain */
     uint32_t sent; /* segments of the packet in hand that have gone */
     unsigned complaints;
     struct mull_timer *retry;
