@@ -169,8 +169,6 @@ def main():
         tests.update(debian_tests.LONG)
     if args.whole:
         tests.update(whole_tests.ALL if args.whole == "all" else whole_tests.LONG)
-        tests.update(firmware_tests.LONG)
-        tests.update(net_tests.LONG)
     if args.loaders:
         tests.update(loader_tests.LONG)
     if args.clock:

@@ -13,7 +13,6 @@ from firmware_tests import BIOS, need
 from guest import Mullion, Skipped, expect
 
 TESTS = {}
-LONG = {}
 
 SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts")
 DRIVERS = {"virtio": "virtio_net", "e1000e": "e1000e", "vmxnet3": "vmxnet3"}
@@ -178,51 +177,6 @@ def boot_by_network(ctx, model):
 
 for _model in DRIVERS:
     TESTS[f"net-boot-{_model}"] = lambda ctx, m=_model: boot_by_network(ctx, m)
-
-
-DEBIAN_NETWORK = """printf '[Match]\\nName=en*\\n[Network]\\nDHCP=yes\\n' > /run/systemd/network/n.network
-systemctl start systemd-networkd; for i in $(seq 60); do ip route | grep -q ^default && break; sleep 1; done
-"""
-
-
-def debian(ctx, model, bus):
-    """A whole Debian from a disk on @bus fetches a file over the card, writes it to that disk, reboots, and
-    finds it again."""
-    ctx.need_user_net()
-    image = os.path.join(ctx.guest, "disk", "debian.img")
-    expect(os.path.exists(image), f"{image} is missing: scripts/guest-disk makes it")
-    copy = ctx.path("debian.img")
-    shutil.copyfile(image, copy)
-    data = content(model)
-    digest = hashlib.sha256(data).hexdigest()
-    with Server(data) as server, \
-            Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "512M", "--cpus", "2", "--disk",
-                                  f"{copy},format=raw,bus={bus}", "--net",
-                                  f"user,model={model},mac={MAC}"], stdin=subprocess.PIPE) as m:
-        def log_in():
-            start = len(m.output)
-            m.wait_for("login: ", 300 * ctx.patience, start)
-            m.send(b"root\n")
-            m.wait_for("root@mullion:~# ", 120 * ctx.patience, start)
-
-        log_in()
-        m.send(DEBIAN_NETWORK.encode() + b"basename $(readlink -f /sys/class/net/en*/device/driver)\n" +
-               b"busybox wget -q -O file http://$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'):"
-               + f"{server.port}/file; sync; sha256sum file\n".encode())
-        m.wait_for(f"\n{DRIVERS[model]}\r", 180 * ctx.patience)
-        m.wait_for(digest, 120 * ctx.patience)
-        again = len(m.output)
-        m.send(b"systemctl reboot\n")
-        m.wait_for("reboot: ", 120 * ctx.patience, again)
-        log_in()
-        again = len(m.output)
-        m.send(b"sha256sum file; systemctl poweroff\n")
-        m.wait_for(digest, 60 * ctx.patience, again)
-        m.expect_status(0, 120 * ctx.patience)
-
-
-for _model, _bus in (("virtio", "nvme"), ("e1000e", "sata"), ("vmxnet3", "pvscsi")):
-    LONG[f"debian-net-{_model}-{_bus}"] = lambda ctx, m=_model, b=_bus: debian(ctx, m, b)
 
 
 def unknown_model(ctx):
