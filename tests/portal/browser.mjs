@@ -7,7 +7,12 @@ export const PORTAL = fileURLToPath(new URL('../../portal/', import.meta.url));
 const require = createRequire(`${PORTAL}package.json`);
 const { chromium } = require('playwright-core');
 
-const PLACES = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+const PLACES = [
+  process.env.CHROMIUM,
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+];
 
 export function findChromium() {
   return PLACES.find((path) => path && existsSync(path)) ?? null;
@@ -19,7 +24,12 @@ export async function openBrowser() {
   return chromium.launch({
     executablePath,
     // Containers often lack what Chromium's own sandbox needs; what it shows here is ours.
-    args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu', '--font-render-hinting=none'],
+    args: [
+      '--no-sandbox',
+      '--disable-dev-shm-usage',
+      '--disable-gpu',
+      '--font-render-hinting=none',
+    ],
   });
 }
 

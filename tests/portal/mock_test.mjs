@@ -1,240 +1,240 @@
 // The portal on its mock host: what a real one is slow or unwilling to show. Every page checked by axe-core
 // in light and dark; five hundred machines; a host that goes away; an upload that breaks; the keyboard.
 //   node mock_test.mjs --dist build/portal/dist
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { resolve } from "node:path";
-import { findChromium, login, openBrowser, PORTAL } from "./browser.mjs";
-import { expect, option, runTests, test, until } from "./tap.mjs";
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { resolve } from 'node:path';
+import { findChromium, login, openBrowser, PORTAL } from './browser.mjs';
+import { expect, option, runTests, test, until } from './tap.mjs';
 
 if (!findChromium()) {
-    console.log("1..0 # SKIP no chromium: scripts/setup test");
-    process.exit(77);
+  console.log('1..0 # SKIP no chromium: scripts/setup test');
+  process.exit(77);
 }
 
-const { startMock } = await import("../../portal/mock/server.mjs");
+const { startMock } = await import('../../portal/mock/server.mjs');
 const axe = readFileSync(
-    createRequire(`${PORTAL}package.json`).resolve("axe-core/axe.min.js"),
-    "utf8",
+  createRequire(`${PORTAL}package.json`).resolve('axe-core/axe.min.js'),
+  'utf8',
 );
-const dist = resolve(option("dist", "build/portal/dist"));
+const dist = resolve(option('dist', 'build/portal/dist'));
 const mock = await startMock({ machines: 500, dist });
 const browser = await openBrowser();
 const machine = [...mock.api.machines.values()].find((m) => m.pending);
 const at = (tab) => `machines/${machine.id}/${tab}`;
 
 async function open(options = {}) {
-    const context = await browser.newContext({
-        viewport: { width: 1280, height: 800 },
-        reducedMotion: "reduce",
-        bypassCSP: true, // for axe, which is put into the page
-        ...options,
-    });
-    const page = await context.newPage();
-    page.setDefaultTimeout(Number(option("patience", 60_000)));
-    await login(page, mock.url);
-    return page;
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 800 },
+    reducedMotion: 'reduce',
+    bypassCSP: true, // for axe, which is put into the page
+    ...options,
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(Number(option('patience', 60_000)));
+  await login(page, mock.url);
+  return page;
 }
 
 async function checkAxe(page, what) {
-    if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe);
-    const found = await page.evaluate(async () => {
-        const { violations } = await window.axe.run(document, {
-            runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
-        });
-        return violations.map(
-            (v) =>
-                `${v.id}: ${v.nodes
-                    .slice(0, 3)
-                    .map((n) => n.target.join(" "))
-                    .join(" | ")}`,
-        );
+  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(axe);
+  const found = await page.evaluate(async () => {
+    const { violations } = await window.axe.run(document, {
+      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'],
     });
-    expect(!found.length, `${what}: ${found.join("; ")}`);
+    return violations.map(
+      (v) =>
+        `${v.id}: ${v.nodes
+          .slice(0, 3)
+          .map((n) => n.target.join(' '))
+          .join(' | ')}`,
+    );
+  });
+  expect(!found.length, `${what}: ${found.join('; ')}`);
 }
 
 const PAGES = [
-    "",
-    "machines",
-    "images",
-    "datastores",
-    `datastores/${mock.api.lists.datastores[0].id}/images`,
-    "networks",
-    "pools",
-    "events",
-    "access",
-    "access/groups",
-    "access/grants",
-    "access/roles",
-    "access/tokens",
-    "audit",
-    "settings",
-    at(""),
-    at("hardware"),
-    at("disks"),
-    at("networks"),
-    at("monitor"),
-    at("events"),
-    at("permissions"),
-    at("console"),
-    "nowhere",
+  '',
+  'machines',
+  'images',
+  'datastores',
+  `datastores/${mock.api.lists.datastores[0].id}/images`,
+  'networks',
+  'pools',
+  'events',
+  'access',
+  'access/groups',
+  'access/grants',
+  'access/roles',
+  'access/tokens',
+  'audit',
+  'settings',
+  at(''),
+  at('hardware'),
+  at('disks'),
+  at('networks'),
+  at('monitor'),
+  at('events'),
+  at('permissions'),
+  at('console'),
+  'nowhere',
 ];
 
-for (const colorScheme of ["light", "dark"])
-    test(`axe finds nothing on any page, ${colorScheme}`, async () => {
-        const page = await open({ colorScheme });
-        const found = [];
-        for (const path of PAGES) {
-            await page.goto(`${mock.url}/#/${path}`);
-            await page.locator("main h1").waitFor();
-            await page.waitForTimeout(150);
-            await checkAxe(page, path || "overview").catch((e) => found.push(e.message));
-        }
-        await page.getByRole("button", { name: "New machine" }).first().click();
-        await checkAxe(page, "create wizard").catch((e) => found.push(e.message));
-        await page.keyboard.press("Escape");
-        await page.keyboard.press("Control+k");
-        await checkAxe(page, "command palette").catch((e) => found.push(e.message));
-        await page.context().close();
-        expect(!found.length, found.join("\n"));
-    });
-
-test("axe finds nothing on the log-in page and on a phone", async () => {
-    const page = await browser.newPage({ bypassCSP: true });
-    await page.goto(mock.url);
-    await page.getByLabel("User").waitFor();
-    await checkAxe(page, "login");
-    await page.close();
-    const phone = await open({ viewport: { width: 390, height: 844 } });
-    for (const path of ["", "machines", at("")]) {
-        await phone.goto(`${mock.url}/#/${path}`);
-        await phone.locator("main h1").waitFor();
-        await checkAxe(phone, `phone ${path}`);
-        const wide = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        expect(wide <= 0, `${path} is ${wide} pixels wider than a phone`);
+for (const colorScheme of ['light', 'dark'])
+  test(`axe finds nothing on any page, ${colorScheme}`, async () => {
+    const page = await open({ colorScheme });
+    const found = [];
+    for (const path of PAGES) {
+      await page.goto(`${mock.url}/#/${path}`);
+      await page.locator('main h1').waitFor();
+      await page.waitForTimeout(150);
+      await checkAxe(page, path || 'overview').catch((e) => found.push(e.message));
     }
-    await phone.context().close();
+    await page.getByRole('button', { name: 'New machine' }).first().click();
+    await checkAxe(page, 'create wizard').catch((e) => found.push(e.message));
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Control+k');
+    await checkAxe(page, 'command palette').catch((e) => found.push(e.message));
+    await page.context().close();
+    expect(!found.length, found.join('\n'));
+  });
+
+test('axe finds nothing on the log-in page and on a phone', async () => {
+  const page = await browser.newPage({ bypassCSP: true });
+  await page.goto(mock.url);
+  await page.getByLabel('User').waitFor();
+  await checkAxe(page, 'login');
+  await page.close();
+  const phone = await open({ viewport: { width: 390, height: 844 } });
+  for (const path of ['', 'machines', at('')]) {
+    await phone.goto(`${mock.url}/#/${path}`);
+    await phone.locator('main h1').waitFor();
+    await checkAxe(phone, `phone ${path}`);
+    const wide = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    expect(wide <= 0, `${path} is ${wide} pixels wider than a phone`);
+  }
+  await phone.context().close();
 });
 
-test("draws only the rows in view of five hundred machines", async () => {
-    const page = await open();
-    await page.goto(`${mock.url}/#/machines`);
-    const table = page.getByRole("table", { name: "Machines" });
-    await table.getByRole("row").nth(5).waitFor();
-    expect((await table.getAttribute("aria-rowcount")) === "501", "not all machines are listed");
-    expect((await table.getByRole("row").count()) < 60, "rows out of view are in the document");
-    await table.focus();
-    await page.keyboard.press("End");
-    await page.keyboard.press("x");
-    await page.getByText("1 selected").waitFor();
-    await page.keyboard.press("Home");
-    await page.keyboard.press("Enter");
-    await page.getByRole("navigation", { name: "Machine" }).waitFor();
-    await page.context().close();
+test('draws only the rows in view of five hundred machines', async () => {
+  const page = await open();
+  await page.goto(`${mock.url}/#/machines`);
+  const table = page.getByRole('table', { name: 'Machines' });
+  await table.getByRole('row').nth(5).waitFor();
+  expect((await table.getAttribute('aria-rowcount')) === '501', 'not all machines are listed');
+  expect((await table.getByRole('row').count()) < 60, 'rows out of view are in the document');
+  await table.focus();
+  await page.keyboard.press('End');
+  await page.keyboard.press('x');
+  await page.getByText('1 selected').waitFor();
+  await page.keyboard.press('Home');
+  await page.keyboard.press('Enter');
+  await page.getByRole('navigation', { name: 'Machine' }).waitFor();
+  await page.context().close();
 });
 
-test("filters, and keeps up with events without asking for the list again", async () => {
-    const page = await open();
-    await page.goto(`${mock.url}/#/machines?q=${machine.name}`);
-    const row = page
-        .getByRole("table", { name: "Machines" })
-        .getByRole("row", { name: machine.name });
-    await row.first().waitFor();
-    let lists = 0;
-    page.on(
-        "request",
-        (r) => /\/machines\?limit/.test(r.url()) && !/fields=/.test(r.url()) && lists++,
-    );
-    mock.api.changed({ ...machine, state: "crashed" });
-    await page.getByRole("row", { name: new RegExp(`${machine.name} .*Crashed`) }).waitFor();
-    mock.api.changed(machine);
-    await page.getByRole("row", { name: new RegExp(`${machine.name} .*Running`) }).waitFor();
-    expect(lists === 0, "the list was loaded again");
-    await page.context().close();
+test('filters, and keeps up with events without asking for the list again', async () => {
+  const page = await open();
+  await page.goto(`${mock.url}/#/machines?q=${machine.name}`);
+  const row = page
+    .getByRole('table', { name: 'Machines' })
+    .getByRole('row', { name: machine.name });
+  await row.first().waitFor();
+  let lists = 0;
+  page.on(
+    'request',
+    (r) => /\/machines\?limit/.test(r.url()) && !/fields=/.test(r.url()) && lists++,
+  );
+  mock.api.changed({ ...machine, state: 'crashed' });
+  await page.getByRole('row', { name: new RegExp(`${machine.name} .*Crashed`) }).waitFor();
+  mock.api.changed(machine);
+  await page.getByRole('row', { name: new RegExp(`${machine.name} .*Running`) }).waitFor();
+  expect(lists === 0, 'the list was loaded again');
+  await page.context().close();
 });
 
-test("says when the host is gone, and comes back by itself", async () => {
-    const page = await open();
-    const before = await page.evaluate(() => (window.mark = performance.timeOrigin));
-    for (const ws of mock.api.listeners) ws.terminate();
-    await page.context().setOffline(true);
-    await page.getByText("The host does not answer").waitFor();
-    await page.context().setOffline(false);
-    await page.getByText("The host does not answer").waitFor({ state: "detached" });
-    expect((await page.evaluate(() => window.mark)) === before, "the page was loaded again");
-    await page.context().close();
+test('says when the host is gone, and comes back by itself', async () => {
+  const page = await open();
+  const before = await page.evaluate(() => (window.mark = performance.timeOrigin));
+  for (const ws of mock.api.listeners) ws.terminate();
+  await page.context().setOffline(true);
+  await page.getByText('The host does not answer').waitFor();
+  await page.context().setOffline(false);
+  await page.getByText('The host does not answer').waitFor({ state: 'detached' });
+  expect((await page.evaluate(() => window.mark)) === before, 'the page was loaded again');
+  await page.context().close();
 });
 
-test("goes on with an upload that was broken", async () => {
-    const page = await open();
-    mock.api.failUploads = 2;
-    await page.getByRole("button", { name: "Import" }).click();
-    await page.locator("input[type=file]").setInputFiles({
-        name: "broken line.qcow2",
-        mimeType: "application/octet-stream",
-        buffer: Buffer.alloc(9 << 20, 7),
-    });
-    await page.getByRole("button", { name: "Upload and import" }).click();
-    await until("the image", () => mock.api.lists.images.some((i) => i.name === "broken-line"));
-    expect(mock.api.failUploads === 0, "the line was never broken");
-    await page.context().close();
+test('goes on with an upload that was broken', async () => {
+  const page = await open();
+  mock.api.failUploads = 2;
+  await page.getByRole('button', { name: 'Import' }).click();
+  await page.locator('input[type=file]').setInputFiles({
+    name: 'broken line.qcow2',
+    mimeType: 'application/octet-stream',
+    buffer: Buffer.alloc(9 << 20, 7),
+  });
+  await page.getByRole('button', { name: 'Upload and import' }).click();
+  await until('the image', () => mock.api.lists.images.some((i) => i.name === 'broken-line'));
+  expect(mock.api.failUploads === 0, 'the line was never broken');
+  await page.context().close();
 });
 
-test("shows what the server finds wrong at its field", async () => {
-    const page = await open();
-    await page.getByRole("button", { name: "New machine" }).first().click();
-    const dialog = page.locator("dialog");
-    await dialog.getByRole("radio", { name: "debian-12", exact: false }).first().click();
-    await dialog.getByRole("button", { name: "Next" }).click();
-    await dialog.getByLabel("Name").fill(machine.name);
-    for (let i = 0; i < 2; i++) await dialog.getByRole("button", { name: "Next" }).click();
-    await dialog.getByRole("button", { name: "Create and start" }).click();
-    await dialog.locator(".field.invalid", { hasText: "There is a machine" }).waitFor();
-    await page.context().close();
+test('shows what the server finds wrong at its field', async () => {
+  const page = await open();
+  await page.getByRole('button', { name: 'New machine' }).first().click();
+  const dialog = page.locator('dialog');
+  await dialog.getByRole('radio', { name: 'debian-12', exact: false }).first().click();
+  await dialog.getByRole('button', { name: 'Next' }).click();
+  await dialog.getByLabel('Name').fill(machine.name);
+  for (let i = 0; i < 2; i++) await dialog.getByRole('button', { name: 'Next' }).click();
+  await dialog.getByRole('button', { name: 'Create and start' }).click();
+  await dialog.locator('.field.invalid', { hasText: 'There is a machine' }).waitFor();
+  await page.context().close();
 });
 
-test("acts on many after saying what happens, and leaves the others alone", async () => {
-    const page = await open();
-    await page.goto(`${mock.url}/#/machines?q=tag:network`);
-    await page.getByRole("checkbox", { name: "Select all" }).click();
-    const list = [...mock.api.machines.values()].filter((m) => m.tags.includes("network"));
-    const running = list.filter((m) => m.state === "running").length;
-    await page
-        .getByRole("toolbar", { name: "Chosen machines" })
-        .getByRole("button", { name: "Shut down" })
-        .click();
-    await page
-        .getByText(`${list.length - running} other machines of the selection are left alone`)
-        .waitFor();
-    await page.locator("dialog").getByRole("button", { name: "Shut down" }).click();
-    await until(
-        "all of them to stop",
-        () => !list.some((m) => ["running", "stopping"].includes(m.state)),
-    );
-    await page.context().close();
+test('acts on many after saying what happens, and leaves the others alone', async () => {
+  const page = await open();
+  await page.goto(`${mock.url}/#/machines?q=tag:network`);
+  await page.getByRole('checkbox', { name: 'Select all' }).click();
+  const list = [...mock.api.machines.values()].filter((m) => m.tags.includes('network'));
+  const running = list.filter((m) => m.state === 'running').length;
+  await page
+    .getByRole('toolbar', { name: 'Chosen machines' })
+    .getByRole('button', { name: 'Shut down' })
+    .click();
+  await page
+    .getByText(`${list.length - running} other machines of the selection are left alone`)
+    .waitFor();
+  await page.locator('dialog').getByRole('button', { name: 'Shut down' }).click();
+  await until(
+    'all of them to stop',
+    () => !list.some((m) => ['running', 'stopping'].includes(m.state)),
+  );
+  await page.context().close();
 });
 
-test("obeys the keyboard", async () => {
-    const page = await open();
-    await page.keyboard.press("g");
-    await page.keyboard.press("n");
-    await page.getByRole("heading", { level: 1, name: "Networks" }).waitFor();
-    await page.keyboard.press("Control+k");
-    await page.keyboard.type(machine.name);
-    await page.keyboard.press("Enter");
-    await page.getByRole("heading", { level: 1, name: machine.name }).waitFor();
-    await page.keyboard.press("?");
-    await page.getByRole("heading", { name: "Keyboard shortcuts" }).waitFor();
-    await page.keyboard.press("Escape");
-    await page.getByRole("heading", { name: "Keyboard shortcuts" }).waitFor({ state: "detached" });
-    await page.context().close();
+test('obeys the keyboard', async () => {
+  const page = await open();
+  await page.keyboard.press('g');
+  await page.keyboard.press('n');
+  await page.getByRole('heading', { level: 1, name: 'Networks' }).waitFor();
+  await page.keyboard.press('Control+k');
+  await page.keyboard.type(machine.name);
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { level: 1, name: machine.name }).waitFor();
+  await page.keyboard.press('?');
+  await page.getByRole('heading', { name: 'Keyboard shortcuts' }).waitFor();
+  await page.keyboard.press('Escape');
+  await page.getByRole('heading', { name: 'Keyboard shortcuts' }).waitFor({ state: 'detached' });
+  await page.context().close();
 });
 
 let failed = 1;
 try {
-    failed = await runTests({ only: option("only") });
+  failed = await runTests({ only: option('only') });
 } finally {
-    await browser.close();
-    await mock.close();
+  await browser.close();
+  await mock.close();
 }
 process.exit(failed ? 1 : 0);

@@ -210,7 +210,7 @@ export function assume(id: string, change: Partial<MachineSummary>): () => void 
 
 /** Tells of an object's new state; no line of the history. */
 export const isUpdate = (event: HostEvent): boolean =>
-  event.type === 'changed' || event.type === 'removed';
+  ['changed', 'removed', 'subscribed'].includes(event.type);
 
 let refreshHostSoon: ReturnType<typeof setTimeout> | undefined;
 
@@ -289,11 +289,15 @@ async function refreshUsage(): Promise<void> {
   try {
     const list = await getAll<MachineSummary>('/machines', { fields });
     const next = new Map(machines.value);
+    let strange = list.length !== next.size;
     for (const part of list) {
       const known = next.get(part.id);
       if (known) next.set(part.id, { ...known, ...part });
+      else strange = true;
     }
-    machines.value = next;
+    // Made or gone between the list's answer and the stream's beginning.
+    if (strange) await loadMachines();
+    else machines.value = next;
     await loadHost();
   } catch {
     // The stream notices a lost host and says so.

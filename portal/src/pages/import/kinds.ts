@@ -6,7 +6,7 @@ export const KINDS: { value: ImportKind; label: string; hint: string }[] = [
   {
     value: 'appliance',
     label: 'Appliance',
-    hint: 'A whole machine: OVA, or OVF, VMX in an archive',
+    hint: 'A whole machine: an OVA',
   },
   { value: 'image', label: 'Image', hint: 'To make machines from' },
   { value: 'iso', label: 'ISO', hint: 'A disc for drives' },
