@@ -161,6 +161,43 @@ static int open_uefi(struct mull_firmware *f, struct mull_error *err)
                      uefi[0].code);
 }
 
+/* A UEFI build of two files, code and variables: "OVMF_CODE_4M.fd" has its template beside it, as
+ * "OVMF_VARS_4M.fd". Where the code has a variant that the template lacks (".secboot"), the part of
+ * the name behind the first dot is just ".fd". @return the template's path to free(), or NULL */
+static char *find_template(const char *code)
+{
+    const char *slash = strrchr(code, '/'), *name = slash ? slash + 1 : code;
+    const char *word = strstr(name, "CODE"), *dot = word ? strchr(word, '.') : NULL;
+    char *path = NULL;
+
+    if (!word)
+        return NULL;
+    if (asprintf(&path, "%.*sVARS%s", (int)(word - code), code, word + 4) < 0)
+        return NULL;
+    if (!access(path, R_OK))
+        return path;
+    free(path);
+    if (!dot || asprintf(&path, "%.*sVARS%.*s.fd", (int)(word - code), code, (int)(dot - word - 4),
+                         word + 4) < 0)
+        return NULL;
+    if (!access(path, R_OK))
+        return path;
+    free(path);
+    return NULL;
+}
+
+/* Any image; one that keeps its variables in another file gets its store below it. */
+static int open_file(struct mull_firmware *f, const char *path, struct mull_error *err)
+{
+    int ret = read_path(path, &f->rom, &f->rom_size, ROM_MAX, err);
+    char *template = ret ? NULL : find_template(path);
+
+    if (template)
+        ret = read_path(template, &f->vars, &f->vars_size, ROM_MAX, err);
+    free(template);
+    return ret;
+}
+
 static int check(const struct mull_firmware *f, const char *which, struct mull_error *err)
 {
     if (f->rom_size < ROM_MIN || (f->rom_size & 4095) || (f->vars_size & 4095) ||
@@ -176,7 +213,6 @@ int mull_firmware_open(const char *which, const char *vars, struct mull_firmware
                        struct mull_error *err)
 {
     struct mull_firmware *f = calloc(1, sizeof(*f));
-    bool is_uefi = !strcmp(which, "uefi");
     int ret;
 
     if (!f)
@@ -184,14 +220,18 @@ int mull_firmware_open(const char *which, const char *vars, struct mull_firmware
     f->vars_fd = -1;
     if (!strcmp(which, "bios"))
         ret = open_bios(f, err);
-    else if (is_uefi)
+    else if (!strcmp(which, "uefi"))
         ret = open_uefi(f, err);
     else
-        ret = read_path(which, &f->rom, &f->rom_size, ROM_MAX, err);
+        ret = open_file(f, which, err);
     if (!ret)
         ret = check(f, which, err);
-    if (!ret && vars && !is_uefi)
-        ret = mull_fail(err, EINVAL, "--uefi-vars %s: only with --firmware uefi", vars);
+    if (!ret && vars && !f->vars)
+        ret =
+            mull_fail(err, EINVAL,
+                      "--nvram %s: only with --firmware uefi, or a file ...CODE....fd that has its "
+                      "...VARS....fd beside it",
+                      vars);
     if (!ret && vars)
         ret = open_vars(f, vars, err);
     if (ret) {

@@ -30,7 +30,8 @@ static inline uint64_t mull_firmware_vars_base(const struct mull_firmware *f)
  *
  * @param which  "bios", "uefi", or the path of an image of 64 KiB to 16 MiB
  * @param vars   path of the variable store, made from the template where there is none; NULL: in
- *               memory only. Only with "uefi"
+ *               memory only. Only with "uefi", or a file like OVMF_CODE.fd that has a template
+ *               (OVMF_VARS.fd) beside it
  * @param out    owned by the caller
  * @return 0 or a negative errno
  */

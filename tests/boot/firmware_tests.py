@@ -236,6 +236,24 @@ def uefi_shell(ctx):
         expect(b"UEFI variables" in m.errors, m.errors)
 
 
+def uefi_by_file(ctx):
+    """UEFI from a file of one's own, with the template beside it; a store of another size."""
+    need(*UEFI)
+    code, store = ctx.path("MY_CODE.fd"), ctx.path("store")
+    shutil.copyfile(UEFI[0], code)
+    shutil.copyfile(UEFI[1], ctx.path("MY_VARS.fd"))
+    args = ["--engine", ctx.engine, "--memory", "128M", "--firmware", code, "--nvram", store]
+    with open(store, "wb") as f:
+        f.truncate(540672)  # the 4 MiB build's
+    with Mullion(ctx.program, args) as m:
+        m.expect_status(1, 30)
+        expect(m.errors.count(b"\n") == 1 and b"this firmware's store has" in m.errors, m.errors)
+    os.unlink(store)
+    with Mullion(ctx.program, args) as m:
+        m.wait_for("Shell|startup.nsh", 120 * ctx.patience)
+    expect(os.path.getsize(store) == os.path.getsize(UEFI[1]), "its size")
+
+
 def bad_firmware(ctx):
     path = ctx.path("firmware.bin")
     for size, part in ((0, b"firmware"), (4096, b"64 KiB"), (65537, b"64 KiB"), (None, b"firmware")):
@@ -258,4 +276,5 @@ TESTS["screen-and-keys"] = screen_and_keys
 TESTS["vnc-screen-and-keys"] = vnc_screen
 TESTS["vnc-foreign-client"] = vnc_foreign_client
 TESTS["uefi-shell-and-variables"] = uefi_shell
+TESTS["uefi-by-file"] = uefi_by_file
 TESTS["firmware-refused"] = bad_firmware

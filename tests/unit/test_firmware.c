@@ -3,6 +3,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -374,6 +375,56 @@ static void test_bridges(void **state)
     mull_pci_bus_destroy(bus);
 }
 
+/* ---- Images ---- */
+
+static void write_image(const char *folder, const char *name, uint32_t size, uint8_t byte)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    for (uint32_t i = 0; i < size; i++)
+        fputc(byte, f);
+    fclose(f);
+}
+
+/* A file with its template beside it; a store of another size; one that cannot have any. */
+static void test_variables_of_a_file(void **state)
+{
+    char folder[] = "/tmp/mull-firmware-XXXXXX", code[128], store[128], line[160];
+    struct mull_firmware *f;
+    struct mull_error err = {0};
+
+    assert_non_null(mkdtemp(folder));
+    snprintf(code, sizeof(code), "%s/MY_CODE_4M.secboot.fd", folder);
+    snprintf(store, sizeof(store), "%s/store", folder);
+    write_image(folder, "MY_CODE_4M.secboot.fd", 0x20000, 0xc0);
+    assert_int_equal(mull_firmware_open(code, NULL, &f, &err), 0);
+    assert_null(f->vars);
+    mull_firmware_close(f);
+    assert_int_equal(mull_firmware_open(code, store, &f, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "--nvram"));
+
+    write_image(folder, "MY_VARS_4M.fd", 0x3000, 0xfa);
+    assert_int_equal(mull_firmware_open(code, store, &f, &err), 0);
+    assert_int_equal(f->rom_size, 0x20000);
+    assert_int_equal(f->vars_size, 0x3000);
+    assert_int_equal(f->vars[0x2fff], 0xfa);
+    assert_int_equal(mull_firmware_vars_base(f), 0x100000000 - 0x23000);
+    mull_firmware_close(f);
+    write_image(folder, "MY_VARS_4M.secboot.fd", 0x4000, 0xfb); /* the nearer name */
+    assert_int_equal(mull_firmware_open(code, NULL, &f, &err), 0);
+    assert_int_equal(f->vars_size, 0x4000);
+    mull_firmware_close(f);
+    assert_int_equal(mull_firmware_open(code, store, &f, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "12288 bytes, this firmware's store has 16384"));
+    write_image(folder, "MY_VARS_4M.secboot.fd", 0x4001, 0xfb); /* not whole pages */
+    assert_int_equal(mull_firmware_open(code, NULL, &f, &err), -EINVAL);
+    snprintf(line, sizeof(line), "rm -r '%s'", folder);
+    assert_int_equal(system(line), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_acpi),
         cmocka_unit_test(test_smbios),
         cmocka_unit_test(test_option_rom),
+        cmocka_unit_test(test_variables_of_a_file),
         cmocka_unit_test_setup_teardown(test_bridges, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
