@@ -1,6 +1,7 @@
 """Machines that start with firmware: SeaBIOS and OVMF from Debian's packages, and small disks whose boot
 sector says what it found."""
 import os
+import shutil
 import socket
 import struct
 import subprocess
