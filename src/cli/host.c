@@ -73,12 +73,29 @@ static bool find_running(struct running *r)
     return r->pid > 0 && (!kill(r->pid, 0) || errno == EPERM);
 }
 
+/* What `mullion context add` shows elsewhere, to be compared. */
+static void say_key(const struct running *r)
+{
+    char path[PATH_MAX + 32], pem[16384], pin[64];
+    struct mull_error err;
+    snprintf(path, sizeof(path), "%s/tls/cert.pem", r->data);
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(pem, 1, sizeof(pem) - 1, f) : 0;
+    if (f)
+        fclose(f);
+    pem[n] = '\0';
+    if (n && !api_certificate_pin(pem, pin, &err))
+        printf("its key: %s\n", pin);
+}
+
 static int say_where(const struct running *r)
 {
     char path[PATH_MAX + 32];
     printf("the host runs (process %d)\n", r->pid);
     if (*r->url)
         printf("portal: %s\n", r->url);
+    if (*r->url)
+        say_key(r);
     snprintf(path, sizeof(path), "%s/initial-password", r->data);
     if (!access(path, R_OK))
         printf("log in as admin with the password in %s;\n"

@@ -275,6 +275,7 @@ def test_people_and_contexts(w):
     url = f"https://{host}:{port}"
     assert "not trusted" in w.mullion("context", "add", "far", url, "--user", "bob", stdin="x\n", status=5)
     pin = re.search(r"sha256//\S+", w.mullion("context", "add", "far", url, status=5))[0]
+    assert pin in w.mullion("host", "status")
     w.mullion("context", "add", "far", url, "--pin", pin, "--user", "bob", stdin="wrong\n", status=5)
     w.mullion("context", "add", "far", url, "--pin", pin, "--user", "bob", stdin="bobs secret\n")
     path = os.path.join(w.config, "mullion", "contexts.json")

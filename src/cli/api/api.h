@@ -86,6 +86,9 @@ char *api_escape(struct api *api, const char *text);
 /** "/machines/%s/start" with its arguments escaped; the format has only %s. @return malloc'ed */
 char *api_path(struct api *api, const char *format, ...);
 
+/** The pin of a certificate's key: SHA-256 of its SubjectPublicKeyInfo, in base64. @param pem  text */
+int api_certificate_pin(const char *pem, char pin[64], struct mull_error *err);
+
 /** The key that a server shows at @url, whoever it is. @param pin  room for 64 */
 int api_server_pin(const char *url, char pin[64], struct mull_error *err);
 

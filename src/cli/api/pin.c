@@ -15,8 +15,7 @@
 
 #define DER_MAX 16384
 
-/* SHA-256 of the SubjectPublicKeyInfo, in base64. */
-static int pin_of(const char *pem, char pin[64], struct mull_error *err)
+int api_certificate_pin(const char *pem, char pin[64], struct mull_error *err)
 {
     gnutls_datum_t text = {(unsigned char *)pem, (unsigned)strlen(pem)}, base64 = {0};
     gnutls_x509_crt_t certificate = NULL;
@@ -70,7 +69,7 @@ int api_server_pin(const char *url, char pin[64], struct mull_error *err)
         curl.getinfo(h, CURLINFO_CERTINFO, &info);
     const char *pem = certificate_of(info);
     if (pem)
-        ret = pin_of(pem, pin, err);
+        ret = api_certificate_pin(pem, pin, err);
     else
         ret = mull_fail(err, EIO, "%s: %s", url,
                         code == CURLE_OK ? "shows no certificate" : curl.text(code));
