@@ -1,5 +1,5 @@
 // One field for everything: machines, places, and what can be done to the machine in view.
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import {
   Monitor,
   Plus,
@@ -98,11 +98,11 @@ export function CommandPalette({ onClose }: { onClose(): void }) {
   const [text, setText] = useState('');
   const [at, setAt] = useState(0);
   const dialog = useRef<HTMLDialogElement>(null);
-  const all = useMemo(commands, []);
-  const found = fuzzyFilter(all, text, (c) => c.label).slice(0, SHOWN);
+  const found = fuzzyFilter(commands(), text, (c) => c.label).slice(0, SHOWN);
   const current = Math.min(at, found.length - 1);
 
-  useEffect(() => {
+  // Before anything else happens: what is typed right after the shortcut belongs to the field.
+  useLayoutEffect(() => {
     const before = document.activeElement as HTMLElement | null;
     dialog.current!.showModal();
     return () => before?.focus?.();
