@@ -221,7 +221,8 @@ test('obeys the keyboard', async () => {
   await page.getByRole('heading', { level: 1, name: 'Networks' }).waitFor();
   await page.keyboard.press('Control+k');
   await page.keyboard.type(machine.name);
-  await page.getByRole('option', { name: machine.name, selected: true }).waitFor(); // the list is here
+  // The list of machines may still be on its way.
+  await page.getByRole('option', { name: machine.name, selected: true }).waitFor();
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { level: 1, name: machine.name }).waitFor();
   await page.keyboard.press('?');
