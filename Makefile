@@ -37,20 +37,25 @@ run: setup-run $(BUILD)/build.ninja
 	@$(SCRIPTS)/guest-assets $(GUEST) 6.12
 	@$(SCRIPTS)/run $(MULLION) $(GUEST) $(RUN_OPTIONS)
 
+# What guests need is fetched and made while the programs are built: one waits, the other computes.
 test: setup-test $(BUILD)/build.ninja
-	@ninja -C $(BUILD)
+	@mkdir -p $(GUEST); $(MAKE) --no-print-directory guests > $(GUEST)/log 2>&1 & assets=$$!; \
+	    ninja -C $(BUILD) || { kill $$assets; exit 1; }; \
+	    wait $$assets || { cat $(GUEST)/log >&2; exit 1; }; cat $(GUEST)/log
+	@tests/run --build $(BUILD) --guest $(GUEST) $(TEST_OPTIONS)
+
+.PHONY: guests
+guests:
 	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 isolinux xen
 	@$(SCRIPTS)/guest-debian $(GUEST)
 	@$(SCRIPTS)/guest-disk $(GUEST) || echo 'make: no whole Debian: its test is left out'
-	@tests/run --build $(BUILD) --guest $(GUEST) $(TEST_OPTIONS)
 
 fuzz: setup-test
 	@tests/run --build $(BUILD) --only fuzz --fuzz-seconds $(or $(FUZZ_SECONDS),600)
 
 bench: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
-	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 isolinux xen
-	@$(SCRIPTS)/guest-disk $(GUEST)
+	@$(MAKE) --no-print-directory guests
 	bench/boot $(BENCH_OPTIONS)
 	bench/cpu $(BENCH_OPTIONS)
 	bench/disk $(BENCH_OPTIONS)
