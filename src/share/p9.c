@@ -772,7 +772,10 @@ static int do_symlink(struct share_p9 *s)
     return ret ? ret : put_made(s, f, s->name[0]);
 }
 
-static int do_mknod(struct share_p9 *s)
+/* Make what has nothing but a name and a mode. */
+static int make_named(struct share_p9 *s,
+                      int (*make)(struct share_tree *tree, struct share_node *parent,
+                                  const char *name, uint32_t mode))
 {
     struct fid *f;
     int ret = get_fid_and_name(s, &f, 0);
@@ -780,20 +783,18 @@ static int do_mknod(struct share_p9 *s)
     if (!ret && s->short_in)
         ret = -EINVAL;
     if (!ret)
-        ret = share_mknod(s->tree, f->node, s->name[0], mode);
+        ret = make(s->tree, f->node, s->name[0], mode);
     return ret ? ret : put_made(s, f, s->name[0]);
+}
+
+static int do_mknod(struct share_p9 *s)
+{
+    return make_named(s, share_mknod);
 }
 
 static int do_mkdir(struct share_p9 *s)
 {
-    struct fid *f;
-    int ret = get_fid_and_name(s, &f, 0);
-    uint32_t mode = get32(s);
-    if (!ret && s->short_in)
-        ret = -EINVAL;
-    if (!ret)
-        ret = share_mkdir(s->tree, f->node, s->name[0], mode);
-    return ret ? ret : put_made(s, f, s->name[0]);
+    return make_named(s, share_mkdir);
 }
 
 static int do_link(struct share_p9 *s)
