@@ -192,15 +192,16 @@ static int on_progress(void *opaque, curl_off_t total, curl_off_t done, curl_off
 }
 
 /* A POST that is sent again after a lost connection must not do its work twice. */
-static void idempotency_key(char out[64])
+static bool idempotency_key(char out[64])
 {
     unsigned char random[16] = {0};
     int n = snprintf(out, 64, "Idempotency-Key: ");
 
     if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
-        memset(random, 0, sizeof(random));
+        return false; /* one that others may have is worse than none */
     for (unsigned i = 0; i < sizeof(random); i++)
         n += snprintf(out + n, 64 - (size_t)n, "%02x", random[i]);
+    return true;
 }
 
 static struct curl_slist *headers_of(struct api *a, const struct request *q)
@@ -220,10 +221,8 @@ static struct curl_slist *headers_of(struct api *a, const struct request *q)
         snprintf(line, sizeof(line), "If-Match: %s", q->etag);
         list = a->curl.append(list, line);
     }
-    if (!strcmp(q->method, "POST")) {
-        idempotency_key(line);
+    if (!strcmp(q->method, "POST") && idempotency_key(line))
         list = a->curl.append(list, line);
-    }
     return q->header ? a->curl.append(list, q->header) : list;
 }
 
