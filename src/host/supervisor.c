@@ -139,7 +139,23 @@ char *vm_file(struct host *host, const char *id, const char *name)
 struct life {
     int pid, status;
     bool has_status;
+    bool stopped; /* this daemon, or the one before it, was about to end it */
 };
+
+/* Said on disk before a process is killed, so that a daemon that dies in between does not leave a
+ * machine that was stopped looking like one that crashed. */
+static void mark_stopping(struct host *host, const char *id, bool stopping)
+{
+    char *path = vm_file(host, id, "stopping");
+    int fd = -1;
+    if (path && stopping)
+        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    else if (path)
+        unlink(path);
+    if (fd >= 0)
+        close(fd);
+    free(path);
+}
 
 static struct life read_life(struct host *host, const char *id)
 {
@@ -155,6 +171,9 @@ static struct life read_life(struct host *host, const char *id)
         life.has_status = true;
     }
     free(text);
+    free(path);
+    path = vm_file(host, id, "stopping");
+    life.stopped = path && !access(path, F_OK);
     free(path);
     return life;
 }
@@ -191,7 +210,7 @@ static enum vm_state judge(struct vm *vm, const struct life *life, char *reason,
 {
     *reason = '\0';
     if (!life->has_status) {
-        if (vm->state == VM_STOPPING)
+        if (vm->state == VM_STOPPING || life->stopped)
             return VM_STOPPED;
         snprintf(reason, room, "its process was killed or crashed");
         return VM_CRASHED;
@@ -479,6 +498,7 @@ void vm_kill(struct host *host, const char *id)
     struct vm *vm = vm_of(host, id);
     if (vm->pidfd >= 0) {
         vm->state = VM_STOPPING;
+        mark_stopping(host, id, true);
         syscall(SYS_pidfd_send_signal, vm->pidfd, SIGKILL, NULL, 0);
     }
     host_unlock(host);
@@ -598,6 +618,7 @@ static void adopt(struct host *host, const char *id)
     }
     vm->state = VM_STARTING;
     if (!watch(vm, life.pid, false, &err)) {
+        mark_stopping(host, id, false); /* it was not killed in the end */
         take_status(vm, status);
         console_begin(vm);
         mull_log(&host->log, MULL_LOG_INFO, "machine %s: adopted process %d", id, life.pid);
