@@ -22,7 +22,7 @@ export class Api {
       groups: structuredClone(data.GROUPS),
       grants: structuredClone(data.GRANTS),
       tokens: structuredClone(data.TOKENS),
-      templates: [],
+      templates: [data.template('debian-web', 'nginx on Debian 12')],
     };
     this.lists.datastores[0].machines = machines;
     this.tasks = [];

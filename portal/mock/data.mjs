@@ -1,5 +1,5 @@
 // The mock's inventory: the same at every start, but for its times.
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 
 const GIB = 1024 ** 3;
 
@@ -214,6 +214,20 @@ export function makeSeries(seed, range, scale) {
     },
   };
 }
+
+export const template = (name, description) => ({
+  id: randomUUID(),
+  name,
+  description: description ?? '',
+  created: ago(86400),
+  state: 'ready',
+  datastore: DATASTORES[0].id,
+  size: 2.1 * GIB,
+  os: 'debian12-64',
+  cpus: 2,
+  memory: 2 * GIB,
+  linked: 0,
+});
 
 export const IMAGES = [
   ['debian-12', 'image', 'debian12-64', 'qcow2', 20, 0.42],

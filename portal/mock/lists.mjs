@@ -72,6 +72,12 @@ export function listRoute(api, method, [first, id], query, body) {
     );
   if (list.some((x) => x.name && x.name === body.name))
     throw new Refusal(409, 'conflict', `${body.name} exists already.`, '/name');
+  if (first === 'templates')
+    return api.task('template.create', null, body.name, ['Copying the disk'], () => {
+      const template = data.template(body.name, body.description);
+      list.push(template);
+      api.emit({ type: 'changed', object: `template:${template.id}`, data: {} });
+    });
   const { password, ...kept } = body;
   void password;
   const made = {

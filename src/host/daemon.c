@@ -21,6 +21,7 @@
 #include "host/store/store.h"
 #include "host/stores.h"
 #include "host/tasks.h"
+#include "host/templates.h"
 #include "host/transfers.h"
 
 /* ---- Places: docs/host.md, "Where things are" ---- */
@@ -299,6 +300,7 @@ int host_open(struct host *host, struct mull_error *err)
     stores_recover(host);
     builder_recover(host);
     machines_recover(host);
+    templates_recover(host);
     transfers_expire(host);
     bool clean = clean_start(host);
     json_t *settings = store_get(host->store, KIND_SETTING, "host");

@@ -30,7 +30,7 @@ struct copying {
 static int copied(void *opaque, uint64_t done, uint64_t total)
 {
     struct copying *c = opaque;
-    return task_progress(c->task, c->what, done, total);
+    return c->task ? task_progress(c->task, c->what, done, total) : 0;
 }
 
 int disk_make(struct task *task, const char *path, const char *format, uint64_t capacity,

@@ -7,6 +7,7 @@
 #include "host/machines.h"
 
 /** Make an image file: empty, or a copy of another, at least @capacity bytes large. Lock not held.
+ *  @param task  NULL: nobody is told how far it is
  *  @param from  NULL: empty. @param from_format  NULL: told from its content */
 int disk_make(struct task *task, const char *path, const char *format, uint64_t capacity,
               const char *from, const char *from_format, struct mull_error *err);

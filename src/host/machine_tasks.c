@@ -14,6 +14,7 @@
 
 #include "host/agent.h"
 #include "host/auth.h"
+#include "host/clone.h"
 #include "host/disks.h"
 #include "host/events.h"
 #include "host/guests.h"
@@ -21,6 +22,7 @@
 #include "host/seed.h"
 #include "host/store/store.h"
 #include "host/stores.h"
+#include "host/templates.h"
 #include "machine/config.h"
 
 #define DESCRIPTION "machine.json"
@@ -71,6 +73,44 @@ static int make_seed(struct task *task, const char *folder, json_t *config, stru
     return ret ? host_problem_from(p, &err) : 0;
 }
 
+/* One disk of a machine's plan: a template's, an image's, or an empty one. */
+static int make_disk(struct task *task, const char *folder, json_t *disk, struct mull_error *err)
+{
+    if (*host_text(disk, "clone")) {
+        json_t *made =
+            clone_disk(task, host_text(disk, "clone"), host_text(disk, "format"), folder,
+                       host_text(disk, "stem"), json_is_true(json_object_get(disk, "linked")), err);
+        json_decref(made);
+        return made ? 0 : -1;
+    }
+    char *path = host_path(folder, "%s", host_text(disk, "file"));
+    int ret = path ? disk_make(task, path, "qcow2",
+                               (uint64_t)json_integer_value(json_object_get(disk, "capacity")),
+                               json_string_value(json_object_get(disk, "from")),
+                               json_string_value(json_object_get(disk, "format")), err)
+                   : mull_fail(err, ENOMEM, "no memory");
+    free(path);
+    return ret;
+}
+
+/* What a template has beside its disks. */
+static int copy_template(struct task *task, const char *folder, json_t *config,
+                         struct mull_error *err)
+{
+    struct host *host = task->host;
+    const char *id = host_text(task->args, "template");
+    if (!*id)
+        return 0;
+    host_lock(host);
+    json_t *doc = store_get(host->store, KIND_TEMPLATE, id);
+    char *from = doc ? template_folder(host, doc) : NULL;
+    host_unlock(host);
+    int ret = from ? clone_others(task, config, from, folder, err)
+                   : mull_fail(err, ENOENT, "the template is gone");
+    free(from);
+    return ret;
+}
+
 static int make_files(struct task *task, const char *folder, json_t *config, struct host_problem *p)
 {
     struct mull_error err = {0};
@@ -81,16 +121,11 @@ static int make_files(struct task *task, const char *folder, json_t *config, str
         return host_problem_from(p, &(struct mull_error){.code = -ret});
     json_array_foreach(plan, i, disk)
     {
-        char *path = host_path(folder, "%s", host_text(disk, "file"));
-        ret = path ? disk_make(task, path, "qcow2",
-                               (uint64_t)json_integer_value(json_object_get(disk, "capacity")),
-                               json_string_value(json_object_get(disk, "from")),
-                               json_string_value(json_object_get(disk, "format")), &err)
-                   : mull_fail(&err, ENOMEM, "no memory");
-        free(path);
-        if (ret)
+        if (make_disk(task, folder, disk, &err))
             return host_problem_from(p, &err);
     }
+    if (copy_template(task, folder, config, &err))
+        return host_problem_from(p, &err);
     if (make_seed(task, folder, config, p))
         return -1;
     return machine_write_description(folder, config, &err) ? host_problem_from(p, &err) : 0;
@@ -166,6 +201,30 @@ int machine_create_task(struct task *task, struct host_problem *p)
 
 /* ---- Deleting ---- */
 
+/* An image stands for itself: what a disk has from the one below it is copied into it.
+ * @return what to keep, malloc'ed; NULL with @err */
+static char *whole_disk(const char *folder, const char *from, size_t i, struct mull_error *err)
+{
+    struct mull_error alone = {0};
+    json_t *what = disk_describe(from, NULL, true, &alone);
+    if (what) {
+        json_decref(what);
+        return strdup(from);
+    }
+    if (!(what = disk_describe(from, NULL, false, err)))
+        return NULL;
+    char *flat = host_path(folder, "whole-%zu.qcow2", i);
+    if (flat)
+        unlink(flat);
+    if (flat && disk_make(NULL, flat, "qcow2", 0, from, host_text(what, "format"), err)) {
+        unlink(flat);
+        free(flat);
+        flat = NULL;
+    }
+    json_decref(what);
+    return flat;
+}
+
 /* A kept disk becomes an image. Done again after a crash it finds what it has done. */
 static int keep_disk(struct host *host, json_t *doc, const char *folder, json_t *disk, size_t i,
                      struct host_problem *p)
@@ -177,15 +236,24 @@ static int keep_disk(struct host *host, json_t *doc, const char *folder, json_t 
         free(from);
         return 0; /* not ours, or moved already */
     }
+    struct mull_error err = {0};
+    char *whole = whole_disk(folder, from, i, &err);
+    if (!whole) {
+        free(from);
+        return host_problem_from(p, &err);
+    }
     host_lock(host);
     unsigned n = 0;
     do
         snprintf(name, sizeof(name), n ? "%.30s-disk%u-%u" : "%.30s-disk%u", host_text(doc, "name"),
                  (unsigned)i, n);
     while (n++ < 1000 && store_get(host->store, KIND_IMAGE, name));
-    int ret = image_adopt(host, name, "image", from, host_text(doc, "datastore"),
+    int ret = image_adopt(host, name, "image", whole, host_text(doc, "datastore"),
                           host_text(json_object_get(doc, "config"), "os"), p);
     host_unlock(host);
+    if (!ret && strcmp(whole, from))
+        unlink(from);
+    free(whole);
     free(from);
     return ret;
 }

@@ -13,6 +13,7 @@
 #include "host/seed.h"
 #include "host/store/store.h"
 #include "host/stores.h"
+#include "host/templates.h"
 #include "machine/config.h"
 
 char *machine_file(struct host *host, const char *id, const char *name)
@@ -311,14 +312,21 @@ static int add_networks(struct host *host, json_t *body, json_t *config, struct 
     return 0;
 }
 
+static json_t *list_of(json_t *config, const char *member)
+{
+    json_t *list = json_object_get(config, member);
+    if (!list)
+        json_object_set_new(config, member, list = json_array());
+    return list;
+}
+
 /* What the machine's disks will be: {file, capacity, from, format} each, in @plan. */
 static int add_disks(struct host *host, json_t *body, json_t *config, json_t *plan,
                      struct host_problem *p)
 {
-    json_t *disks = json_array(), *list = json_object_get(body, "disks"), *item;
+    json_t *disks = list_of(config, "disks"), *list = json_object_get(body, "disks"), *item;
     const char *image = host_text(body, "image"), *iso = host_text(body, "iso");
-    size_t i, n = 0;
-    json_object_set_new(config, "disks", disks);
+    size_t i, n = json_array_size(disks); /* a template's */
     if (*image) {
         json_t *doc = store_get(host->store, KIND_IMAGE, image);
         char *path = doc && !strcmp(host_text(doc, "kind"), "image") ? image_path(host, doc) : NULL;
@@ -401,12 +409,19 @@ static json_t *whole_autostart(json_t *given, json_t *old)
     return o;
 }
 
-static json_t *list_of(json_t *config, const char *member)
+/* The template that a body names: *out is NULL where it names none. */
+static int named_template(struct host *host, const struct principal *who, json_t *body,
+                          json_t **out, struct host_problem *p)
 {
-    json_t *list = json_object_get(config, member);
-    if (!list)
-        json_object_set_new(config, member, list = json_array());
-    return list;
+    const char *name = host_text(body, "template");
+    *out = *name ? template_find(host, who, name) : NULL;
+    if (*name && !*out)
+        return host_problem(p, HOST_INVALID, "/template", "template %s: there is none", name);
+    if (*name && *host_text(body, "image"))
+        return host_problem(p, HOST_INVALID, "/image", "give a template or an image, not both");
+    if (!*name && json_is_true(json_object_get(body, "linked")))
+        return host_problem(p, HOST_INVALID, "/linked", "needs a template");
+    return 0;
 }
 
 static int make_config(struct host *host, const struct principal *who, json_t *body,
@@ -414,6 +429,14 @@ static int make_config(struct host *host, const struct principal *who, json_t *b
                        struct host_problem *p)
 {
     static const char *const members[] = {"name", "os", "cpus", "memory"};
+    json_t *template;
+    if (named_template(host, who, body, &template, p) ||
+        (template && template_begin(host, template, json_is_true(json_object_get(body, "linked")),
+                                    config, plan, p)))
+        return -1;
+    if (template && !json_object_get(body, "cloud_init") &&
+        json_is_true(json_object_get(template, "_seeded"))) /* a new instance for cloud-init */
+        json_object_set_new(body, "cloud_init", json_object());
     for (unsigned i = 0; i < 4; i++)
         set_if(config, body, members[i]);
     json_object_set_new(config, "uuid", json_string(id));
@@ -421,7 +444,9 @@ static int make_config(struct host *host, const struct principal *who, json_t *b
     struct mull_error err = {0};
     if (setup && host_seed_check(setup, &err))
         return host_problem(p, HOST_INVALID, "/cloud_init", "%s", err.message);
-    if (add_disks(host, body, config, plan, p) || add_networks(host, body, config, p))
+    if (add_disks(host, body, config, plan, p))
+        return -1;
+    if ((!template || json_object_get(body, "networks")) && add_networks(host, body, config, p))
         return -1;
     if (setup) /* last, so that the machine's own disks keep their names */
         json_array_append_new(
@@ -437,16 +462,12 @@ static int make_config(struct host *host, const struct principal *who, json_t *b
 json_t *machine_create(struct host *host, const struct principal *who, json_t *body,
                        struct host_problem *p)
 {
-    char id[HOST_ID_MAX];
+    char id[HOST_ID_MAX], source[HOST_ID_MAX];
     struct mull_error err = {0};
     const char *folder = host_text(body, "folder"), *wanted = host_text(body, "datastore");
     if (refuse_later(body, p) || check_name(host, host_text(body, "name"), NULL, p) ||
         (*folder && check_folder(folder, p)))
         return NULL;
-    if (*host_text(body, "template")) {
-        host_problem(p, HOST_NOT_IMPLEMENTED, "/template", "there are no templates yet");
-        return NULL;
-    }
     json_t *datastore = datastore_find(host, *wanted ? wanted : NULL);
     if (!datastore) {
         host_problem(p, HOST_INVALID, "/datastore", "datastore %s: there is none", wanted);
@@ -470,15 +491,22 @@ json_t *machine_create(struct host *host, const struct principal *who, json_t *b
         whole_autostart(json_object_get(body, "autostart"), NULL), "datastore",
         host_text(datastore, "id"), "created", host_now_json(), "changed", host_now_json(),
         "started", "config", config, "pending_config", "_lifecycle", "creating");
+    json_t *template =
+        *host_text(body, "template") ? template_find(host, who, host_text(body, "template")) : NULL;
+    snprintf(source, sizeof(source), "%s", host_text(template, "id"));
+    if (template)
+        json_object_set_new(doc, "_source", json_string(source));
+    if (template && json_is_true(json_object_get(body, "linked")))
+        json_object_set_new(doc, "_base", json_string(source));
     if (!doc || store_put(host->store, KIND_MACHINE, id, doc, &err)) {
         json_decref(plan);
         host_problem_from(p, &err);
         return NULL;
     }
     doc = store_get(host->store, KIND_MACHINE, id);
-    json_t *args = json_pack("{s:o, s:b, s:O*}", "plan", plan, "start",
+    json_t *args = json_pack("{s:o, s:b, s:O*, s:s}", "plan", plan, "start",
                              json_is_true(json_object_get(body, "start")), "setup",
-                             json_object_get(body, "cloud_init"));
+                             json_object_get(body, "cloud_init"), "template", source);
     json_t *task =
         machine_task(host, who->user, doc, "machine.create", true, args, machine_create_task, p);
     if (!task)

@@ -8,6 +8,7 @@
 #include "host/machines.h"
 #include "host/store/store.h"
 #include "host/stores.h"
+#include "host/templates.h"
 #include "host/transfers.h"
 
 /* What callers see of a document: all but what begins with "_". */
@@ -68,6 +69,8 @@ json_t *host_render(struct host *host, enum host_kind kind, json_t *doc, bool fu
         return render_group(host, doc);
     case KIND_USER:
         return render_user(doc);
+    case KIND_TEMPLATE:
+        return template_render(host, doc, full);
     case KIND_UPLOAD:
         return upload_render(host, doc);
     default:

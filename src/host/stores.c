@@ -185,8 +185,9 @@ int datastore_delete(struct host *host, json_t *doc, struct host_problem *p)
     if (json_is_true(json_object_get(doc, "default")))
         return host_problem(p, HOST_CONFLICT, NULL, "the default datastore cannot be deleted");
     if (users_of(host, KIND_MACHINE, "datastore", id) ||
-        users_of(host, KIND_IMAGE, "datastore", id))
-        return host_problem(p, HOST_CONFLICT, NULL, "machines or images are on it");
+        users_of(host, KIND_IMAGE, "datastore", id) ||
+        users_of(host, KIND_TEMPLATE, "datastore", id))
+        return host_problem(p, HOST_CONFLICT, NULL, "machines, images or templates are on it");
     if (store_delete(host->store, KIND_DATASTORE, id, &err))
         return host_problem_from(p, &err);
     host_changed(host, KIND_DATASTORE, id);
@@ -223,6 +224,11 @@ static json_t *used_by(struct host *host, json_t *doc, const char *path)
     if (!strncmp(relative, "/machines/", 10)) {
         snprintf(text, sizeof(text), "machine:%.36s", relative + 10);
         if (strlen(relative) >= 46 && store_get(host->store, KIND_MACHINE, text + 8))
+            return json_string(text);
+    }
+    if (!strncmp(relative, "/templates/", 11)) {
+        snprintf(text, sizeof(text), "template:%.36s", relative + 11);
+        if (strlen(relative) >= 47 && store_get(host->store, KIND_TEMPLATE, text + 9))
             return json_string(text);
     }
     json_object_foreach(store_all(host->store, KIND_IMAGE), id, image)

@@ -13,6 +13,7 @@ import { Button } from '../ui/Button';
 import { DataTable, type Column } from '../ui/DataTable';
 import { TextField } from '../ui/Field';
 import { FormDialog } from './FormDialog';
+import { TemplatePanel } from './Templates';
 import { useCollection } from './use-loaded';
 
 const COLUMNS: Column<Image>[] = [
@@ -132,7 +133,7 @@ export function Images() {
   return (
     <Page
       title="Images"
-      lead="Systems ready to run, and installation discs."
+      lead="Systems ready to run, installation discs, and templates of machines."
       actions={
         mayChange.value && (
           <>
@@ -187,6 +188,7 @@ export function Images() {
           </Empty>
         )}
       </div>
+      <TemplatePanel />
       {building && <BuildDialog onClose={() => setBuilding(false)} />}
     </Page>
   );

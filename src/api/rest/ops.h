@@ -74,6 +74,8 @@ void op_continue_upload(struct request *r);
 void op_delete_upload(struct request *r);
 void op_download(struct request *r);
 void op_delete_image(struct request *r);
+void op_create_template(struct request *r);
+void op_delete_template(struct request *r);
 void op_create_datastore(struct request *r);
 void op_change_datastore(struct request *r);
 void op_delete_datastore(struct request *r);

@@ -11,6 +11,7 @@
 #include "host/builder.h"
 #include "host/store/store.h"
 #include "host/stores.h"
+#include "host/templates.h"
 #include "host/transfers.h"
 
 /* 201 with a new object, or the problem where it is NULL. */
@@ -110,6 +111,21 @@ void op_delete_image(struct request *r)
         reply_error(r, HOST_CONFLICT, NULL, "the image is being made");
     else
         done(r, image_delete(r->host, r->object, &p), &p);
+}
+
+/* ---- Templates ---- */
+
+void op_create_template(struct request *r)
+{
+    struct host_problem p = {0};
+    reply_task(r, template_create(r->host, &r->who, r->json, &p), &p);
+}
+
+void op_delete_template(struct request *r)
+{
+    struct host_problem p = {0};
+    if (!has_changed(r, r->object))
+        reply_task(r, template_delete(r->host, &r->who, r->object, &p), &p);
 }
 
 /* ---- Datastores ---- */

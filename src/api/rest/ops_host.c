@@ -86,8 +86,13 @@ static void add_health(json_t *list, const char *level, const char *text)
 /* What is answered 501, for programs that would offer it: shrinks as it comes (docs/host.md). */
 static json_t *missing(void)
 {
-    return json_pack("[ssssss]", "disk-import", "network-bridge", "network-isolated", "network-nat",
-                     "pools", "templates");
+    static const char *const names[] = {
+        "disk-import", "network-bridge", "network-isolated", "network-nat", "pools",
+    };
+    json_t *list = json_array();
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        json_array_append_new(list, json_string(names[i]));
+    return list;
 }
 
 static json_t *render_host(struct host *host)
@@ -190,11 +195,7 @@ void op_empty_list(struct request *r)
 
 void op_not_there(struct request *r)
 {
-    const char *id = r->route->op->id;
-    if (strstr(id, "Pool"))
-        reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "there are no resource pools yet");
-    else
-        reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "there are no templates yet");
+    reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "there are no resource pools yet");
 }
 
 /* ---- Tasks ---- */

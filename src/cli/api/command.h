@@ -15,6 +15,7 @@ enum host_kind {
     HOST_IMAGE,
     HOST_NETWORK,
     HOST_DATASTORE,
+    HOST_TEMPLATE,
     HOST_POOL,
     HOST_USER,
     HOST_GROUP,

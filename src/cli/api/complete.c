@@ -98,6 +98,7 @@ static void offer_objects(struct host_call *call, enum host_kind kind, const cha
         [HOST_IMAGE] = {"/images?limit=1000", "name"},
         [HOST_NETWORK] = {"/networks?limit=1000", "name"},
         [HOST_DATASTORE] = {"/datastores?limit=1000", "name"},
+        [HOST_TEMPLATE] = {"/templates?limit=1000", "name"},
         [HOST_POOL] = {"/pools?limit=1000", "name"},
         [HOST_USER] = {"/users?limit=1000", "name"},
         [HOST_GROUP] = {"/groups?limit=1000", "name"},

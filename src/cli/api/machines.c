@@ -271,6 +271,8 @@ static bool put_new(struct host_call *call, json_t *body)
             return false;
     if (host_option(call, "start") && !put(body, "start", json_true()))
         return false;
+    if (host_option(call, "linked") && !put(body, "linked", json_true()))
+        return false;
     return put_common(call, body) && put_many(call, body, "disk", "disks", disk_of) &&
            put_many(call, body, "network", "networks", network_of) && put_forwards(call, body);
 }
@@ -523,7 +525,8 @@ static const struct host_option list_options[] = {
 static const struct host_option create_options[] = {
     {"image", "IMAGE", "its first disk is a copy of this image", HOST_IMAGE, false},
     {"iso", "ISO", "what is in its CD-ROM drive", HOST_IMAGE, false},
-    {"template", "TEMPLATE", "what it is made like", HOST_TEXT, false},
+    {"template", "TEMPLATE", "what it is made like", HOST_TEMPLATE, false},
+    {"linked", NULL, "its disks stand on the template's instead of being copies", HOST_TEXT, false},
     {"start", NULL, "start it", HOST_TEXT, false},
     COMMON_OPTIONS,
     NEW_OPTIONS,

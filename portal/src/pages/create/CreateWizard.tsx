@@ -5,7 +5,7 @@ import { Problem, problemAt, sayProblem } from '../../api/problem';
 import type { Task } from '../../api/types';
 import { link, navigate, route } from '../../lib/router';
 import { notify } from '../../state/notices';
-import { has, putTask, splitObject } from '../../state/store';
+import { has, putTask, splitObject, templates } from '../../state/store';
 import { Banner } from '../../ui/bits';
 import { Button } from '../../ui/Button';
 import { Dialog } from '../../ui/Dialog';
@@ -31,6 +31,16 @@ const STEPS = [
 
 function startDraft(): Draft {
   const from = route.value.query.get('from');
+  const template = templates.items.value.find((t) => t.id === route.value.query.get('template'));
+  if (template)
+    return {
+      ...newDraft(),
+      source: 'template',
+      from: template.id,
+      os: template.os ?? '',
+      cpus: template.cpus,
+      memory: template.memory,
+    };
   return from ? { ...newDraft(), from } : newDraft();
 }
 

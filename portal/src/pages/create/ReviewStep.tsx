@@ -1,4 +1,5 @@
 import { bytes, count } from '../../lib/format';
+import { templates } from '../../state/store';
 import { Facts } from '../../ui/bits';
 import { CheckField } from '../../ui/Field';
 import type { StepProps } from './CreateWizard';
@@ -9,22 +10,25 @@ const SOURCE_TEXT = { image: 'Image', iso: 'ISO', template: 'Template', blank: '
 export function ReviewStep({ draft, set }: StepProps) {
   const request = toRequest(draft);
   const network = request.networks?.[0];
+  const from =
+    draft.source === 'template'
+      ? (templates.items.value.find((t) => t.id === draft.from)?.name ?? draft.from)
+      : draft.from;
   return (
     <>
       <Facts
         rows={[
           ['Name', <b>{draft.name}</b>],
-          [
-            'Made from',
-            draft.from ? `${SOURCE_TEXT[draft.source]} ${draft.from}` : SOURCE_TEXT[draft.source],
-          ],
+          ['Made from', from ? `${SOURCE_TEXT[draft.source]} ${from}` : SOURCE_TEXT[draft.source]],
           ['Hardware', `${count(draft.cpus, 'CPU')}, ${bytes(draft.memory)} of memory`],
           ...(request.disks ? ([['Disk', bytes(draft.disk)]] as [string, string][]) : []),
           [
             'Network',
             network
               ? `${network.network ?? 'default'}${network.forward ? `, ports ${network.forward.join(' ')}` : ''}`
-              : 'Not connected',
+              : request.networks
+                ? 'Not connected'
+                : 'As the template',
           ],
           ['Folder', draft.folder],
           ...(request.tags ? ([['Tags', request.tags.join(', ')]] as [string, string][]) : []),
@@ -38,6 +42,13 @@ export function ReviewStep({ draft, set }: StepProps) {
             : []),
         ]}
       />
+      {draft.source === 'template' && (
+        <CheckField
+          label="Stand on the template's disks instead of copying them"
+          checked={draft.linked}
+          onInput={(linked) => set({ linked })}
+        />
+      )}
       <CheckField
         label="Start it when it is made"
         checked={draft.start}

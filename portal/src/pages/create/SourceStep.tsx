@@ -16,13 +16,20 @@ const SOURCES: { value: Source; icon: LucideIcon; label: string; hint: string }[
 
 export function SourceStep({ draft, set, at }: StepProps) {
   const imageList = useCollection(images).filter((i) => i.state === 'ready');
-  const templateList = useCollection(templates);
+  const templateList = useCollection(templates).filter((t) => t.state === 'ready');
   const offered = SOURCES.filter(
     (s) => s.value !== 'template' || (has('templates') && templateList.length),
   );
   const entries =
     draft.source === 'template'
-      ? templateList.map((t) => ({ id: t.id, name: t.name, note: t.description, os: '', least: 0 }))
+      ? templateList.map((t) => ({
+          id: t.id,
+          name: t.name,
+          note: t.description || `${t.cpus} CPUs, ${bytes(t.memory)}`,
+          os: t.os ?? '',
+          least: 0,
+          hardware: { cpus: t.cpus, memory: t.memory },
+        }))
       : imageList
           .filter((i) => i.kind === draft.source)
           .map((i) => ({
@@ -33,6 +40,7 @@ export function SourceStep({ draft, set, at }: StepProps) {
               .join(', '),
             os: i.os ?? '',
             least: i.kind === 'image' ? i.capacity : 0,
+            hardware: {},
           }));
   const error = at(`/${draft.source}`);
   return (
@@ -69,6 +77,7 @@ export function SourceStep({ draft, set, at }: StepProps) {
                   os: entry.os,
                   least: entry.least,
                   disk: entry.least || draft.disk,
+                  ...entry.hardware,
                 })
               }
             >

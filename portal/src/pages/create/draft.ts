@@ -16,6 +16,8 @@ export interface Draft {
   disk: number;
   /** What the image needs: the disk is not smaller. */
   least: number;
+  /** Of a template: stand on its disks instead of copying them. */
+  linked: boolean;
   network: string;
   forward: string;
   datastore: string;
@@ -45,6 +47,7 @@ export function newDraft(): Draft {
     memory: 2 * GIB,
     disk: 20 * GIB,
     least: 0,
+    linked: false,
     network: '',
     forward: '',
     datastore: '',
@@ -96,7 +99,12 @@ export function toRequest(draft: Draft): MachineCreate {
     request.image = draft.from;
     if (draft.disk > draft.least) request.disks = [{ capacity: draft.disk }];
   }
-  if (source === 'template') request.template = draft.from;
+  if (source === 'template') {
+    request.template = draft.from;
+    if (draft.linked) request.linked = true;
+    // Its own cards, unless another network was chosen.
+    if (!draft.network && !draft.forward.trim()) delete request.networks;
+  }
   if (source === 'iso') request.iso = draft.from;
   if (source === 'iso' || source === 'blank') request.disks = [{ capacity: draft.disk }];
   if (source === 'image' && cloud.on) {

@@ -1,4 +1,5 @@
 // One machine: its head with what can be done, and a tab for each side of it.
+import { useState } from 'preact/hooks';
 import { MonitorX, Trash2 } from '../../ui/icons';
 import { get } from '../../api/client';
 import { Problem } from '../../api/problem';
@@ -13,6 +14,7 @@ import { Button } from '../../ui/Button';
 import { Menu } from '../../ui/Menu';
 import { TaskProgress, taskName } from '../../app/TaskPanel';
 import { POWER_ICONS } from '../machines/MachineMenu';
+import { TemplateDialog, templateItem } from '../Templates';
 import { useLoaded } from '../use-loaded';
 import { ConsoleTab } from './ConsoleTab';
 import { DisksTab } from './DisksTab';
@@ -41,6 +43,7 @@ const TABS = [
 ];
 
 function PowerButtons({ machine }: { machine: Machine }) {
+  const [templating, setTemplating] = useState(false);
   const primary: Power[] = ['start', 'resume', 'stop', 'restart'];
   const shown = primary.filter((what) => applies(what, machine));
   const more = (Object.keys(POWER) as Power[]).filter(
@@ -70,6 +73,7 @@ function PowerButtons({ machine }: { machine: Machine }) {
             run: () => void power(what, [machine]),
           })),
           ...exportItems(machine),
+          templateItem(machine, () => setTemplating(true)),
           {
             label: canDelete ? 'Delete' : 'Delete (stop it first)',
             icon: Trash2,
@@ -80,6 +84,7 @@ function PowerButtons({ machine }: { machine: Machine }) {
           },
         ]}
       />
+      {templating && <TemplateDialog machine={machine} onClose={() => setTemplating(false)} />}
     </>
   );
 }

@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""What machines are made of and become: templates, imports of disks, exports as folders. Every answer
+is checked against the OpenAPI document."""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import api
+import client
+from api import World, refused
+from client import Tests
+from schema import Document
+
+MIB = 1 << 20
+
+
+def image_tool(w, *args):
+    got = subprocess.run([os.path.join(w.build, "mullion"), "image", *args], check=False,
+                         stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert got.returncode == 0, f"image {args}: {got.stderr}"
+    return got.stdout
+
+
+def cli(w, *args, status=0):
+    env = dict(os.environ, MULLION_HOST="unix:" + w.daemon.socket,
+               XDG_CONFIG_HOME=os.path.join(w.daemon.folder, "config"))
+    got = subprocess.run([os.path.join(w.build, "mullion"), *args], check=False, env=env,
+                         stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert got.returncode == status, f"{args}: {got.returncode} {got.stdout} {got.stderr}"
+    return got.stdout
+
+
+def store(w, *parts):
+    return os.path.join(w.daemon.data, "datastores", "default", *parts)
+
+
+def pattern(w, seed, size):
+    """A raw disk with content."""
+    path = os.path.join(w.daemon.folder, f"pattern-{seed}.raw")
+    with open(path, "wb") as f:
+        for i in range(0, size, MIB):
+            f.seek(i)
+            f.write(bytes([seed, i // MIB]) * 2048)
+        f.truncate(size)
+    return path
+
+
+def content(w, machine, index=0):
+    """What a machine's disk holds, as raw bytes."""
+    disk = w.local.get(f"/machines/{machine}/disks")["items"][index]
+    out = os.path.join(w.daemon.folder, "content.raw")
+    image_tool(w, "convert", store(w, "machines", machine, disk["path"]), out, "--to", "raw", "--anywhere")
+    with open(out, "rb") as f:
+        return f.read()
+
+
+def source_machine(w, name, **kw):
+    """A machine whose first disk holds something."""
+    raw = pattern(w, 7, 8 * MIB)
+    w.local.do("/imports", {"kind": "image", "path": raw, "name": name + "-image"})
+    return w.local.machine(name, image=name + "-image", **kw)
+
+
+# ---- Templates ----
+
+def test_template_of_a_machine(w):
+    local = w.local
+    source = source_machine(w, "origin", os="debian12-64", cpus=2, disks=[{"capacity": 8 * MIB},
+                            {"capacity": 4 * MIB}], networks=[{"mac": "52:54:00:00:00:17",
+                            "forward": ["tcp:2222:22"]}], cloud_init={"hostname": "origin"})
+    before = content(w, source)
+    task = local.do("/templates", {"name": "web", "machine": source, "description": "all webs"})
+    made = task["result"]["object"].partition(":")[2]
+    got = local.get("/templates/" + made)
+    assert got["state"] == "ready" and got["size"] > 0 and got["linked"] == 0
+    config = got["config"]
+    assert "uuid" not in config and "name" not in config and "mac" not in config["networks"][0]
+    assert "forward" not in config["networks"][0]
+    assert [d["path"] for d in config["disks"]] == ["disk0.qcow2", "disk1.qcow2"], config["disks"]
+    assert sorted(os.listdir(store(w, "templates", made))) == ["disk0.qcow2", "disk1.qcow2",
+                                                                "machine.json"]
+    listed = local.get("/templates?q=WEB")["items"]
+    assert [t["name"] for t in listed] == ["web"] and "config" not in listed[0]
+    assert listed[0]["os"] == "debian12-64" and listed[0]["cpus"] == 2
+    refused(409, local.post, "/templates", {"name": "web", "machine": source}, field="/name")
+    refused(422, local.post, "/templates", {"name": "other", "machine": made}, field="/machine")
+    refused(422, local.post, "/templates", {"name": "../x", "machine": source})
+    # The files are the template's to remove, and no one's to download without a role.
+    default = local.get("/datastores")["items"][0]["id"]
+    entry = local.get(f"/datastores/{default}/files?path=templates/{made}")["items"][0]
+    assert entry["used_by"] == "template:" + made
+    refused(409, local.delete, f"/datastores/{default}/files?path=templates/{made}/disk0.qcow2")
+
+    copy = local.machine("web-1", template="web", memory=128 * MIB, disks=[{"capacity": MIB}])
+    whole = local.get("/machines/" + copy)
+    assert whole["os"] == "debian12-64" and whole["cpus"] == 2 and whole["memory"] == 128 * MIB
+    assert whole["config"]["uuid"] == copy != source
+    names = [d["path"] for d in whole["config"]["disks"]]
+    assert names[:2] == ["disk0.qcow2", "disk1.qcow2"] and names[2] == "disk2.qcow2", names
+    assert names[3] == "seed.iso", "no seed, so cloud-init would think it is the old machine"
+    assert content(w, copy) == before
+    seeds = [open(store(w, "machines", m, "seed.iso"), "rb").read() for m in (source, copy)]
+    assert copy.encode() in seeds[1] and source.encode() not in seeds[1]
+
+    linked = local.machine("web-2", template=made, linked=True)
+    assert content(w, linked) == before
+    local.do(f"/machines/{linked}/start")  # its process opens the template's disk, too
+    local.do(f"/machines/{linked}/stop", {"force": True})
+    assert os.path.getsize(store(w, "machines", linked, "disk0.qcow2")) < MIB
+    assert local.get("/templates/" + made)["linked"] == 1
+    refused(409, local.delete, "/templates/" + made)
+    # A template of a linked machine, and what is kept of one, stand for themselves.
+    local.do("/templates", {"name": "flat", "machine": linked})
+    local.do(f"/machines/{linked}?disks=keep", method="DELETE")
+    image = local.get("/images/web-2-disk0")
+    assert image["capacity"] == 8 * MIB
+    kept = local.machine("web-3", image="web-2-disk0")
+    assert content(w, kept) == before
+    again = local.machine("web-4", template="flat", cloud_init={"hostname": "four"})
+    assert content(w, again) == before
+    for machine in (copy, kept, again, source):
+        local.do(f"/machines/{machine}?disks=delete", method="DELETE")
+    assert local.get("/templates/" + made)["linked"] == 0
+    refused(412, local.delete, "/templates/" + made, headers={"If-Match": '"0"'})
+    for template in local.get("/templates")["items"]:
+        local.do("/templates/" + template["id"], method="DELETE")
+    assert os.listdir(store(w, "templates")) == []
+    for image in ("web-2-disk0", "web-2-disk1", "origin-image"):
+        local.delete("/images/" + image)
+
+
+def test_template_wrong(w):
+    local = w.local
+    for body, field in (({"template": "none"}, "/template"), ({"linked": True}, "/linked")):
+        refused(422, local.post, "/machines", dict(body, name="x"), field=field)
+    machine = local.machine("runs", disks=[{"capacity": MIB}])
+    local.do("/templates", {"name": "t", "machine": machine})
+    refused(422, local.post, "/machines", {"name": "x", "template": "t", "image": "i"}, field="/image")
+    local.do(f"/machines/{machine}/start")
+    refused(409, local.post, "/templates", {"name": "u", "machine": machine})
+    local.do(f"/machines/{machine}/stop", {"force": True})
+    # Who sees neither machine nor template learns nothing of them; a viewer may not make any.
+    refused(403, w.people["viewer"].post, "/templates", {"name": "u", "machine": machine})
+    template = local.get("/templates")["items"][0]["id"]
+    refused(404, w.people["none"].get, "/templates/" + template)
+    refused(403, w.people["none"].get, "/templates")
+    assert w.people["viewer"].get("/templates")["total"] == 1
+    # Its disk is torn: the copy fails, and nothing is left of it.
+    disk = store(w, "templates", template, "disk0.qcow2")
+    shutil.move(disk, disk + ".away")
+    task = local.wait(local.post("/machines", {"name": "torn", "template": "t"}), "failed")
+    assert "disk0.qcow2" in task["error"]["detail"], task
+    assert local.get("/machines?q=torn")["total"] == 0
+    shutil.move(disk + ".away", disk)
+    local.do("/templates/" + template, method="DELETE")
+    local.do(f"/machines/{machine}?disks=delete", method="DELETE")
+
+
+def test_template_interrupted(w):
+    """A daemon that is killed while it makes one leaves nothing of it."""
+    machine = w.local.machine("slow", disks=[{"capacity": MIB}])
+    task = w.local.post("/templates", {"name": "half", "machine": machine})
+    w.daemon.kill()
+    w.local.close()
+    w.daemon.start()
+    left = w.local.get("/templates")["items"]
+    assert [t["state"] for t in left] in ([], ["ready"]), left
+    assert set(os.listdir(store(w, "templates"))) == {t["id"] for t in left}
+    assert w.local.get("/tasks/" + task["id"])["state"] in ("failed", "succeeded")
+    for template in left:
+        w.local.do("/templates/" + template["id"], method="DELETE")
+    w.local.do(f"/machines/{machine}?disks=delete", method="DELETE")
+
+
+def test_templates_by_command(w):
+    machine = w.local.machine("typed", disks=[{"capacity": MIB}])
+    cli(w, "template", "create", "typed-template", "typed", "--description", "a text")
+    rows = json.loads(cli(w, "template", "list", "--format", "json"))
+    assert [r["name"] for r in rows] == ["typed-template"] and rows[0]["description"] == "a text"
+    assert "typed-template" in cli(w, "template", "info", "typed-template")
+    cli(w, "create", "typed-2", "--template", "typed-template", "--linked")
+    cli(w, "template", "delete", "typed-template", status=4)
+    second = w.local.get("/machines?q=typed-2")["items"][0]["id"]
+    for m in (machine, second):
+        w.local.do(f"/machines/{m}?disks=delete", method="DELETE")
+    cli(w, "template", "delete", "typed-template")
+    assert w.local.get("/templates")["total"] == 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
+    parser.add_argument("only", nargs="*", help="parts of tests' names")
+    args = parser.parse_args()
+    with open(os.path.join(client.ROOT, "src", "api", "rest", "openapi.json"), encoding="utf-8") as f:
+        api.DOCUMENT = Document(json.load(f))
+    world = World(os.path.abspath(args.build))
+    try:
+        tests = [f for name, f in globals().items() if name.startswith("test_")]
+        return Tests(tests, args.only).run(world)
+    finally:
+        world.daemon.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
