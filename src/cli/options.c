@@ -62,6 +62,10 @@ static const char usage[] =
     "  --tpm FOLDER       a TPM 2.0 by swtpm(8), whose state is in that folder\n"
     "  --share FOLDER,tag=NAME[,type=virtiofs|9p][,ro]\n"
     "                     a folder of the host; the guest mounts it by its tag; may be repeated\n"
+    "  --vsock path=SOCKET[,cid=N]\n"
+    "                     virtual sockets (AF_VSOCK): the host connects to SOCKET and writes\n"
+    "                     CONNECT P to reach the guest's port P; the guest reaches SOCKET_P at\n"
+    "                     the host's port P\n"
     "  --console stdio|none|unix=PATH[,device=serial|virtio|,channel=NAME]\n"
     "                     a console (stdio, on a serial port); may be repeated. A channel is\n"
     "                     for an agent in the guest, like org.qemu.guest_agent.0\n"
@@ -481,6 +485,30 @@ static int parse_share(json_t *config, const char *text)
     return ret;
 }
 
+static int parse_vsock(json_t *config, const char *text)
+{
+    struct parts p;
+    json_t *vsock = json_object();
+    int ret = split(text, &p) ? -1 : wrong("--vsock", text, "too many properties");
+    for (unsigned i = 0; ret < 0 && i < p.count; i++) {
+        const char *path = value_of(p.part[i], "path"), *cid = value_of(p.part[i], "cid");
+        char *end = NULL;
+        if (path && !set_string(vsock, "path", path))
+            ret = wrong("--vsock", path, "file names must be UTF-8");
+        else if (cid)
+            json_object_set_new(vsock, "cid", json_integer(strtoll(cid, &end, 10)));
+        if (cid && (!*cid || *end))
+            ret = wrong("--vsock", p.part[i], "must be a whole number");
+        if (!path && !cid)
+            ret = wrong("--vsock", p.part[i], "no such property; give path=SOCKET[,cid=N]");
+    }
+    if (ret < 0 && !json_object_get(vsock, "path"))
+        ret = wrong("--vsock", text, "give path=SOCKET");
+    free(p.text);
+    json_object_set_new(config, "vsock", vsock);
+    return ret;
+}
+
 /* An option that is on or off. */
 static int parse_switch(json_t *config, const char *option, const char *key, const char *text)
 {
@@ -647,6 +675,7 @@ enum {
     SHARE,
     BALLOON,
     TPM,
+    VSOCK,
     WATCHDOG,
     PACKED_RINGS,
     NO_REBOOT,
@@ -683,6 +712,7 @@ static const struct option known[] = {
     {"packed-rings", required_argument, NULL, PACKED_RINGS},
     {"watchdog", required_argument, NULL, WATCHDOG},
     {"tpm", required_argument, NULL, TPM},
+    {"vsock", required_argument, NULL, VSOCK},
     {"share", required_argument, NULL, SHARE},
     {"no-reboot", no_argument, NULL, NO_REBOOT},
     {"control", required_argument, NULL, CONTROL},
@@ -751,6 +781,8 @@ static int parse_option(struct run_options *o, int option, const char *value)
     case TPM:
         json_object_set_new(c, "tpm", json_true());
         return parse_string(c, "tpm_state", value);
+    case VSOCK:
+        return parse_vsock(c, value);
     case PACKED_RINGS:
         return parse_switch(c, "--packed-rings", "packed_rings", value);
     case SHARE:

@@ -127,6 +127,20 @@ int mull_virtio_rng_create(const struct mull_device_env *env, struct mull_pci_bu
                            const struct mull_virtio_rng_config *cfg, struct mull_device **out,
                            struct mull_error *err);
 
+struct mull_virtio_vsock_config {
+    const char *name;
+    int devfn;
+    uint64_t cid;     /* the guest's, 3 at least */
+    const char *path; /* the host's socket; PATH_PORT is what the guest connects to */
+    int socket;       /* where @path is NULL: one that listens, the device's; the guest reaches
+                       * nobody */
+};
+/** Sockets of the host for the guest's AF_VSOCK. Before the process locks itself in: it starts a
+ *  process that connects sockets. */
+int mull_virtio_vsock_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
+                             const struct mull_virtio_vsock_config *cfg, struct mull_device **out,
+                             struct mull_error *err);
+
 /* ---- Network cards ---- */
 
 /** What a network card of any model is made from; what a model has no use for is left out. */

@@ -190,9 +190,10 @@ static int check_paths(struct host *host, const struct mull_machine_config *c, c
                  {c->initrd, "/config/initrd"},
                  {c->firmware, "/config/firmware"},
                  {c->nvram, "/config/nvram"},
+                 {c->tpm_state, "/config/tpm_state"},
                  {c->display_password_file, "/config/display/password_file"}};
     int ret = 0;
-    for (unsigned i = 0; i < 5 && !ret; i++)
+    for (unsigned i = 0; i < sizeof(files) / sizeof(files[0]) && !ret; i++)
         ret = check_path(host, own, files[i].path, files[i].field, p);
     for (unsigned i = 0; i < c->disk_count && !ret; i++)
         ret = check_path(host, own, c->disk[i].path, "/config/disks", p);
@@ -201,6 +202,9 @@ static int check_paths(struct host *host, const struct mull_machine_config *c, c
     if (c->share_count && !ret)
         ret = host_problem(p, HOST_FORBIDDEN, "/config/shares",
                            "only administrators may give a guest folders of the host");
+    if (c->vsock_path && !ret)
+        ret = host_problem(p, HOST_FORBIDDEN, "/config/vsock",
+                           "only administrators may give a guest sockets of the host");
     for (unsigned i = 0; i < c->network_count && !ret; i++)
         if (c->network[i].kind == MULL_NETWORK_TAP)
             ret = host_problem(p, HOST_FORBIDDEN, "/config/networks",

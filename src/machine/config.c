@@ -274,6 +274,7 @@ void mull_machine_config_free(struct mull_machine_config *c)
     free(c->firmware);
     free(c->nvram);
     free(c->tpm_state);
+    free(c->vsock_path);
     free(c->display_listen);
     free(c->display_password_file);
     free(c->display_certificates);

@@ -198,6 +198,8 @@ struct mull_machine_config {
     struct mull_video_config video;
     bool tablet, keyboard; /* on USB */
     bool tpm;
+    uint64_t vsock_cid;       /* the guest's address among virtual sockets; 0: 3 */
+    char *vsock_path;         /* the host's socket for them; NULL: there are none */
     char *tpm_state;          /* folder of its state; NULL: there is no TPM yet */
     enum mull_watchdog watchdog;
     bool packed_rings;        /* virtio devices offer packed virtqueues, too */

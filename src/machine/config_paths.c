@@ -49,5 +49,7 @@ int mull_machine_config_resolve(json_t *root, const char *folder)
     }
     for (unsigned i = 0; i < sizeof(lists) / sizeof(lists[0]) && !ret; i++)
         ret = resolve_list(json_object_get(root, lists[i]), folder);
+    if (!ret)
+        ret = resolve(json_object_get(root, "vsock"), "path", folder);
     return ret;
 }

@@ -404,8 +404,9 @@ static int read_boot(struct reader *r, json_t *root, struct mull_machine_config 
 
 static int read_screen(struct reader *r, json_t *root, struct mull_machine_config *c)
 {
-    static const char *const display_known[] = {"type", "listen", "password_file", "clipboard", "keymap",
-                                                "tls_anonymous", "tls_certificates", NULL};
+    static const char *const display_known[] = {
+        "type",   "listen",        "password_file",    "clipboard",
+        "keymap", "tls_anonymous", "tls_certificates", NULL};
     static const char *const video_known[] = {"model", "memory", "heads", NULL};
     static const char *const kinds[] = {"none", "vnc", NULL};
     json_t *display = json_object_get(root, "display"), *video = json_object_get(root, "video");
@@ -473,6 +474,28 @@ static int read_watchdog(struct reader *r, json_t *root, struct mull_machine_con
     int action = MULL_WATCHDOG_OFF;
     int ret = read_choice(r, root, "watchdog", mull_watchdog_names, &action);
     c->watchdog = (enum mull_watchdog)action;
+    return ret;
+}
+
+static int read_vsock(struct reader *r, json_t *root, struct mull_machine_config *c)
+{
+    static const char *const known[] = {"cid", "path", NULL};
+    json_t *vsock = json_object_get(root, "vsock");
+    int64_t cid = 3;
+    if (!vsock)
+        return 0;
+    strcpy(r->place, "vsock");
+    int ret = check_members(r, vsock, known);
+    /* 0 to 2 are the hypervisor's, the local and the host's; 2^32 - 1 stands for any. */
+    if (!ret)
+        ret = read_number(r, vsock, "cid", 3, UINT32_MAX - 1, &cid);
+    if (!ret)
+        ret = read_string(r, vsock, "path", &c->vsock_path);
+    if (!ret && (!c->vsock_path || !*c->vsock_path))
+        ret = bad(r, "path", "is missing");
+    c->vsock_cid = (uint64_t)cid;
+    if (!ret)
+        r->place[0] = '\0';
     return ret;
 }
 
@@ -573,6 +596,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "usb",
         "uuid",
         "video",
+        "vsock",
         "watchdog",
         /* clang-format on */
         NULL};
@@ -608,6 +632,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_bool(r, root, "packed_rings", &c->packed_rings);
     if (!ret)
         ret = read_watchdog(r, root, c);
+    if (!ret)
+        ret = read_vsock(r, root, c);
     if (!ret)
         ret = read_bool(r, root, "secure_boot", &c->secure_boot);
     if (!ret)

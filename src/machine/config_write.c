@@ -253,6 +253,12 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
     put_true(root, "packed_rings", c->packed_rings);
     if (c->watchdog != MULL_WATCHDOG_OFF)
         put_text(root, "watchdog", mull_watchdog_names[c->watchdog]);
+    if (c->vsock_path) {
+        json_t *vsock = json_object();
+        put_number(vsock, "cid", c->vsock_cid);
+        put_text(vsock, "path", c->vsock_path);
+        json_object_set_new(root, "vsock", vsock);
+    }
     put_text(root, "usb", c->usb);
     put_text(root, "sound", c->sound);
     if (c->appliance)

@@ -1,6 +1,6 @@
 /*
  * What lets a guest and its host work together beside disks, networks and consoles: shared folders,
- * memory given back, a watchdog, a TPM.
+ * memory given back, virtual sockets, a watchdog, a TPM.
  */
 #include <stdio.h>
 
@@ -93,6 +93,20 @@ static int make_balloon(struct mull_machine *m, const struct mull_device_env *en
     return 0;
 }
 
+static int make_vsock(struct mull_machine *m, const struct mull_device_env *env,
+                      const struct mull_machine_config *config, struct mull_error *err)
+{
+    const struct mull_virtio_vsock_config cfg = {.name = "virtio-vsock.0",
+                                                 .devfn = -1,
+                                                 .cid = config->vsock_cid,
+                                                 .path = config->vsock_path};
+    struct mull_device *device;
+    int ret = mull_virtio_vsock_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
+    if (!ret)
+        machine_add_device(m, device);
+    return ret;
+}
+
 int machine_interface_devices(struct mull_machine *m, const struct mull_device_env *env,
                               const struct mull_machine_config *config, struct mull_error *err)
 {
@@ -101,6 +115,8 @@ int machine_interface_devices(struct mull_machine *m, const struct mull_device_e
         ret = make_share(m, env, i, &config->share[i], err);
     if (!ret && config->balloon)
         ret = make_balloon(m, env, err);
+    if (!ret && config->vsock_path)
+        ret = make_vsock(m, env, config, err);
     if (!ret && config->tpm && config->tpm_state)
         ret = make_tpm(m, env, config->tpm_state, err);
     if (!ret && config->watchdog != MULL_WATCHDOG_OFF)

@@ -14,12 +14,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/listen.h"
 #include "vmm/balloon.h"
 #include "vmm/parts.h"
 #include "vmm/screen.h"
 
 #include "vmm/gdb.h"
-#include "vmm/listen.h"
 
 #define LINE_MAX_BYTES 65536u
 #define PEERS_MAX 8
@@ -377,7 +377,7 @@ static void listener_readable(void *opaque, uint32_t events)
 
 static int start_listening(struct vmm_control *c, const char *path, struct mull_error *err)
 {
-    int ret = vmm_listen_unix(path, "--control ", PEERS_MAX, &c->listener, err);
+    int ret = mull_listen_unix(path, "--control ", PEERS_MAX, &c->listener, err);
     if (ret)
         return ret;
     c->path = path;

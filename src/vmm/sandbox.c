@@ -76,6 +76,8 @@ static void restrict_files(const struct mull_machine_config *config, const char 
     for (unsigned i = 0; i < config->console_count && !ret; i++)
         if (config->console[i].kind == MULL_CONSOLE_UNIX)
             ret = allow_removal(ruleset, config->console[i].path);
+    if (!ret && config->vsock_path)
+        ret = allow_removal(ruleset, config->vsock_path);
     if (ret || syscall(SYS_landlock_restrict_self, ruleset, 0))
         mull_log(log, MULL_LOG_WARN, "sandbox: Landlock: %s; going without", strerror(errno));
     close(ruleset);

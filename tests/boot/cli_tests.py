@@ -72,6 +72,8 @@ def usage_errors(ctx):
                       ["run", "--cdrom", "c.iso,bus=virtio"],
                       ["run", "--kernel", "k", "--net", "carrier-pigeon"],
                       ["run", "--kernel", "k", "--net", "user,mac=1"],
+                      ["run", "--kernel", "k", "--vsock", "cid=7"],
+                      ["run", "--kernel", "k", "--vsock", "path=v,cid=seven"],
                       ["run", "--kernel", "k", "--console", "telex"],
                       ["run", "--kernel", "k", "--console", "stdio", "--console", "stdio"],
                       ["engines", "--format", "xml"], ["engines", "extra"], ["help", "nonsense"]):

@@ -3,7 +3,9 @@ Debian kernels with their own drivers; tests/boot/interfaces is what they run.""
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import time
 
 from guest import Failed, Mullion, Skipped, expect, expect_gone
@@ -17,7 +19,7 @@ def test(function):
     return function
 
 
-def boot(ctx, part, version="6.12", modules=(), words=""):
+def boot(ctx, part, version="6.12", modules=(), words="", files=()):
     """The options that boot @version with @modules into a part of tests/boot/interfaces."""
     here = os.path.dirname(os.path.abspath(__file__))
     scripts = os.path.join(here, "..", "..", "scripts")
@@ -29,6 +31,7 @@ def boot(ctx, part, version="6.12", modules=(), words=""):
                     busybox if os.path.exists(busybox) else "/bin/busybox", "--init",
                     os.path.join(scripts, "guest", "init"), "--add",
                     f"etc/mullion/interfaces={os.path.join(here, 'interfaces')}", *more,
+                    *(w for f in files for w in ("--add", f)),
                     "--output", initrd], check=True)
     return ["--engine", ctx.engine, "--kernel", ctx.kernel(version), "--initrd", initrd,
             "--append", "console=ttyS0 quiet panic=-1 noisapnp mullion.do=interfaces "
@@ -199,6 +202,88 @@ def balloon(ctx):
         m.send(b"end\n")
         m.expect_status(0, 30 * ctx.patience)
         expect(m.checks()["tainted"] == "0", f"tainted{m.tail()}")
+
+
+# ---- Virtual sockets ----
+
+PEERS = 40
+
+
+def echo(server):
+    peer, _ = server.accept()
+    with peer:
+        while data := peer.recv(65536):
+            peer.sendall(data)
+
+
+def talk(path, port, data):
+    """Connect to a port of the guest, send while reading, and end. @return the first line, the rest"""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(300)
+        s.connect(path)
+        s.sendall(f"CONNECT {port}\n".encode())
+        got = b""
+        while not got.endswith(b"\n"):
+            byte = s.recv(1)
+            if not byte:
+                return got, b""
+            got += byte
+
+        def write():
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        rest = b""
+        while piece := s.recv(65536):
+            rest += piece
+        writer.join()
+        return got, rest
+
+
+@test
+def vsock(ctx):
+    """The guest's AF_VSOCK driver both ways: a megabyte to a socket of the host and back, a port nobody listens
+    on, then many at once that the host begins."""
+    program, path = ctx.path("vsock-peer"), ctx.path("v")
+    here = os.path.dirname(os.path.abspath(__file__))
+    subprocess.run(["gcc", "-static", "-O2", "-o", program, os.path.join(here, "vsock_peer.c")],
+                   check=True)
+    options = boot(ctx, "vsock", modules=["vmw_vsock_virtio_transport"],
+                   words=f"mullion.then={PEERS}", files=[f"bin/vsock-peer={program}"])
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{path}_4321")
+        server.listen(1)
+        threading.Thread(target=echo, args=(server,), daemon=True).start()
+        with Mullion(ctx.program, options + ["--vsock", f"cid=7,path={path}"]) as m:
+            m.wait_for("check: listening", 90 * ctx.patience)
+            children = m.descendants()
+            expect(talk(path, 99999, b"") == (b"", b""), "a port without a listener answers")
+            expect(talk(path, "nonsense", b"") == (b"", b""), "nonsense is answered")
+            data = [hashlib.shake_256(bytes([i])).digest(1 << 19 if not i else 20000 + i)
+                    for i in range(PEERS)]
+            answers = [None] * PEERS
+
+            def one(i):
+                answers[i] = talk(path, 1234, data[i])
+            threads = [threading.Thread(target=one, args=(i,), daemon=True) for i in range(PEERS)]
+            for t in threads:
+                t.start()
+            m.wait_for("check: inward", 120 * ctx.patience)
+            for t in threads:
+                t.join(60 * ctx.patience)
+            for i, answer in enumerate(answers):
+                expect(answer and answer[0].startswith(b"OK "), f"greeting {i}: {answer}")
+                expect(answer[1] == bytes(b ^ 0xff for b in data[i]),
+                       f"connection {i}: {len(answer[1])} of {len(data[i])} bytes came back")
+            m.wait_for("check: done", 30 * ctx.patience)
+            m.expect_status(0, 30 * ctx.patience)
+            got = m.checks()
+            expect(got["outward"] == f"{1 << 20} 1", f"outward: {got['outward']}{m.tail()}")
+            expect(got["refused"] == "1" and got["inward"] == "0" and got["tainted"] == "0",
+                   f"{got}{m.tail()}")
+    expect_gone(children)
+    expect(not os.path.exists(path), "the socket was left behind")
 
 
 # ---- Watchdog, generation ID ----

@@ -115,6 +115,9 @@ static void test_refused(void **state)
          "disks[0].bus: must be one"},
         {"{\"kernel\": \"k\", \"disks\": [{\"path\": \"p\", \"adapter\": \"x\"}]}", "adapter"},
         {"{\"kernel\": \"k\", \"disks\": [{\"path\": \"p\", \"unit\": -1}]}", "unit"},
+        {"{\"kernel\": \"k\", \"vsock\": {}}", "vsock.path: is missing"},
+        {"{\"kernel\": \"k\", \"vsock\": {\"path\": \"v\", \"cid\": 2}}", "vsock.cid"},
+        {"{\"kernel\": \"k\", \"vsock\": {\"path\": \"v\", \"cid\": 4294967295}}", "vsock.cid"},
         {"{\"kernel\": \"k\", \"uuid\": \"1\"}", "uuid"},
         {"{\"kernel\": \"k\", \"boot\": {\"order\": [\"tape\"]}}", "boot.order"},
         {"{\"kernel\": \"k\", \"boot\": {\"order\": [1]}}", "boot.order"},
@@ -168,6 +171,7 @@ static const char full[] =
     " \"display\": {\"type\": \"vnc\", \"listen\": \"unix:v\"},"
     " \"video\": {\"model\": \"vmware\", \"memory\": 4194304, \"heads\": 2}, \"tpm\": true, "
     "\"usb\": \"3.0\","
+    " \"vsock\": {\"cid\": 7, \"path\": \"v\"},"
     " \"sound\": \"hda\", \"appliance\": {\"product\": {\"name\": \"p\"}}, \"extra\": {\"vmx\": "
     "{\"a\": \"b\"}}}";
 

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,6 +52,25 @@ static int open_below(int root, const char *name, uint64_t *size)
     return fd;
 }
 
+static int connect_to(const char *path, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t len = strlen(path), more = strlen(name);
+
+    if (!more || strspn(name, "0123456789") != more || len + more + 2 > sizeof(address.sun_path))
+        return -EINVAL;
+    memcpy(address.sun_path, path, len);
+    address.sun_path[len] = '_';
+    memcpy(address.sun_path + len + 1, name, more);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof(address)))
+        return fd;
+    int code = errno;
+    if (fd >= 0)
+        close(fd);
+    return -code;
+}
+
 static void reply(int socket, struct answer *a, int fd)
 {
     struct iovec iov = {a, sizeof(*a)};
@@ -68,19 +88,22 @@ static void reply(int socket, struct answer *a, int fd)
         ;
 }
 
-/* Keep two descriptors, as 0 and 1; close all others. */
+/* Keep two descriptors (the second may be -1), as 0 and 1; close all others. */
 static void keep(int socket, int root)
 {
     int a = fcntl(socket, F_DUPFD, 10), b = fcntl(root, F_DUPFD, 10);
 
     dup2(a, 0);
-    dup2(b, 1);
+    close(1);
+    if (b >= 0)
+        dup2(b, 1);
     if (syscall(SYS_close_range, 2u, ~0u, 0u))
         for (int fd = 2; fd < 4096; fd++)
             close(fd);
 }
 
-static void serve(int socket, int root)
+/* @param path  of the sockets; NULL: files below root */
+static void serve(int socket, int root, const char *path)
 {
     static const int fatal[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2};
     struct request r;
@@ -103,7 +126,7 @@ static void serve(int socket, int root)
         struct answer a = {.id = r.id};
         int fd = -EINVAL;
         if (n == sizeof(r) && !r.name[MULL_OPENER_NAME_MAX])
-            fd = open_below(1, r.name, &a.size);
+            fd = path ? connect_to(path, r.name) : open_below(1, r.name, &a.size);
         a.error = fd < 0 ? fd : 0;
         reply(0, &a, fd);
         if (fd >= 0)
@@ -113,33 +136,45 @@ static void serve(int socket, int root)
 
 /* ---- The parent ---- */
 
+static int start(const char *what, int folder, const char *path, struct mull_opener *out,
+                 struct mull_error *err)
+{
+    int pair[2];
+
+    *out = (struct mull_opener){.socket = -1};
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+        return mull_fail(err, errno, "%s: cannot make sockets: %s", what, strerror(errno));
+    pid_t pid = fork();
+    if (!pid) {
+        serve(pair[1], folder, path);
+        _exit(0);
+    }
+    int code = errno;
+    close(pair[1]);
+    if (pid < 0) {
+        close(pair[0]);
+        return mull_fail(err, code, "%s: cannot start a process: %s", what, strerror(code));
+    }
+    *out = (struct mull_opener){pair[0], pid};
+    return 0;
+}
+
 int mull_opener_start(const char *root, struct mull_opener *out, struct mull_error *err)
 {
-    int pair[2], folder = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int folder = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     *out = (struct mull_opener){.socket = -1};
     if (folder < 0)
         return mull_fail(err, errno, "tftp=%s: %s; give a folder that can be read", root,
                          strerror(errno));
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
-        int code = errno;
-        close(folder);
-        return mull_fail(err, code, "tftp=%s: cannot make sockets: %s", root, strerror(code));
-    }
-    pid_t pid = fork();
-    if (!pid) {
-        serve(pair[1], folder);
-        _exit(0);
-    }
-    int code = errno;
+    int ret = start("tftp", folder, NULL, out, err);
     close(folder);
-    close(pair[1]);
-    if (pid < 0) {
-        close(pair[0]);
-        return mull_fail(err, code, "tftp=%s: cannot start a process: %s", root, strerror(code));
-    }
-    *out = (struct mull_opener){pair[0], pid};
-    return 0;
+    return ret;
+}
+
+int mull_opener_start_sockets(const char *path, struct mull_opener *out, struct mull_error *err)
+{
+    return start("--vsock", -1, path, out, err);
 }
 
 void mull_opener_stop(struct mull_opener *o)

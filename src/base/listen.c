@@ -1,7 +1,7 @@
 /*
  * See listen.h.
  */
-#include "vmm/listen.h"
+#include "base/listen.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -24,8 +24,8 @@ static bool is_stale(const struct sockaddr_un *address)
     return refused;
 }
 
-int vmm_listen_unix(const char *path, const char *what, int backlog, int *out,
-                    struct mull_error *err)
+int mull_listen_unix(const char *path, const char *what, int backlog, int *out,
+                     struct mull_error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path))

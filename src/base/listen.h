@@ -1,8 +1,8 @@
 /*
  * Listening on a Unix socket that only its owner may connect to.
  */
-#ifndef MULL_VMM_LISTEN_H
-#define MULL_VMM_LISTEN_H
+#ifndef MULL_BASE_LISTEN_H
+#define MULL_BASE_LISTEN_H
 
 #include "base/error.h"
 
@@ -13,7 +13,7 @@
  * @param what  the option that named it, for errors
  * @return 0 and *fd, or a negative errno
  */
-int vmm_listen_unix(const char *path, const char *what, int backlog, int *fd,
+int mull_listen_unix(const char *path, const char *what, int backlog, int *fd,
                     struct mull_error *err);
 
 #endif
