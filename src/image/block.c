@@ -13,6 +13,7 @@
 #include "image/image.h"
 #include "image/io.h"
 #include "image/source.h"
+#include "image/throttle.h"
 
 #define PARTS 8
 
@@ -54,6 +55,8 @@ struct mull_block {
     void (*on_hold)(void *opaque, const struct mull_block_request *request, int error);
     void *opaque;
     struct mull_block_request *held, **held_tail; /* failed, and wait to be tried again */
+    struct mull_throttle_member limit;
+    struct mull_block_counts counts;
 };
 
 /* Changes are tracked from now on, unless a bitmap does so already. */
@@ -122,6 +125,7 @@ void mull_block_close(struct mull_block *block)
         mull_block_drain(block);
         mull_block_cancel(block);
     }
+    mull_throttle_leave(&block->limit);
     mull_io_destroy(block->io);
     while (block->spare) {
         struct task *task = block->spare;
@@ -187,6 +191,7 @@ static struct task *task_get(struct mull_block *block)
     return task;
 }
 
+static void submit_now(struct mull_block *block, struct mull_block_request *request);
 static void release(struct task *task);
 static void go_on(struct mull_block *block);
 
@@ -232,7 +237,7 @@ void mull_block_retry(struct mull_block *block)
 {
     for (struct mull_block_request *r = take_held(block), *next; r; r = next) {
         next = r->next;
-        mull_block_submit(block, r);
+        submit_now(block, r);
     }
 }
 
@@ -533,7 +538,7 @@ static void fail_posted(void *opaque)
     request->done(request, -ENOMEM);
 }
 
-void mull_block_submit(struct mull_block *block, struct mull_block_request *request)
+static void submit_checked(struct mull_block *block, struct mull_block_request *request, int ret)
 {
     struct task *task = task_get(block);
     if (!task) {
@@ -550,7 +555,6 @@ void mull_block_submit(struct mull_block *block, struct mull_block_request *requ
     task->pending = task->result = task->nparts = 0;
     block->in_flight++;
 
-    int ret = validate(block, request);
     task->sensible = !ret;
     if (ret || (!request->length && request->op != MULL_BLOCK_FLUSH) ||
         (request->op == MULL_BLOCK_FLUSH && block->image->readonly)) {
@@ -565,8 +569,63 @@ void mull_block_submit(struct mull_block *block, struct mull_block_request *requ
     }
 }
 
+static void count(struct mull_block_counts *c, const struct mull_block_request *r)
+{
+    switch (r->op) {
+    case MULL_BLOCK_READ:
+        c->reads++;
+        c->read_bytes += r->length;
+        break;
+    case MULL_BLOCK_WRITE:
+        c->writes++;
+        c->written_bytes += r->length;
+        break;
+    case MULL_BLOCK_FLUSH:
+        c->flushes++;
+        break;
+    case MULL_BLOCK_DISCARD:
+    case MULL_BLOCK_ZERO:
+        c->discards++;
+        break;
+    case MULL_BLOCK_CALL:
+        break;
+    }
+}
+
+/* One that was found sensible before. */
+static void submit_now(struct mull_block *block, struct mull_block_request *request)
+{
+    submit_checked(block, request, 0);
+}
+
+void mull_block_submit(struct mull_block *block, struct mull_block_request *request)
+{
+    int ret = validate(block, request);
+    if (!ret) {
+        count(&block->counts, request);
+        if (!mull_throttle_pass(&block->limit, request))
+            return;
+    }
+    submit_checked(block, request, ret);
+}
+
+void mull_block_counts(const struct mull_block *block, struct mull_block_counts *out)
+{
+    *out = block->counts;
+    out->waited = block->limit.waited;
+}
+
+void mull_block_limit(struct mull_block *block, struct mull_throttle *throttle)
+{
+    block->limit.throttle = throttle;
+    block->limit.block = block;
+    block->limit.submit = submit_now;
+    mull_throttle_join(&block->limit);
+}
+
 void mull_block_drain(struct mull_block *block)
 {
+    mull_throttle_release(&block->limit);
     while (block->io && block->in_flight)
         mull_io_wait(block->io);
 }

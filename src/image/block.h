@@ -19,6 +19,7 @@ struct mull_given_files;
 struct mull_block_request;
 struct mull_image;
 struct mull_source_options;
+struct mull_throttle;
 
 enum mull_block_op {
     MULL_BLOCK_READ,
@@ -89,6 +90,20 @@ const char *mull_block_format(const struct mull_block *block);
 /** How requests are carried out, "io_uring" or "threads"; NULL before mull_block_start(). */
 const char *mull_block_aio(const struct mull_block *block);
 
+/** What was asked of a block since it was opened; of requests that made sense. */
+struct mull_block_counts {
+    uint64_t reads, writes, flushes, discards; /* requests */
+    uint64_t read_bytes, written_bytes;
+    uint64_t waited; /* requests that came too early for their limit */
+};
+
+/** From the loop's thread. */
+void mull_block_counts(const struct mull_block *block, struct mull_block_counts *out);
+
+/** Share limits (throttle.h) with others; before the first submit. @param throttle  outlives the
+ *  block */
+void mull_block_limit(struct mull_block *block, struct mull_throttle *throttle);
+
 /** Attach to the loop in whose thread requests complete. Once, before the first submit. */
 int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mull_error *err);
 
@@ -96,8 +111,8 @@ int mull_block_start(struct mull_block *block, struct mull_loop *loop, struct mu
  *  loop's thread. Never calls done() before it returns. */
 void mull_block_submit(struct mull_block *block, struct mull_block_request *request);
 
-/** Wait until no request is in flight (requests complete meanwhile). Those that are held after an
- *  error are not waited for. From the loop's thread. */
+/** Wait until no request is in flight (requests complete meanwhile). Those that wait for their limit
+ *  start at once; those that are held after an error are not waited for. From the loop's thread. */
 void mull_block_drain(struct mull_block *block);
 
 /** Start all held requests again. From the loop's thread. */

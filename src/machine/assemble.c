@@ -158,6 +158,8 @@ static int make_network(struct mull_machine *m, const struct mull_device_env *en
     if (net->kind == MULL_NETWORK_NONE)
         return 0;
     int ret = open_network(m, i, net, err);
+    if (!ret)
+        ret = machine_limit_network(m, i, err);
     return ret ? ret : machine_network_card(m, env, i, net, err);
 }
 
@@ -339,6 +341,8 @@ int machine_assemble(struct mull_machine *m, const struct mull_machine_config *c
     mull_clock_pause(m->clock);
     ret = mull_loop_create(&m->loop, err);
     if (!ret)
+        ret = machine_limits_open(m, err);
+    if (!ret)
         ret = make_platform(m, config, err);
     if (!ret && config->perf_map)
         ret = mull_perf_map_create(&m->perf_map, err);
@@ -443,6 +447,7 @@ void machine_disassemble(struct mull_machine *m)
     if (m->vm)
         m->engine->vm_destroy(m->vm);
     mull_perf_map_destroy(m->perf_map);
+    machine_limits_close(m);
     mull_loop_destroy(m->loop);
     mull_clock_destroy(m->clock);
     mull_memory_destroy(m->memory);

@@ -228,6 +228,8 @@ int mull_machine_attach_network(struct mull_machine *m, const struct mull_networ
     }
     ret = adopt(m, net, fds, &m->netdev[i], err);
     if (!ret)
+        ret = machine_limit_network(m, i, err);
+    if (!ret)
         ret = machine_network_card(m, &env, i, net, err);
     if (ret) {
         mull_netdev_destroy(m->netdev[i]);

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/bucket.h"
 #include "boot/boot.h"
 #include "boot/firmware.h"
 #include "device/chardev.h"
@@ -14,9 +15,11 @@
 #include "device/display/screen.h"
 #include "device/input.h"
 #include "device/legacy/fw_cfg.h"
+#include "device/net/netdev.h"
 #include "engine/engine.h"
 #include "image/block.h"
 #include "image/file.h"
+#include "image/throttle.h"
 #include "machine/debug.h"
 #include "machine/machine.h"
 #include "machine/perf_map.h"
@@ -55,6 +58,17 @@ struct machine_part {
     unsigned slot;
     struct mull_timer *limit; /* it is taken by force: until then the guest has time; or NULL */
     struct mull_machine *machine; /* for that */
+};
+
+/* What it may take of its host (limits.c); loop's thread only. */
+struct machine_limits {
+    struct mull_bucket cpu; /* ns of CPU time */
+    uint64_t cpu_seen;      /* of it, so far */
+    uint64_t held_since, held_ns;
+    struct mull_timer *timer;
+    struct mull_throttle *disk;
+    struct mull_netlimit network;
+    bool merging;
 };
 
 /* What firmware can boot from, by the path it knows it by. */
@@ -115,6 +129,7 @@ struct mull_machine {
     struct mull_fw_cfg *fw_cfg;                        /* NULL: no firmware; a device, too */
 
     struct machine_debug debug;
+    struct machine_limits limits;
 
     pthread_mutex_t lock; /* everything below */
     pthread_cond_t changed;
@@ -123,6 +138,7 @@ struct mull_machine {
     struct mull_error end_error;
     uint32_t exit_value;
     bool hold;       /* vCPU threads must stay out of the engine */
+    bool cpu_hold;   /* for the same, until their CPU time is paid for; written by the loop */
     bool quit;       /* and end */
     unsigned active; /* vCPU threads that may be in the engine */
     unsigned resets;
@@ -169,6 +185,16 @@ void machine_hotplug_reset(struct mull_machine *m);
 
 /** Free what hot plug has. */
 void machine_hotplug_fini(struct mull_machine *m);
+
+/* limits.c */
+
+/** What limits need; they come with mull_machine_limit(). */
+int machine_limits_open(struct mull_machine *m, struct mull_error *err);
+/** No disk and no network is left; before the loop goes. */
+void machine_limits_close(struct mull_machine *m);
+
+/** Put the limits in front of m->netdev[@i]. */
+int machine_limit_network(struct mull_machine *m, unsigned i, struct mull_error *err);
 
 /* debug.c */
 

@@ -171,7 +171,7 @@ static void *vcpu_main(void *opaque)
     struct mull_exit exit;
     pthread_mutex_lock(&m->lock);
     while (!m->quit) {
-        if (m->hold || v->debug_hold || !v->there) {
+        if (m->hold || m->cpu_hold || v->debug_hold || !v->there) {
             pthread_cond_wait(&m->changed, &m->lock);
             continue;
         }

@@ -87,6 +87,44 @@ void mull_machine_stats(struct mull_machine *m,
                         void (*fn)(void *opaque, unsigned cpu, const char *name, uint64_t value),
                         void *opaque);
 
+/* ---- What it takes of its host, and may take: loop's thread only ---- */
+
+/** Zeroes: no limits. Arrays are indexed by enum mull_throttle_limit (image/throttle.h) and enum
+ *  mull_netlimit_kind (device/net/netdev.h). */
+struct mull_machine_limits {
+    unsigned cpu;       /* percent of one CPU; of all that its process does */
+    uint64_t disk[6];   /* bytes and requests a second */
+    uint64_t network[3]; /* bytes a second */
+};
+
+/** From now on. */
+void mull_machine_limit(struct mull_machine *m, const struct mull_machine_limits *limits);
+
+/** Let the host keep pages that hold the same but once (KSM), or no longer. @return 0, or a negative
+ *  errno where it cannot */
+int mull_machine_merge(struct mull_machine *m, bool on);
+
+struct mull_machine_usage {
+    uint64_t cpu_ns;      /* CPU time of its process */
+    uint64_t cpu_held_ns; /* how long its vCPUs had to wait for their limit */
+    bool merging;
+};
+void mull_machine_usage(struct mull_machine *m, struct mull_machine_usage *out);
+
+enum mull_machine_io_kind { MULL_IO_OF_DISK, MULL_IO_OF_CDROM, MULL_IO_OF_NETWORK };
+
+/** What has passed by a disk (in: read) or network card (in: received) since it came. */
+struct mull_machine_io {
+    enum mull_machine_io_kind kind;
+    unsigned index;
+    uint64_t in_bytes, in_count, out_bytes, out_count, flushes;
+    uint64_t waited; /* requests or frames that came too early for their limit */
+};
+
+/** Tell @fn of each. */
+void mull_machine_io(struct mull_machine *m,
+                     void (*fn)(void *opaque, const struct mull_machine_io *io), void *opaque);
+
 /* ---- Hot plug: loop's thread only; the guest must play along, which takes its time ---- */
 
 struct mull_disk_config;

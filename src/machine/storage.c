@@ -61,6 +61,8 @@ static int open_disk(struct mull_machine *m, unsigned i, const struct mull_disk_
         .log = m->log,
     };
     int ret = mull_block_open(&options, &m->block[i], err);
+    if (!ret)
+        mull_block_limit(m->block[i], m->limits.disk);
     return ret ? ret : mull_block_start(m->block[i], m->loop, err);
 }
 
@@ -73,6 +75,8 @@ static int open_cdrom(struct mull_machine *m, unsigned i, const struct mull_cdro
     if (!cdrom->path)
         return 0;
     int ret = mull_block_open(&options, &m->cdrom_block[i], err);
+    if (!ret)
+        mull_block_limit(m->cdrom_block[i], m->limits.disk);
     return ret ? ret : mull_block_start(m->cdrom_block[i], m->loop, err);
 }
 

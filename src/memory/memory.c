@@ -302,6 +302,17 @@ int mull_memory_discard(struct mull_memory *mem, const struct mull_ram *ram, uin
     return r < 0 ? -errno : 0;
 }
 
+int mull_memory_merge(struct mull_memory *mem, bool on)
+{
+    if (mem->fd >= 0) /* the host merges private memory alone */
+        return -ENOTSUP;
+    for (unsigned i = 0; i < mem->ram_count; i++)
+        if (mem->ram[i].size &&
+            madvise(mem->ram[i].host, mem->ram[i].size, on ? MADV_MERGEABLE : MADV_UNMERGEABLE))
+            return -ENOTSUP;
+    return 0;
+}
+
 int mull_memory_fd(const struct mull_memory *mem)
 {
     return mem->fd;

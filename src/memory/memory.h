@@ -140,6 +140,10 @@ uint64_t mull_memory_next_data(const struct mull_memory *mem, const struct mull_
 int mull_memory_discard(struct mull_memory *mem, const struct mull_ram *ram, uint64_t offset,
                         uint64_t len);
 
+/** Let the host keep pages of equal content once (madvise(2), MADV_MERGEABLE), or no longer. @return
+ *  0; -ENOTSUP: this memory or this host cannot */
+int mull_memory_merge(struct mull_memory *mem, bool on);
+
 /** @watch is copied; NULL: nobody watches any more. */
 void mull_memory_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch);
 

@@ -17,6 +17,7 @@
 #include "base/listen.h"
 #include "vmm/balloon.h"
 #include "vmm/parts.h"
+#include "vmm/resources.h"
 #include "vmm/screen.h"
 
 #include "vmm/gdb.h"
@@ -140,6 +141,9 @@ static const struct {
     {"parts", NULL, vmm_parts_list, NULL},
     {"balloon.set", NULL, vmm_balloon_set},
     {"balloon.stats", NULL, vmm_balloon_stats},
+    {"limits.set", NULL, vmm_limits_set},
+    {"merge", NULL, vmm_merge},
+    {"usage", NULL, vmm_usage},
     {"screen", NULL, vmm_screen_text},
     {"screenshot", NULL, vmm_screen_shot},
     {"sendkey", NULL, vmm_screen_keys},
@@ -181,8 +185,9 @@ static json_t *dispatch(struct mull_machine *m, json_t *request,
         return json_pack("{s:o}", "result", result);
     }
     return rpc_error(RPC_NO_METHOD,
-                     "no such method; there are attach, detach, gdb, parts, pause, powerdown, "
-                     "quit, reset, resume, screen, screenshot, sendkey, stats and status");
+                     "no such method; there are attach, balloon.set, balloon.stats, detach, gdb, "
+                     "limits.set, merge, parts, pause, powerdown, quit, reset, resume, screen, "
+                     "screenshot, sendkey, stats, status and usage");
 }
 
 char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len)

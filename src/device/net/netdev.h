@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "base/bucket.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -132,6 +133,35 @@ int mull_passt_adopt(struct mull_loop *loop, int socket, int messages, const str
  *  it. @return 0, with two descriptors to hand over; or a negative errno */
 int mull_passt_start(const struct mull_passt_config *config, int *socket, int *messages,
                      struct mull_error *err);
+
+/* ---- Limits ---- */
+
+/** How fast the network cards of one machine may be, in bytes a second. "In" is to the guest. */
+enum mull_netlimit_kind { MULL_NETLIMIT_BOTH, MULL_NETLIMIT_IN, MULL_NETLIMIT_OUT, MULL_NETLIMITS };
+
+/** What the cards of one machine share; zeroed: no limits. Outlives its back ends. */
+struct mull_netlimit {
+    struct mull_bucket bucket[MULL_NETLIMITS];
+    struct mull_netdev *members; /* by limit.c */
+};
+
+/** Units a second, by enum mull_netlimit_kind; 0: no limit. Loop's thread. */
+void mull_netlimit_set(struct mull_netlimit *limit, const uint64_t rate[MULL_NETLIMITS]);
+
+/** What has passed. */
+struct mull_netlimit_counts {
+    uint64_t in_bytes, in_packets, out_bytes, out_packets;
+    uint64_t waited; /* packets that came too early for their limit */
+};
+
+/** Put limits and counters in front of @inner, which is *out's from now on (unless there is an
+ *  error). */
+int mull_netlimit_create(struct mull_loop *loop, struct mull_netdev *inner,
+                         struct mull_netlimit *limit, struct mull_netdev **out,
+                         struct mull_error *err);
+
+/** Of one that mull_netlimit_create() has made. Loop's thread. */
+void mull_netlimit_counts(const struct mull_netdev *netdev, struct mull_netlimit_counts *out);
 
 /** The longest boot file's name that a DHCP answer has room for. */
 #define MULL_NETBOOT_FILE_MAX 127
