@@ -229,17 +229,18 @@ static void load_net_rom(struct mull_machine *m, enum mull_nic model)
     mull_firmware_rom_for(rom->data, rom->size, roms[model].vendor, roms[model].device);
 }
 
-/* With disks and no word of the network nobody waits for it. UEFI has its own drivers. */
+/* With disks and no word of the network nobody waits for it. UEFI itself drives virtio. */
 void machine_firmware_net_rom(struct mull_machine *m, const struct mull_machine_config *config)
 {
     bool asked = !config->disk_count && !config->cdrom_count;
 
     for (unsigned i = 0; i < config->boot_count; i++)
         asked |= config->boot[i].device == MULL_BOOT_NETWORK;
-    if (!asked || m->firmware->vars)
-        return;
-    for (unsigned i = 0; i < config->network_count; i++)
-        load_net_rom(m, machine_nic_model(&config->network[i]));
+    for (unsigned i = 0; asked && i < config->network_count; i++) {
+        enum mull_nic model = machine_nic_model(&config->network[i]);
+        if (!m->firmware->vars || model != MULL_NIC_VIRTIO)
+            load_net_rom(m, model);
+    }
 }
 
 /* ---- Devices ---- */
@@ -261,7 +262,8 @@ static int add_numbers(struct mull_machine *m, struct mull_fw_cfg *f,
     if (!ret)
         ret = mull_fw_cfg_add(f, MULL_FW_CFG_MAX_CPUS, &max, sizeof(max), err);
     if (!ret && m->dimms)
-        ret = mull_fw_cfg_add_file(f, "etc/reserved-memory-end", &end, sizeof(end), NULL, NULL, err);
+        ret =
+            mull_fw_cfg_add_file(f, "etc/reserved-memory-end", &end, sizeof(end), NULL, NULL, err);
     if (!ret)
         ret = mull_fw_cfg_add(f, MULL_FW_CFG_NOGRAPHIC, &graphic, sizeof(graphic), err);
     if (!ret)

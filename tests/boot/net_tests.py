@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 
-from firmware_tests import BIOS, need
+from firmware_tests import BIOS, UEFI, need
 from guest import Mullion, Skipped, expect
 
 TESTS = {}
@@ -151,18 +151,24 @@ for _model in DRIVERS:
     TESTS[f"net-tap-{_model}"] = lambda ctx, m=_model: fetch_by_tap(ctx, m)
 
 
-def boot_by_network(ctx, model):
-    """SeaBIOS, iPXE from the card's option ROM, a script, a kernel and an initrd over TFTP."""
-    ctx.need_user_net()
-    need(BIOS, "/usr/lib/ipxe/qemu/efi-virtio.rom")
+def tftp_folder(ctx):
+    """A folder with a kernel (vmlinuz) and an initrd that does scripts/guest/check."""
     folder = ctx.path("tftp")
     os.mkdir(folder)
     guest = os.path.join(SCRIPTS, "guest")
     subprocess.run([os.path.join(SCRIPTS, "mkinitrd"), "--init", os.path.join(guest, "init"),
                     "--add", f"etc/mullion/check={os.path.join(guest, 'check')}", "--output",
                     os.path.join(folder, "initrd")], check=True)
-    os.symlink(ctx.kernel(), os.path.join(folder, "away"))
     shutil.copyfile(ctx.kernel(), os.path.join(folder, "vmlinuz"))
+    return folder
+
+
+def boot_by_network(ctx, model):
+    """SeaBIOS, iPXE from the card's option ROM, a script, a kernel and an initrd over TFTP."""
+    ctx.need_user_net()
+    need(BIOS, "/usr/lib/ipxe/qemu/efi-virtio.rom")
+    folder = tftp_folder(ctx)
+    os.symlink(ctx.kernel(), os.path.join(folder, "away"))
     with open(os.path.join(folder, "boot.ipxe"), "w", encoding="ascii") as f:
         f.write("#!ipxe\nkernel away || echo refused\nkernel vmlinuz console=ttyS0 quiet panic=-1 "
                 "mullion.do=check initrd=initrd\ninitrd initrd\nboot\n")
@@ -175,8 +181,31 @@ def boot_by_network(ctx, model):
         m.expect_status(0, 60 * ctx.patience)
 
 
+def boot_uefi_by_network(ctx, model):
+    """OVMF fetches GRUB over TFTP, GRUB a kernel and an initrd: OVMF's own driver and PXE for virtio,
+    iPXE's from the option ROM for the other cards."""
+    ctx.need_user_net()
+    need(*UEFI, "/usr/lib/ipxe/qemu/efi-virtio.rom", "/usr/bin/grub-mkimage",
+         "/usr/lib/grub/x86_64-efi/efinet.mod")
+    folder, script = tftp_folder(ctx), ctx.path("grub.cfg")
+    with open(script, "w", encoding="ascii") as f:
+        f.write("echo started over the network\n"
+                "linux (tftp)/vmlinuz console=ttyS0 quiet panic=-1 mullion.do=check\n"
+                "initrd (tftp)/initrd\nboot\n")
+    subprocess.run(["grub-mkimage", "-O", "x86_64-efi", "-o", os.path.join(folder, "grub.efi"), "-p",
+                    "(tftp)/", "-c", script, "normal", "linux", "tftp", "efinet", "echo"], check=True)
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "256M", "--firmware", "uefi",
+                               "--boot", "order=n", "--net",
+                               f"user,model={model},tftp={folder},bootfile=grub.efi"]) as m:
+        m.wait_for("started over the network", 180 * ctx.patience)
+        m.wait_for("check: init reached", 180 * ctx.patience)
+        m.expect_status(0, 60 * ctx.patience)
+
+
 for _model in DRIVERS:
     TESTS[f"net-boot-{_model}"] = lambda ctx, m=_model: boot_by_network(ctx, m)
+for _model in ("virtio", "e1000e"):  # vmxnet3's ROM is the same iPXE
+    TESTS[f"net-boot-uefi-{_model}"] = lambda ctx, m=_model: boot_uefi_by_network(ctx, m)
 
 
 def unknown_model(ctx):

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "device/net/netdev.h"
+#include "device/net/offload.h"
 
 /* ---- The child ---- */
 
@@ -208,6 +209,53 @@ static void test_echo(void **state)
     assert_false(f->wrong);
     wait_for(f->bursts > 0);
     assert_int_equal(f->downs, 0);
+}
+
+struct later {
+    struct mull_netdev *netdev;
+    const struct iovec *iov;
+};
+
+static void send_and_flush(void *opaque)
+{
+    struct later *l = opaque;
+    mull_netdev_send(l->netdev, l->iov, 1, l->iov->iov_len);
+    mull_netdev_flush(l->netdev);
+}
+
+/* An answer of DHCP to a client that has asked for a broadcast, and one to a client that has not
+ * (RFC 2131, 4.1), which stays as it is. */
+static void test_dhcp_broadcast(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[342] = {2, 1, 2, 3, 4, 5, 2, 5, 4, 3, 2, 1, 8, 0, 0x45, 0, 1, 0x48};
+    static const uint8_t addresses[8] = {192, 0, 2, 1, 192, 0, 2, 2};
+    static const uint8_t udp[6] = {0, 67, 0, 68, 1, 0x34},
+                         everyone[6] = {255, 255, 255, 255, 255, 255};
+    struct mull_net_headers h;
+
+    assert_int_equal(open_netdev(f, "echo", NULL), 0);
+    start(f);
+    frame[22] = 64;
+    frame[23] = 17;
+    memcpy(frame + 26, addresses, 8);
+    memcpy(frame + 34, udp, 6);
+    frame[42] = 2;
+    const struct iovec iov = {frame, sizeof(frame)};
+    assert_int_equal(mull_netdev_send(f->netdev, &iov, 1, sizeof(frame)), 0);
+    mull_netdev_flush(f->netdev);
+    go(f);
+    wait_for(f->frames == 1);
+    assert_memory_equal(f->last, frame, sizeof(frame));
+    frame[52] = 0x80;
+    mull_loop_post(f->loop, send_and_flush, &(struct later){f->netdev, &iov});
+    wait_for(f->frames == 2);
+    assert_memory_equal(f->last, everyone, 6);
+    assert_memory_equal(f->last + 26, addresses, 4);
+    assert_memory_equal(f->last + 30, everyone, 4);
+    mull_net_parse(f->last, sizeof(frame), &h);
+    assert_true(mull_net_ip_sum_good(f->last, &h) && mull_net_l4_sum_good(f->last, &h));
+    assert_memory_equal(f->last + 42, frame + 42, 300);
 }
 
 static void test_pieces(void **state)
@@ -404,6 +452,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(test_echo),
+        T(test_dhcp_broadcast),
         T(test_pieces),
         T(test_refused_frames_wait),
         T(test_back_pressure),

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "device/net/netdev.h"
+#include "device/net/offload.h"
 #include "device/net/passt_child.h"
 
 #define PREFIX 4
@@ -30,6 +31,15 @@
 /* What passt tells by DHCP: the largest MTU of Ethernet over a stream, in 32-bit words (passt(1),
  * --mtu). There is no wire that would want less, and each frame costs a trip through the guest. */
 #define PASST_MTU 65520
+
+/* A DHCP answer: BOOTP behind UDP behind an IPv4 header without options (RFC 2131, 2). */
+#define IP_AT ETH_HLEN
+#define UDP_AT (IP_AT + 20)
+#define BOOTP_AT (UDP_AT + 8)
+#define BOOTP_FLAGS 10
+#define BOOTP_FLAG_BROADCAST 0x80
+#define DHCP_SERVER_PORT 67
+#define DHCP_CLIENT_PORT 68
 
 struct passt {
     struct mull_netdev base;
@@ -164,12 +174,44 @@ static void drop_front(struct passt *p, uint32_t len)
     p->rx_len -= PREFIX + len;
 }
 
+static uint16_t get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+/* passt sends DHCP answers to the address that they offer, also to clients that cannot hear it yet
+ * and have asked for a broadcast (RFC 2131, 4.1): UEFI's. */
+static void broadcast_dhcp(uint8_t *f, size_t len)
+{
+    struct mull_net_headers h;
+
+    if (len < BOOTP_AT + BOOTP_FLAGS + 2 || get16(f + 12) != ETHERTYPE_IP || f[IP_AT] != 0x45 ||
+        f[IP_AT + 9] != IPPROTO_UDP || get16(f + UDP_AT) != DHCP_SERVER_PORT ||
+        get16(f + UDP_AT + 2) != DHCP_CLIENT_PORT ||
+        !(f[BOOTP_AT + BOOTP_FLAGS] & BOOTP_FLAG_BROADCAST))
+        return;
+    mull_net_parse(f, (uint32_t)len, &h);
+    uint16_t size = get16(f + UDP_AT + 4);
+    if (h.protocol != IPPROTO_UDP || h.fragment || size < 8 || size != h.end - UDP_AT)
+        return;
+    memset(f, 0xff, ETH_ALEN);
+    memset(f + IP_AT + 16, 0xff, 4);
+    memset(f + IP_AT + 10, 0, 2);
+    uint16_t sum = mull_net_fold(mull_net_sum(f + IP_AT, UDP_AT - IP_AT, 0));
+    memcpy(f + IP_AT + 10, &sum, 2);
+    memset(f + UDP_AT + 6, 0, 2);
+    sum = mull_net_fold(mull_net_sum(f + UDP_AT, size, mull_net_pseudo(f, &h)));
+    sum = sum ? sum : 0xffff; /* RFC 768 */
+    memcpy(f + UDP_AT + 6, &sum, 2);
+}
+
 /* Hand complete frames on. @return false: stop reading */
 static bool deliver(struct passt *p)
 {
     int64_t len;
 
     while ((len = front_frame(p)) > 0) {
+        broadcast_dhcp(p->rx + p->rx_first + PREFIX, (size_t)len);
         if (!p->frontend.receive(p->frontend.opaque, p->rx + p->rx_first + PREFIX, (size_t)len)) {
             p->full = true;
             return false; /* until mull_netdev_resume() */
