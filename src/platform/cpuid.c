@@ -173,6 +173,26 @@ static int topology(const struct mull_cpuid_policy *p, unsigned index, struct mu
     return 0;
 }
 
+/* ---- Addresses ---- */
+
+#define USUAL_ADDRESS_BITS 40u
+
+/* No more physical address bits than are of use: UEFI firmware maps all that there could be before
+ * it starts, OVMF's 32-bit builds in pages of 2 MiB, and these tables would fill more than a small
+ * machine's memory: 256 MiB of them for 46 bits. */
+static void address_bits(const struct mull_cpuid_policy *p, struct mull_cpuid *table)
+{
+    struct mull_cpuid_entry *e = find(table, 0x80000008, 0);
+    unsigned bits = USUAL_ADDRESS_BITS;
+
+    if (!e || !p->address_end)
+        return;
+    while (bits < 52 && (p->address_end - 1) >> bits)
+        bits++;
+    if ((e->eax & 0xff) > bits)
+        e->eax = (e->eax & 0xff00) | bits;
+}
+
 /* ---- Time ---- */
 
 void mull_cpuid_tsc_ratio(uint64_t hz, uint32_t *numerator, uint32_t *denominator)
@@ -287,6 +307,7 @@ int mull_cpuid_apply(const struct mull_cpuid_policy *policy, unsigned index,
         index >= policy->cpus)
         return mull_fail(err, EINVAL, "CPUID: vCPU %u of %u, %u leaves", index, policy->cpus,
                          table->count);
+    address_bits(policy, table);
     if ((code = topology(policy, index, table, err)) < 0 || (code = timing(policy, table, err)) < 0)
         return code;
     return hypervisor(policy, table, err);

@@ -14,6 +14,7 @@ struct mull_cpuid_policy {
     unsigned cpus;
     bool has_lapic; /* the engine's own local APIC: it says itself what that can do */
     uint64_t tsc_hz;
+    uint64_t address_end;  /* nothing that the guest can address lies at or above; 0: unknown */
     uint32_t kvm_features; /* CPUID 40000001h EAX that the platform implements; ignored where the
                               engine brings that leaf itself */
 };

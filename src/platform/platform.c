@@ -358,6 +358,7 @@ int mull_platform_cpuid(struct mull_platform *p, unsigned index, struct mull_cpu
         .cpus = p->config.cpus,
         .has_lapic = p->config.engine->has_lapic,
         .tsc_hz = mull_clock_tsc_hz(p->config.clock),
+        .address_end = p->mmio64_base + MMIO64_SIZE,
         .kvm_features = MULL_KVMPV_FEATURES,
     };
     int code = p->config.engine->cpuid(out, err);

@@ -95,6 +95,35 @@ static void test_hypervisor_and_timing(void **state)
     assert_int_equal(find(&t, 0x15, 0)->ecx, 1000000000);
 }
 
+/* As many physical address bits as are of use, at least 40, and never more than the engine has. */
+static void test_address_bits(void **state)
+{
+    static const struct {
+        uint32_t has;
+        uint64_t end;
+        uint32_t told;
+    } cases[] = {
+        {0x3030, 0, 0x3030},
+        {0x3030, 1, 0x3028},
+        {0x3030, 1ull << 40, 0x3028},
+        {0x3030, (1ull << 40) + 1, 0x3029},
+        {0x2e2e, 1ull << 50, 0x2e2e},
+        {0x3024, 1ull << 39, 0x3024},
+        {0x343034, 1ull << 46, 0x302e},
+    };
+
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct mull_cpuid_policy policy = {
+            .cpus = 1, .tsc_hz = 1000000000, .address_end = cases[i].end};
+        struct mull_cpuid t = template(true);
+        for (unsigned k = 0; k < t.count; k++)
+            if (t.entry[k].leaf == 0x80000008)
+                t.entry[k].eax = cases[i].has;
+        assert_int_equal(mull_cpuid_apply(&policy, 0, &t, NULL), 0);
+        assert_int_equal(find(&t, 0x80000008, 0)->eax, cases[i].told);
+    }
+}
+
 /* As Linux computes it: whole kHz in 32 bits, which must not overflow. */
 static void test_ratio(void **state)
 {
@@ -190,6 +219,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_topology),
+        cmocka_unit_test(test_address_bits),
         cmocka_unit_test(test_hypervisor_and_timing),
         cmocka_unit_test(test_ratio),
         cmocka_unit_test(test_kvmclock),
