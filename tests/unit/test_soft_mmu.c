@@ -387,7 +387,8 @@ static void test_flush(void **state)
     fix_set_cpl(f, 0);
     /* Jumps into the page go, also those of an instruction that only ends there. */
     soft_jump_enter(f->cpu, user, VA, 1, false, false);
-    soft_jump_enter(f->cpu, kernel, KVA + 0x10000, 1, false, true); /* the slot of KVA */
+    const uint64_t alias = KVA + ((uint64_t)SOFT_JUMP_ENTRIES << SOFT_JUMP_SHIFT);
+    soft_jump_enter(f->cpu, kernel, alias, 1, false, true); /* the slot of KVA */
     soft_tlb_flush_page(f->cpu, VA + 0x5000);
     assert_true(*low == 1);
     soft_tlb_flush_page(f->cpu, VA + 0x10);

@@ -16,7 +16,8 @@
     (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT |                    \
      SOFT_MODE_CODE_64K | SOFT_MODE_PROTECTED | SOFT_MODE_VM86 | SOFT_MODE_CPL3 |                  \
      SOFT_MODE_CPL12 | SOFT_MODE_NO_X87 | SOFT_MODE_NO_SSE | SOFT_MODE_NO_AVX |                    \
-     SOFT_MODE_NO_AVX512 | SOFT_MODE_SMAP | SOFT_MODE_TSD | SOFT_MODE_DEBUG)
+     SOFT_MODE_NO_AVX512 | SOFT_MODE_NO_FSGSBASE | SOFT_MODE_SMAP | SOFT_MODE_TSD |                \
+     SOFT_MODE_DEBUG)
 
 /** Writes to a page without translations until it is not watched any more: code that is written
  * again and again should not cost a sweep of all TLBs each time. */

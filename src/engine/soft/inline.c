@@ -1,8 +1,9 @@
 /*
  * System instructions that kernels execute all the time, in translated code instead of in C:
  * CLI, STI, PUSHF, SWAPGS, STAC, CLAC, MOV from CR0, CR2, CR3 and CR4 at CPL 0, where none of them
- * can fault but for the stack; and CLD, STD, RDTSC, RDTSCP. Each does exactly what its C handler
- * does, or leaves to it.
+ * can fault but for the stack; and CLD, STD, RDTSC, RDTSCP, MOV of a selector to a register, and
+ * the instructions that read and write the bases of FS and GS, which each switch of tasks needs.
+ * Each does exactly what its C handler does, or leaves to it.
  */
 #include "engine/soft/translate.h"
 
@@ -163,6 +164,66 @@ static bool emit_read_cr(struct translation *t, const struct tr_insn *in)
     return true;
 }
 
+/* MOV from a segment register to a general one, of which it writes all (SDM volume 2, MOV). */
+static bool emit_read_selector(struct translation *t, const struct tr_insn *in)
+{
+    const ZydisDecodedOperand *to = &in->op[0], *from = &in->op[1];
+
+    if (from->type != ZYDIS_OPERAND_TYPE_REGISTER || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        from->reg.value < ZYDIS_REGISTER_ES || from->reg.value > ZYDIS_REGISTER_GS ||
+        in->z.operand_width < 32 || (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+        return false;
+    uint32_t segment = from->reg.value - ZYDIS_REGISTER_ES;
+    emit_load_gs(&t->e, H_RCX,
+                 TR_OFF(s.seg) + segment * (uint32_t)sizeof(struct mull_segment) +
+                     (uint32_t)offsetof(struct mull_segment, selector));
+    tr_emit_cut_16(&t->e, H_RCX);
+    tr_emit_put(t, (unsigned)tr_gpr(to->reg.value, NULL), H_RCX);
+    return true;
+}
+
+/* R10 becomes a base if it is canonical; if not, C raises the fault. Leaves the flags alone. */
+static void emit_write_base(struct translation *t, const struct tr_insn *in, uint32_t base)
+{
+    struct emit *e = &t->e;
+
+    t->window = -1;
+    tr_emit_get(t, H_R10, (unsigned)tr_gpr(in->op[0].reg.value, NULL));
+    if (in->z.operand_width == 64) {
+        emit_mov_imm(e, H_R11, 16);
+        /* shlx rcx, r10, r11; sarx rcx, rcx, r11 */
+        emit8(e, 0xc4), emit8(e, 0xc2), emit8(e, 0xa1), emit8(e, 0xf7), emit8(e, 0xca);
+        emit8(e, 0xc4), emit8(e, 0xe2), emit8(e, 0xa2), emit8(e, 0xf7), emit8(e, 0xc9);
+        emit8(e, 0x48), emit8(e, 0xf7), emit8(e, 0xd1); /* not rcx */
+        emit_lea(e, H_RCX, H_RCX, H_R10, 1, 1);
+        uint8_t *canonical = emit_jrcxz(e);
+        tr_emit_exec(t, in);
+        emit_patch8(e, canonical);
+    } else {
+        emit_op_reg(e, false, 0x89, H_R10, H_R10); /* mov r10d, r10d */
+    }
+    emit_store_gs(e, base, H_R10);
+}
+
+/* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE */
+static bool emit_base(struct translation *t, const struct tr_insn *in, unsigned seg, bool write)
+{
+    uint32_t base = TR_OFF(s.seg) + seg * (uint32_t)sizeof(struct mull_segment) +
+                    (uint32_t)offsetof(struct mull_segment, base);
+
+    if (!tr_code64(t) || (t->mode & SOFT_MODE_NO_FSGSBASE))
+        return false;
+    if (write) {
+        emit_write_base(t, in, base);
+        return true;
+    }
+    emit_load_gs(&t->e, H_RCX, base);
+    if (in->z.operand_width == 32)
+        emit_op_reg(&t->e, false, 0x89, H_RCX, H_RCX); /* mov ecx, ecx */
+    tr_emit_put(t, (unsigned)tr_gpr(in->op[0].reg.value, NULL), H_RCX);
+    return true;
+}
+
 static bool emit_at_any_level(struct translation *t, const struct tr_insn *in)
 {
     switch (in->z.mnemonic) {
@@ -183,6 +244,14 @@ static bool emit_at_any_level(struct translation *t, const struct tr_insn *in)
         emit_rdtsc(t);
         emit_op_mem(&t->e, 0x65, false, 0x8b, H_R9, H_NONE, H_NONE, 1, (int32_t)TR_OFF(s.tsc_aux));
         return true;
+    case ZYDIS_MNEMONIC_MOV:
+        return emit_read_selector(t, in);
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+        return emit_base(t, in, MULL_FS, in->z.mnemonic == ZYDIS_MNEMONIC_WRFSBASE);
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+        return emit_base(t, in, MULL_GS, in->z.mnemonic == ZYDIS_MNEMONIC_WRGSBASE);
     default:
         return false;
     }

@@ -409,6 +409,7 @@ enum soft_result soft_translate(struct soft_cpu *cpu, uint64_t va, unsigned acce
     if (!walk(cpu, &w, page))
         return soft_raise_page(cpu, va, w.error);
     if (access == SOFT_EXEC && page->host) {
+        win->exec_lower |= !(va >> 63);
         win->exec_tag[exec] = tag_of(va);
         win->exec_page[exec] = *page;
         win->exec_page[exec].gpa &= MULL_PAGE_MASK;
@@ -766,7 +767,9 @@ static void flush_lower(struct soft_window *win)
     }
     __atomic_store_n(&win->lower_filled, 0, __ATOMIC_RELEASE);
     win->lower_large = false;
-    fill_words(win->exec_tag, SOFT_EXEC_INVALID, SOFT_EXEC_ENTRIES / 2);
+    if (win->exec_lower)
+        fill_words(win->exec_tag, SOFT_EXEC_INVALID, SOFT_EXEC_ENTRIES / 2);
+    win->exec_lower = false;
 }
 
 static void flush_upper(struct soft_window *win)
@@ -829,6 +832,7 @@ static void empty_tables(struct soft_cpu *cpu)
     for (unsigned i = 0; i < SOFT_WINDOWS; i++) {
         cpu->windows[i]->lower_filled = SOFT_TLB_LOG + 1;
         cpu->windows[i]->upper_filled = true;
+        cpu->windows[i]->exec_lower = true;
         flush_window(cpu, cpu->windows[i]);
     }
 }

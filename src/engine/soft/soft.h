@@ -29,18 +29,22 @@
 #define SOFT_COMMON_SIZE 0x4000u /* struct soft_cpu, mapped at the start of every window */
 #define SOFT_TLB_BITS 12
 #define SOFT_TLB_ENTRIES (1u << SOFT_TLB_BITS)
-#define SOFT_JUMP_BITS 15
+#define SOFT_JUMP_BITS 16
 #define SOFT_JUMP_ENTRIES (1u << SOFT_JUMP_BITS)
 
 /* PEXT masks. The TLB's top index bit is address bit 47: it has a half for lower-half (user)
  * addresses and one for upper-half (kernel) addresses, flushed separately. */
 #define SOFT_TLB_INDEX_MASK 0x00008000007ff000ull
-#define SOFT_JUMP_INDEX_MASK 0x000000000000fffeull
+/* The jump table has no second way: two places with the same bits, both used again and again, cost
+ * a way out into C each time. Functions begin at multiples of 16, so low bits tell less apart than
+ * high ones do; but returns lie closer to each other. */
+#define SOFT_JUMP_SHIFT 2
+#define SOFT_JUMP_INDEX_MASK ((SOFT_JUMP_ENTRIES - 1ull) << SOFT_JUMP_SHIFT)
 
 #define SOFT_TLB_LOG 512
 #define SOFT_JUMP_LOG 4096
 #define SOFT_JUMP_FILTER 32768u
-#define SOFT_EXEC_ENTRIES 64u
+#define SOFT_EXEC_ENTRIES 256u
 
 #define SOFT_EXEC_INVALID 1ull /* in exec_tag: no page's address is odd */
 
@@ -83,6 +87,7 @@ struct soft_window {
     uint16_t lower_slot[SOFT_TLB_LOG];
     /* Translations for instruction fetch, by page number; the upper half has the second half. Only
      * soft_translate() knows of these. */
+    bool exec_lower; /* the first half has some */
     uint64_t exec_tag[SOFT_EXEC_ENTRIES];
     struct soft_page exec_page[SOFT_EXEC_ENTRIES];
     /* The same for the jump table: whether an entry's page is not global; and by a hash of its
@@ -110,7 +115,7 @@ static inline uint64_t soft_tlb_invalid(unsigned slot)
 
 static inline unsigned soft_jump_index(uint64_t rip)
 {
-    return (unsigned)(rip >> 1) & (SOFT_JUMP_ENTRIES - 1);
+    return (unsigned)(rip >> SOFT_JUMP_SHIFT) & (SOFT_JUMP_ENTRIES - 1);
 }
 
 /* ---- Mode: what a translation depends on besides its bytes ---- */

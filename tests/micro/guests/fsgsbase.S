@@ -26,6 +26,22 @@ main:
     wrfsbase %eax
     rdfsbase %rax
     CHECK %rax, 0xffffffff
+    mov $FREE, %r10d
+    stc                              /* flags stay */
+    wrfsbase %r10
+    sbb %rcx, %rcx
+    rdfsbase %r9
+    CHECK %rcx, 0xffffffffffffffff
+    CHECK %r9, FREE
+    movabs $0x0000800000000000, %r10 /* the first that is not canonical */
+    stc
+    FAULTING GP, 0, wrgsbase %r10
+    mov $-1, %r10
+    mov %ds, %r10d                   /* all of the register is written */
+    CHECK %r10, SEL_DATA
+    mov $-1, %rcx
+    mov %ds, %cx
+    CHECK %rcx, 0xffffffffffff0000 + SEL_DATA
     mov $SEL_DATA, %eax
     mov %eax, %gs                    /* a selector loads its base */
     rdgsbase %rax
