@@ -78,9 +78,9 @@ json_t *disk_describe(const char *path, const char *format, bool alone, struct m
         options.flags |= VMHI_IMAGE_NO_BACKING;
     struct vmhi_image_info info = {.size = sizeof(info)};
     struct vmhi_image *image = NULL;
-    struct stat st;
+    struct stat st = {0};
     json_t *out = NULL;
-    if (stat(path, &st)) {
+    if (!strstr(path, "://") && stat(path, &st)) {
         mull_fail(err, errno, "%s: %s", path, strerror(errno));
         return NULL;
     }
@@ -205,7 +205,7 @@ static int add_task(struct task *task, struct host_problem *p)
         host_problem_from(p, &err);
     } else {
         host_lock(host);
-        ret = machine_update(host, task->object_id, append_disk, disk, p);
+        ret = disk_append(host, task->object_id, disk, p);
         host_unlock(host);
     }
     if (ret && path)
@@ -214,19 +214,18 @@ static int add_task(struct task *task, struct host_problem *p)
     return ret;
 }
 
-json_t *disk_add(struct host *host, const char *user, json_t *machine, json_t *body,
+int disk_append(struct host *host, const char *id, json_t *disk, struct host_problem *p)
+{
+    return machine_update(host, id, append_disk, disk, p);
+}
+
+json_t *disk_new(struct host *host, json_t *machine, const char *format, const char *bus,
                  struct host_problem *p)
 {
-    json_int_t capacity = json_integer_value(json_object_get(body, "capacity"));
     json_t *disks = json_object_get(json_object_get(machine, "config"), "disks");
-    const char *format = *host_text(body, "format") ? host_text(body, "format") : "qcow2";
     char file[64], tail[9];
     if (must_be_stopped(host, machine, p))
         return NULL;
-    if (capacity % 512 || capacity > (json_int_t)1 << 46) {
-        host_problem(p, HOST_INVALID, "/capacity", "must be a multiple of 512, at most 64 TiB");
-        return NULL;
-    }
     if (json_array_size(disks) >= MULL_CONFIG_DISKS) {
         host_problem(p, HOST_CONFLICT, NULL, "a machine has at most %d disks", MULL_CONFIG_DISKS);
         return NULL;
@@ -234,8 +233,23 @@ json_t *disk_add(struct host *host, const char *user, json_t *machine, json_t *b
     host_random_hex(tail, 4);
     snprintf(file, sizeof(file), "disk-%s.%s", tail, format);
     json_t *disk = json_pack("{s:s, s:s}", "path", file, "format", format);
-    if (*host_text(body, "bus"))
-        json_object_set(disk, "bus", json_object_get(body, "bus"));
+    if (*bus)
+        json_object_set_new(disk, "bus", json_string(bus));
+    return disk;
+}
+
+json_t *disk_add(struct host *host, const char *user, json_t *machine, json_t *body,
+                 struct host_problem *p)
+{
+    json_int_t capacity = json_integer_value(json_object_get(body, "capacity"));
+    const char *format = *host_text(body, "format") ? host_text(body, "format") : "qcow2";
+    if (capacity % 512 || capacity > (json_int_t)1 << 46) {
+        host_problem(p, HOST_INVALID, "/capacity", "must be a multiple of 512, at most 64 TiB");
+        return NULL;
+    }
+    json_t *disk = disk_new(host, machine, format, host_text(body, "bus"), p);
+    if (!disk)
+        return NULL;
     return machine_task(host, user, machine, "disk.add", false,
                         json_pack("{s:o, s:I}", "disk", disk, "capacity", capacity), add_task, p);
 }

@@ -22,6 +22,13 @@ json_t *disks_list(struct host *host, json_t *machine);
 /** Which of a machine's disks that name is, or -1. */
 int disk_index(json_t *machine, const char *name);
 
+/** Describe a disk for a stopped machine: a new {path, format, bus} whose file is not there yet.
+ *  Lock held. @param bus  "": the usual one */
+json_t *disk_new(struct host *host, json_t *machine, const char *format, const char *bus,
+                 struct host_problem *p);
+/** Give it to the machine. Lock held. */
+int disk_append(struct host *host, const char *id, json_t *disk, struct host_problem *p);
+
 /* Each begins a task. Lock held. */
 json_t *disk_add(struct host *host, const char *user, json_t *machine, json_t *body,
                  struct host_problem *p);

@@ -20,11 +20,11 @@
 
 #define FILES_MAX 10000
 
-static const char *const folders[] = {"machines", "images", "isos", "templates"};
+static const char *const folders[] = {"machines", "images", "isos", "templates", "exports"};
 
 static int make_folders(const char *path, struct mull_error *err)
 {
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
         char *folder = host_path(path, "%s", folders[i]);
         int ret = folder ? host_make_folder(folder, 0700) : -ENOMEM;
         if (ret)
@@ -409,7 +409,16 @@ int image_delete(struct host *host, json_t *doc, struct host_problem *p)
     return ret ? -1 : 0;
 }
 
-/* ".UUID.qcow2" at a datastore's top: an import that was being made. */
+static void remove_entry(const char *folder, const char *name)
+{
+    char *path = host_path(folder, "%s", name);
+    if (path)
+        host_remove_tree(path);
+    free(path);
+}
+
+/* ".UUID.qcow2" or ".UUID.export" at a datastore's top: an import or an export that was being made.
+ */
 static void remove_unfinished(json_t *datastore)
 {
     DIR *dir = opendir(host_text(datastore, "path"));
@@ -417,7 +426,7 @@ static void remove_unfinished(json_t *datastore)
     while (dir && (e = readdir(dir))) {
         size_t n = strlen(e->d_name);
         if (e->d_name[0] == '.' && n > HOST_ID_MAX && e->d_name[9] == '-' && e->d_name[37] == '.')
-            unlinkat(dirfd(dir), e->d_name, 0);
+            remove_entry(host_text(datastore, "path"), e->d_name);
     }
     if (dir)
         closedir(dir);

@@ -23,7 +23,6 @@
 #include "host/stores.h"
 #include "machine/appliance/package.h"
 
-#define DOWNLOAD_HOURS 24
 #define SPARE_BYTES (64ull << 20) /* that stay free */
 
 static char *upload_file(struct host *host, const json_t *doc)
@@ -44,7 +43,7 @@ static uint64_t room(const char *folder)
     return statvfs(folder, &fs) ? 0 : (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
-static json_t *hours_from_now(double hours)
+json_t *transfer_expires(double hours)
 {
     char text[32];
     host_time(host_now() + hours * 3600, text);
@@ -107,7 +106,7 @@ json_t *upload_create(struct host *host, const struct principal *who, json_t *bo
     doc =
         json_pack("{s:s, s:s, s:I, s:o, s:o, s:s, s:s}", "id", id, "name", host_text(body, "name"),
                   "size", size, "sha256", sha ? json_incref(sha) : json_null(), "expires",
-                  hours_from_now(UPLOAD_HOURS), "user", who->user, "_file", file);
+                  transfer_expires(UPLOAD_HOURS), "user", who->user, "_file", file);
     char *folder = host_path(host->places.data, "uploads/%s", id);
     int ret = folder ? store_put(host->store, KIND_UPLOAD, id, doc, &err) : -ENOMEM;
     if (!ret && (ret = host_make_folder(folder, 0700))) {
@@ -148,7 +147,7 @@ void upload_close(struct host *host, const char *id, int fd)
     if (!old)
         return;
     json_t *doc = json_deep_copy(old);
-    json_object_set_new(doc, "expires", hours_from_now(UPLOAD_HOURS));
+    json_object_set_new(doc, "expires", transfer_expires(UPLOAD_HOURS));
     store_put_memory(host->store, KIND_UPLOAD, id, doc);
 }
 
@@ -165,7 +164,7 @@ int upload_delete(struct host *host, json_t *doc, struct host_problem *p)
     return store_delete(host->store, KIND_UPLOAD, id, &err) ? host_problem_from(p, &err) : 0;
 }
 
-static char *export_folder(struct host *host, const char *id)
+char *export_folder(struct host *host, const char *id)
 {
     return host_path(host->places.data, "exports/%s", id);
 }
@@ -200,7 +199,7 @@ void transfers_expire(struct host *host)
 
 /* ---- Imports ---- */
 
-static int step(void *opaque, const char *what, uint64_t done, uint64_t total)
+int transfer_step(void *opaque, const char *what, uint64_t done, uint64_t total)
 {
     return task_progress(opaque, what, done, total);
 }
@@ -254,7 +253,7 @@ static void take_import(json_t *doc, void *opaque)
     json_object_set_new(doc, "_lifecycle", json_string("ready"));
 }
 
-static json_t *report_of(const struct mull_report *r)
+json_t *transfer_report(const struct mull_report *r)
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < r->count; i++) {
@@ -300,7 +299,7 @@ static int import_appliance(struct task *task, const char *source, struct host_p
             .into = into,
             .name = id,
             .accept_licences = json_is_true(json_object_get(task->args, "accept_licences")),
-            .progress = step,
+            .progress = transfer_step,
             .opaque = task,
             .log = &host->log};
         ret = mull_import(import, &err);
@@ -325,7 +324,7 @@ static int import_appliance(struct task *task, const char *source, struct host_p
         char object[HOST_NAME_MAX + 16];
         snprintf(object, sizeof(object), "machine:%s", id);
         task->result = json_pack("{s:s, s:b, s:o}", "object", object, "verified", import->verified,
-                                 "report", report_of(&import->appliance.report));
+                                 "report", transfer_report(&import->appliance.report));
         json_decref(made.config);
     }
     if (import)
@@ -346,16 +345,27 @@ static int import_appliance(struct task *task, const char *source, struct host_p
     return ret;
 }
 
-/* An image is checked, made QCOW2 where it is something else, and taken into the inventory. */
+/* What a stranger gives as a disk is checked, and copied as QCOW2 or, an ISO, as it is.
+ * @return 0, or -1 with @p */
+static int take_disk(struct task *task, const char *source, const char *made, bool iso,
+                     struct host_problem *p)
+{
+    struct mull_error err = {0};
+    json_t *what = disk_describe(source, NULL, true, &err);
+    int ret = what ? disk_make(task, made, iso ? "raw" : "qcow2", 0, source,
+                               iso ? "raw" : host_text(what, "format"), &err)
+                   : -1;
+    json_decref(what);
+    if (ret)
+        unlink(made);
+    return ret ? host_problem_from(p, &err) : 0;
+}
+
 static int import_image(struct task *task, const char *source, struct host_problem *p)
 {
     struct host *host = task->host;
-    struct mull_error err = {0};
     const char *name = host_text(task->args, "name"), *kind = host_text(task->args, "kind");
     bool iso = !strcmp(kind, "iso");
-    json_t *what = disk_describe(source, NULL, true, &err);
-    if (!what)
-        return host_problem_from(p, &err);
     host_lock(host);
     json_t *datastore = store_get(host->store, KIND_DATASTORE, host_text(task->args, "datastore"));
     char *made = datastore ? host_path(host_text(datastore, "path"), ".%s.%s", task->id,
@@ -363,10 +373,8 @@ static int import_image(struct task *task, const char *source, struct host_probl
                            : NULL;
     host_unlock(host);
     int ret = made ? 0 : host_problem(p, HOST_NOT_FOUND, NULL, "the datastore is gone");
-    if (!ret && disk_make(task, made, iso ? "raw" : "qcow2", 0, source,
-                          iso ? "raw" : host_text(what, "format"), &err))
-        ret = host_problem_from(p, &err);
-    json_decref(what);
+    if (!ret)
+        ret = take_disk(task, source, made, iso, p);
     if (!ret) {
         host_lock(host);
         ret = image_adopt(host, name, iso ? "iso" : "image", made, host_text(datastore, "id"),
@@ -385,12 +393,45 @@ static int import_image(struct task *task, const char *source, struct host_probl
     return ret;
 }
 
+/* A disk of a machine's own: the row comes after the file, which is nobody's until then. */
+static int import_disk(struct task *task, const char *source, struct host_problem *p)
+{
+    struct host *host = task->host;
+    json_t *disk = json_object_get(task->args, "disk");
+    host_lock(host);
+    char *path = machine_file(host, task->object_id, host_text(disk, "path"));
+    json_t *machine = store_get(host->store, KIND_MACHINE, task->object_id);
+    json_t *datastore = store_get(host->store, KIND_DATASTORE, host_text(machine, "datastore"));
+    char *made = datastore ? host_path(host_text(datastore, "path"), ".%s.qcow2", task->id) : NULL;
+    host_unlock(host);
+    int ret = path && made ? take_disk(task, source, made, false, p)
+                           : host_problem(p, HOST_NOT_FOUND, NULL, "the machine is gone");
+    if (!ret && rename(made, path)) {
+        ret = host_problem(p, HOST_INTERNAL, NULL, "%s: %s", path, strerror(errno));
+        unlink(made);
+    }
+    free(made);
+    if (!ret) {
+        host_lock(host);
+        ret = disk_append(host, task->object_id, disk, p);
+        host_unlock(host);
+        if (ret)
+            unlink(path);
+        char object[HOST_NAME_MAX + 16];
+        snprintf(object, sizeof(object), "machine:%s", task->object_id);
+        task->result =
+            json_pack("{s:s, s:s}", "object", object, "disk", host_text(task->args, "name"));
+    }
+    free(path);
+    return ret;
+}
+
 static int import_task(struct task *task, struct host_problem *p)
 {
     struct host *host = task->host;
     const char *upload = host_text(task->args, "upload"), *sha = host_text(task->args, "sha256");
-    const char *source = host_text(task->args, "source");
-    bool appliance = !strcmp(host_text(task->args, "kind"), "appliance");
+    const char *source = host_text(task->args, "source"), *kind = host_text(task->args, "kind");
+    bool appliance = !strcmp(kind, "appliance"), disk = !strcmp(kind, "disk");
     int ret = *sha ? check_digest(task, source, sha, p) : 0;
     if (ret && appliance) {
         host_lock(host);
@@ -399,7 +440,9 @@ static int import_task(struct task *task, struct host_problem *p)
         host_unlock(host);
     }
     if (!ret)
-        ret = appliance ? import_appliance(task, source, p) : import_image(task, source, p);
+        ret = appliance ? import_appliance(task, source, p)
+              : disk    ? import_disk(task, source, p)
+                        : import_image(task, source, p);
     if (*upload) {
         host_lock(host);
         json_t *doc = store_get(host->store, KIND_UPLOAD, upload);
@@ -419,8 +462,21 @@ static int find_source(struct host *host, const struct principal *who, json_t *b
 {
     const char *upload = host_text(body, "upload"), *path = host_text(body, "path");
     const char *url = host_text(body, "url");
-    if ((*upload != 0) + (*path != 0) + (*url != 0) != 1)
-        return host_problem(p, HOST_INVALID, NULL, "give one of upload, path and url");
+    json_t *file = json_object_get(body, "file");
+    if ((*upload != 0) + (*path != 0) + (*url != 0) + (file != NULL) != 1)
+        return host_problem(p, HOST_INVALID, NULL, "give one of upload, file, path and url");
+    if (file) { /* of a datastore, which an operator may download, too */
+        json_t *datastore = datastore_find(host, host_text(file, "datastore"));
+        if (!datastore || !auth_sees(host, who, KIND_DATASTORE, host_text(datastore, "id")))
+            return host_problem(p, HOST_INVALID, "/file/datastore", "datastore %s: there is none",
+                                host_text(file, "datastore"));
+        char *inside = datastore_file(host, datastore, host_text(file, "path"), p);
+        if (!inside)
+            return host_problem(p, HOST_INVALID, "/file/path", "there is no such file");
+        json_object_set_new(args, "source", json_string(inside));
+        free(inside);
+        return 0;
+    }
     if (!*upload) {
         if (who->role != ROLE_ADMINISTRATOR)
             return host_problem(p, HOST_FORBIDDEN, *path ? "/path" : "/url",
@@ -435,20 +491,28 @@ static int find_source(struct host *host, const struct principal *who, json_t *b
     json_t *doc = store_get(host->store, KIND_UPLOAD, upload);
     if (!doc || !auth_sees(host, who, KIND_UPLOAD, upload))
         return host_problem(p, HOST_INVALID, "/upload", "there is no such upload");
-    char *file = upload_file(host, doc);
-    bool whole = file_size(file) == (uint64_t)json_integer_value(json_object_get(doc, "size"));
+    char *name = upload_file(host, doc);
+    bool whole = file_size(name) == (uint64_t)json_integer_value(json_object_get(doc, "size"));
     int ret = 0;
     if (!whole)
         ret = host_problem(p, HOST_CONFLICT, "/upload", "it is not complete");
     else if (json_is_true(json_object_get(doc, "_busy")))
         ret = host_problem(p, HOST_CONFLICT, "/upload", "it is being imported already");
     else {
-        json_object_set_new(args, "source", json_string(file));
+        json_object_set_new(args, "source", json_string(name));
         json_object_set(args, "upload", json_object_get(doc, "id"));
         json_object_set(args, "sha256", json_object_get(doc, "sha256"));
     }
-    free(file);
+    free(name);
     return ret;
+}
+
+/* Nobody else imports or deletes it meanwhile. */
+static void take_upload(struct host *host, json_t *args)
+{
+    json_t *upload = store_get(host->store, KIND_UPLOAD, host_text(args, "upload"));
+    if (upload)
+        json_object_set_new(upload, "_busy", json_true());
 }
 
 static json_t *start_task(struct host *host, const struct principal *who, const char *type,
@@ -464,9 +528,30 @@ static json_t *start_task(struct host *host, const struct principal *who, const 
                                    .args = json_incref(args),
                                    .fn = import_task};
     json_t *task = task_start(host, &request, p);
-    json_t *upload = task ? store_get(host->store, KIND_UPLOAD, host_text(args, "upload")) : NULL;
-    if (upload)
-        json_object_set_new(upload, "_busy", json_true());
+    if (task)
+        take_upload(host, args);
+    return task;
+}
+
+/* A disk for a machine that does not run. */
+static json_t *start_disk(struct host *host, const struct principal *who, json_t *body,
+                          json_t *args, struct host_problem *p)
+{
+    const char *id = host_text(body, "machine"), *bus = host_text(body, "bus");
+    json_t *machine = store_get(host->store, KIND_MACHINE, id);
+    if (!machine || auth_role_on(host, who, KIND_MACHINE, machine) < ROLE_OPERATOR) {
+        host_problem(p, HOST_INVALID, "/machine",
+                     *id ? "machine %s: there is none" : "say which machine gets the disk%s", id);
+        return NULL;
+    }
+    json_t *disk = disk_new(host, machine, "qcow2", bus, p);
+    if (!disk)
+        return NULL;
+    json_object_set_new(args, "disk", disk);
+    json_t *task = machine_task(host, who->user, machine, "import.disk", true, json_incref(args),
+                                import_task, p);
+    if (task)
+        take_upload(host, args);
     return task;
 }
 
@@ -533,9 +618,6 @@ json_t *import_start(struct host *host, const struct principal *who, json_t *bod
     network = *network ? network : "default";
     if (!datastore)
         host_problem(p, HOST_INVALID, "/datastore", "datastore %s: there is none", wanted);
-    else if (!strcmp(kind, "disk"))
-        host_problem(p, HOST_NOT_IMPLEMENTED, "/kind",
-                     "a disk cannot be put into a machine yet; import it as an image");
     else if (!store_find(host->store, KIND_NETWORK, "name", network) &&
              !store_get(host->store, KIND_NETWORK, network))
         host_problem(p, HOST_INVALID, "/network", "network %s: there is none", network);
@@ -550,6 +632,8 @@ json_t *import_start(struct host *host, const struct principal *who, json_t *bod
             json_object_set_new(args, "accept_licences", json_true());
         if (!host_name_valid(name))
             host_problem(p, HOST_INVALID, "/name", "is no name");
+        else if (!strcmp(kind, "disk"))
+            task = start_disk(host, who, body, args, p);
         else if (!strcmp(kind, "appliance"))
             task = start_appliance(host, who, name, datastore, args, p);
         else if (store_get(host->store, KIND_IMAGE, name))
@@ -561,98 +645,7 @@ json_t *import_start(struct host *host, const struct principal *who, json_t *bod
     return task;
 }
 
-/* ---- Exports ---- */
-
-static int export_task(struct task *task, struct host_problem *p)
-{
-    struct host *host = task->host;
-    struct mull_error err = {0};
-    struct mull_machine_config config = {0};
-    const char *format = host_text(task->args, "format");
-    char download[128];
-    host_lock(host);
-    json_t *doc = store_get(host->store, KIND_MACHINE, task->object_id);
-    json_t *copy = doc ? json_deep_copy(json_object_get(doc, "config")) : NULL;
-    char *own = doc ? machine_file(host, task->object_id, "") : NULL;
-    char *folder = export_folder(host, task->id);
-    char file[HOST_NAME_MAX + 16];
-    snprintf(file, sizeof(file), "%s.%s", host_text(doc, "name"), format);
-    json_t *row = json_pack("{s:s, s:s, s:s, s:o}", "id", task->id, "file", file, "user",
-                            task->user, "expires", hours_from_now(DOWNLOAD_HOURS));
-    char *target = folder ? host_path(folder, "%s", file) : NULL;
-    int ret = copy && own && target ? mull_machine_config_resolve(copy, own) : -ENOMEM;
-    char *text = copy ? json_dumps(copy, JSON_COMPACT) : NULL;
-    if (!ret && row)
-        ret = store_put(host->store, KIND_DOWNLOAD, task->id, json_incref(row), &err);
-    host_unlock(host);
-    if (!ret)
-        ret = host_make_folder(folder, 0700);
-    if (!ret)
-        ret = mull_machine_config_read(text, &config, &err);
-    if (!ret) {
-        struct mull_export e = {
-            .config = &config,
-            .target = target,
-            .format = format,
-            .disk = strcmp(format, "ova")
-                        ? (int)json_integer_value(json_object_get(task->args, "disk"))
-                        : -1,
-            .digest = MULL_SHA256,
-            .progress = step,
-            .opaque = task,
-            .log = &host->log};
-        ret = mull_export(&e, &err);
-        if (!ret) {
-            snprintf(download, sizeof(download), "/api/v1/downloads/%s", task->id);
-            task->result =
-                json_pack("{s:s, s:o}", "download", download, "report", report_of(&e.report));
-        }
-        mull_report_free(&e.report);
-    }
-    if (ret) {
-        host_problem_from(p, &err);
-        if (folder)
-            host_remove_tree(folder);
-        host_lock(host);
-        store_delete(host->store, KIND_DOWNLOAD, task->id, NULL);
-        host_unlock(host);
-    }
-    mull_machine_config_free(&config);
-    json_decref(row);
-    json_decref(copy);
-    free(own);
-    free(folder);
-    free(target);
-    free(text);
-    return ret ? -1 : 0;
-}
-
-json_t *export_start(struct host *host, const char *user, json_t *machine, json_t *body,
-                     struct host_problem *p)
-{
-    const char *format = host_text(body, "format");
-    json_t *disks = json_object_get(json_object_get(machine, "config"), "disks");
-    json_int_t disk = json_integer_value(json_object_get(body, "disk"));
-    if (!strcmp(format, "ovf") || !strcmp(format, "vmx") || !strcmp(format, "libvirt")) {
-        host_problem(p, HOST_NOT_IMPLEMENTED, "/format",
-                     "%s is a folder, which cannot be downloaded yet; use ova or a disk's format",
-                     format);
-        return NULL;
-    }
-    if (strcmp(format, "ova") && (size_t)disk >= json_array_size(disks)) {
-        host_problem(p, HOST_INVALID, "/disk", "the machine has %zu disks", json_array_size(disks));
-        return NULL;
-    }
-    if (machine_is_free(host, machine, p))
-        return NULL;
-    if (vm_runs(vm_of(host, host_text(machine, "id")))) {
-        host_problem(p, HOST_CONFLICT, NULL, "machine %s: runs; stop it first",
-                     host_text(machine, "name"));
-        return NULL;
-    }
-    return machine_task(host, user, machine, "machine.export", true,
-                        json_pack("{s:s, s:I}", "format", format, "disk", disk), export_task, p);
-}
+/* ---- Downloads ---- */
 
 char *download_path(struct host *host, json_t *doc, const char **name)
 {

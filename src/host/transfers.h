@@ -11,6 +11,9 @@
 
 #define UPLOADS_MAX 64
 #define UPLOAD_HOURS 24
+#define DOWNLOAD_HOURS 24
+
+struct mull_report;
 
 json_t *upload_render(struct host *host, json_t *doc);
 /** Begin one. @return its document, borrowed; NULL with @p */
@@ -27,8 +30,20 @@ void transfers_expire(struct host *host);
 /** Begin a task: its document, borrowed; NULL with @p. */
 json_t *import_start(struct host *host, const struct principal *who, json_t *body,
                      struct host_problem *p);
-json_t *export_start(struct host *host, const char *user, json_t *machine, json_t *body,
+json_t *export_start(struct host *host, const struct principal *who, json_t *machine, json_t *body,
                      struct host_problem *p);
+
+/** Where a task's exports to download are, malloc'ed. */
+char *export_folder(struct host *host, const char *id);
+
+/* ---- What imports and exports share ---- */
+
+/** A time from now, as JSON. */
+json_t *transfer_expires(double hours);
+/** Progress of a package, told as a task's. @param opaque  the task */
+int transfer_step(void *opaque, const char *what, uint64_t done, uint64_t total);
+/** What could not be carried over, as callers see it. */
+json_t *transfer_report(const struct mull_report *report);
 
 /** An export's file, malloc'ed, and the name it is saved under (borrowed). */
 char *download_path(struct host *host, json_t *doc, const char **name);

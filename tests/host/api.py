@@ -634,7 +634,7 @@ def test_uploads_that_are_wrong(w):
                                                         "name": "evil"}), "failed")
         operator.delete("/uploads/" + ident)
     refused(422, operator.post, "/imports", {"kind": "image"})
-    refused(501, operator.post, "/imports", {"kind": "disk", "path": "/x"})
+    refused(403, operator.post, "/imports", {"kind": "disk", "path": "/x"})
     refused(422, w.local.post, "/imports", {"kind": "image", "path": "relative"})
     w.local.wait(w.local.post("/imports", {"kind": "image", "path": "/nowhere/x"}), "failed")
     w.local.wait(w.local.post("/imports", {"kind": "appliance", "path": "/nowhere/x.ova"}), "failed")

@@ -2,12 +2,15 @@
 """What machines are made of and become: templates, imports of disks, exports as folders. Every answer
 is checked against the OpenAPI document."""
 import argparse
+import functools
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 
 import api
 import client
@@ -189,6 +192,155 @@ def test_templates_by_command(w):
         w.local.do(f"/machines/{m}?disks=delete", method="DELETE")
     cli(w, "template", "delete", "typed-template")
     assert w.local.get("/templates")["total"] == 0
+
+
+# ---- Imports ----
+
+def test_disks_from_every_format(w):
+    local = w.local
+    raw = pattern(w, 9, 4 * MIB)
+    with open(raw, "rb") as f:
+        wanted = f.read()
+    machine = local.machine("many", disks=[{"capacity": MIB}])
+    for i, kind in enumerate(("raw", "qcow2", "vmdk", "vhdx", "vhd", "vdi"), 1):
+        path = os.path.join(w.daemon.folder, "disk." + kind)
+        if kind != "raw":
+            image_tool(w, "convert", raw, path, "--to", kind, "--from", "raw")
+        else:
+            path = raw
+        task = local.do("/imports", {"kind": "disk", "path": path, "machine": machine, "bus": "sata"})
+        assert task["object"] == "machine:" + machine and task["type"] == "import.disk"
+        disk = local.get(f"/machines/{machine}/disks")["items"][i]
+        assert disk["format"] == "qcow2" and disk["bus"] == "sata", disk
+        assert content(w, machine, i)[:len(wanted)] == wanted, kind
+    # What an operator may do: an upload, a file of a datastore; not a file of the host.
+    operator = w.people["operator"]
+    default = local.get("/datastores")["items"][0]["id"]
+    shutil.copy(os.path.join(w.daemon.folder, "disk.vmdk"), store(w, "images", "given.vmdk"))
+    operator.do("/imports", {"kind": "disk", "machine": machine,
+                             "file": {"datastore": default, "path": "images/given.vmdk"}})
+    assert content(w, machine, 7)[:len(wanted)] == wanted
+    operator.do("/imports", {"kind": "image", "name": "given",
+                             "file": {"datastore": "default", "path": "images/given.vmdk"}})
+    refused(403, operator.post, "/imports", {"kind": "disk", "machine": machine, "path": raw})
+    for path in ("../../host.db", "images/none.vmdk", "images", "/etc/passwd"):
+        refused(422, operator.post, "/imports", {"kind": "disk", "machine": machine,
+                "file": {"datastore": default, "path": path}}, field="/file/path")
+    refused(422, operator.post, "/imports", {"kind": "disk", "machine": machine,
+            "file": {"datastore": "none", "path": "x"}}, field="/file/datastore")
+    for body in ({}, {"machine": default}):
+        refused(422, local.post, "/imports", dict(body, kind="disk", path=raw), field="/machine")
+    # A disk that would show another file of the host is refused, and nothing of it stays.
+    before = sorted(os.listdir(store(w, "machines", machine)))
+    evil = os.path.join(w.daemon.folder, "evil.qcow2")
+    image_tool(w, "create", evil, "--to", "qcow2", "--backing", raw, "--backing-format", "raw")
+    with open(os.path.join(w.daemon.folder, "torn.qcow2"), "wb") as f:
+        f.write(b"QFI\xfb\0\0\0\3" + b"\xff" * 4096)
+    for name, text in (("evil.qcow2", "stands on another"), ("torn.qcow2", "")):
+        data = open(os.path.join(w.daemon.folder, name), "rb").read()
+        upload = operator.post("/uploads", {"name": name, "size": len(data)})["id"]
+        operator.call("PATCH", "/uploads/" + upload, data, {"Upload-Offset": "0", "Content-Type":
+                      "application/octet-stream"})
+        task = operator.wait(operator.post("/imports", {"kind": "disk", "machine": machine,
+                                                        "upload": upload}), "failed")
+        assert text in task["error"]["detail"], task
+        operator.delete("/uploads/" + upload)
+    assert sorted(os.listdir(store(w, "machines", machine))) == before
+    assert not [n for n in os.listdir(store(w)) if n.startswith(".")]
+    local.do(f"/machines/{machine}/start")
+    refused(409, local.post, "/imports", {"kind": "disk", "machine": machine, "path": raw})
+    local.do(f"/machines/{machine}/stop", {"force": True})
+    local.do(f"/machines/{machine}?disks=delete", method="DELETE")
+    local.delete("/images/given")
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """A server of one folder that knows ranges, as disks are read."""
+
+    def do_GET(self):
+        with open(self.translate_path(self.path), "rb") as f:
+            data = f.read()
+        self.protocol_version = "HTTP/1.1"
+        wanted = self.headers.get("Range")
+        first, last = 0, len(data) - 1
+        if wanted:
+            first, last = (int(n) for n in wanted.partition("=")[2].split("-"))
+            last = min(last, len(data) - 1)
+        part = data[first:last + 1]
+        self.send_response(206 if wanted else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(part)))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_image_of_a_server(w):
+    raw = pattern(w, 5, 2 * MIB)
+    image_tool(w, "convert", raw, os.path.join(w.daemon.folder, "far.qcow2"), "--to", "qcow2",
+               "--from", "raw")
+    handler = functools.partial(Files, directory=w.daemon.folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/far.qcow2"
+        cli(w, "image", "add", url, "--name", "far")
+        machine = w.local.machine("near", disks=[{"capacity": MIB}])
+        cli(w, "disk", "import", url, "near", "--bus", "nvme")
+        server.shutdown()
+    assert w.local.get("/images/far")["capacity"] == 2 * MIB
+    with open(raw, "rb") as f:
+        assert content(w, machine, 1) == f.read()
+    w.local.do(f"/machines/{machine}?disks=delete", method="DELETE")
+    w.local.delete("/images/far")
+
+
+# ---- Exports ----
+
+def test_exports_of_folders(w):
+    local = w.local
+    source = source_machine(w, "leaving", os="debian12-64")
+    before = content(w, source)
+    for kind, end in (("ovf", ".ovf"), ("vmx", ".vmx"), ("libvirt", ".xml")):
+        task = local.do(f"/machines/{source}/export", {"format": kind})
+        answer = local.raw("GET", task["result"]["download"], api="")
+        path = os.path.join(w.daemon.folder, "got.tar")
+        with open(path, "wb") as f:
+            f.write(answer.body)
+        with tarfile.open(path) as tar:
+            names = tar.getnames()
+            assert all(n.startswith("leaving/") for n in names), names
+            if kind == "libvirt":
+                assert b'file="leaving-disk0' in tar.extractfile("leaving/leaving.xml").read()
+            assert any(n.endswith(end) for n in names) and len(names) >= 2, names
+        folder = os.path.join(w.daemon.folder, "out-" + kind)
+        cli(w, "export", "leaving", "--format", kind, "--output", folder)
+        assert sorted("leaving/" + n for n in os.listdir(folder)) == sorted(names)
+        cli(w, "export", "leaving", "--format", kind, "--output", folder, status=4)
+        # What has left comes back: the folder, read by the same host.
+        description = [n for n in os.listdir(folder) if n.endswith(end)][0]
+        task = local.do("/imports", {"kind": "appliance", "name": "back-" + kind,
+                                     "path": os.path.join(folder, description)})
+        back = task["result"]["object"].partition(":")[2]
+        assert content(w, back) == before, kind
+        local.do(f"/machines/{back}?disks=delete", method="DELETE")
+    # Into a datastore.
+    default = local.get("/datastores")["items"][0]["id"]
+    task = local.do(f"/machines/{source}/export", {"format": "vmx", "datastore": "default"})
+    assert task["result"]["path"] == "exports/leaving-vmx" and task["result"]["datastore"] == default
+    listed = local.get(f"/datastores/{default}/files?path=exports/leaving-vmx")["items"]
+    assert any(f["name"].endswith(".vmx") for f in listed), listed
+    local.wait(local.post(f"/machines/{source}/export", {"format": "vmx", "datastore": default}),
+               "failed")
+    assert "exports/leaving.ova is in" in cli(w, "export", "leaving", "--datastore", "default")
+    refused(422, local.post, f"/machines/{source}/export", {"format": "ova", "datastore": "none"},
+            field="/datastore")
+    assert not [n for n in os.listdir(store(w)) if n.startswith(".")]
+    local.do(f"/machines/{source}?disks=delete", method="DELETE")
+    local.delete("/images/leaving-image")
 
 
 def main():

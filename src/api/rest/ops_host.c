@@ -87,7 +87,10 @@ static void add_health(json_t *list, const char *level, const char *text)
 static json_t *missing(void)
 {
     static const char *const names[] = {
-        "disk-import", "network-bridge", "network-isolated", "network-nat", "pools",
+        "network-bridge",
+        "network-isolated",
+        "network-nat",
+        "pools",
     };
     json_t *list = json_array();
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)

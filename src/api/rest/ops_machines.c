@@ -325,5 +325,5 @@ void op_delete_snapshot(struct request *r)
 void op_export(struct request *r)
 {
     struct host_problem p = {0};
-    reply_task(r, export_start(r->host, r->who.user, r->object, r->json, &p), &p);
+    reply_task(r, export_start(r->host, &r->who, r->object, r->json, &p), &p);
 }

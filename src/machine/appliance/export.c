@@ -171,23 +171,39 @@ static int put_vmx(struct job *j)
     return ret;
 }
 
-/* libvirt wants absolute names: those that the files will have. */
+/* libvirt wants absolute names: those that the files will have. @return "FOLDER/", malloc'ed */
+static char *final_folder(struct job *j)
+{
+    const char *place = j->export->place;
+    char folder[PATH_MAX], *out = NULL;
+    if (place) {
+        if (asprintf(&out, "%s%s", place, *place ? "/" : "") < 0)
+            no_memory(j);
+        return out;
+    }
+    char *parent = strdup(j->export->target), *slash = parent ? strrchr(parent, '/') : NULL;
+    if (slash)
+        slash[slash == parent] = '\0';
+    const char *last = strrchr(j->export->target, '/');
+    last = last ? last + 1 : j->export->target;
+    if (!parent || !realpath(slash ? parent : ".", folder))
+        mull_fail(j->err, errno, "%s: %s", j->export->target, strerror(errno));
+    else if (asprintf(&out, "%s/%s/", strcmp(folder, "/") ? folder : "", last) < 0)
+        no_memory(j);
+    free(parent);
+    return out;
+}
+
 static int put_libvirt(struct job *j)
 {
     struct mull_appliance_write w = writing(j);
     struct mull_appliance_disk disk[MULL_CONFIG_DISKS], cdrom[MULL_CONFIG_CDROMS];
     struct mull_machine_config config = *j->config;
-    char *names[MULL_CONFIG_DISKS + MULL_CONFIG_CDROMS + 3] = {0}, folder[PATH_MAX];
+    char *names[MULL_CONFIG_DISKS + MULL_CONFIG_CDROMS + 3] = {0};
     unsigned count = 0;
-    char *parent = strdup(j->export->target), *slash = parent ? strrchr(parent, '/') : NULL;
-    if (slash)
-        slash[slash == parent] = '\0';
-    if (!parent || !realpath(slash ? parent : ".", folder)) {
-        free(parent);
-        return mull_fail(j->err, errno, "%s: %s", j->export->target, strerror(errno));
-    }
-    const char *last = strrchr(j->export->target, '/');
-    last = last ? last + 1 : j->export->target;
+    char *folder = final_folder(j);
+    if (!folder)
+        return -ENOMEM;
     memcpy(disk, j->disk, sizeof(disk));
     memcpy(cdrom, j->cdrom, sizeof(cdrom));
     int ret = 0;
@@ -196,8 +212,7 @@ static int put_libvirt(struct job *j)
             i < MULL_CONFIG_DISKS ? &disk[i] : &cdrom[i - MULL_CONFIG_DISKS];
         if (!d->name)
             continue;
-        if (asprintf(&names[count], "%s/%s/%s", strcmp(folder, "/") ? folder : "", last, d->name) <
-            0)
+        if (asprintf(&names[count], "%s%s", folder, d->name) < 0)
             ret = no_memory(j);
         else
             d->name = names[count++];
@@ -208,15 +223,13 @@ static int put_libvirt(struct job *j)
         if (!*files[i])
             continue;
         ret = put_copy(j, *files[i], as[i], NULL);
-        if (!ret &&
-            asprintf(&names[count], "%s/%s/%s", strcmp(folder, "/") ? folder : "", last, as[i]) < 0)
+        if (!ret && asprintf(&names[count], "%s%s", folder, as[i]) < 0)
             ret = no_memory(j);
         else if (!ret)
             *files[i] = names[count++];
     }
     char *nvram = NULL;
-    if (!ret && w.nvram &&
-        asprintf(&nvram, "%s/%s/nvram.fd", strcmp(folder, "/") ? folder : "", last) < 0)
+    if (!ret && w.nvram && asprintf(&nvram, "%snvram.fd", folder) < 0)
         ret = no_memory(j);
     w.disk = disk;
     w.cdrom = cdrom;
@@ -228,7 +241,7 @@ static int put_libvirt(struct job *j)
     if (!ret)
         ret = put_text(j, "xml", text, NULL);
     free(text);
-    free(parent);
+    free(folder);
     free(nvram);
     for (unsigned i = 0; i < count; i++)
         free(names[i]);

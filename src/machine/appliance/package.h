@@ -54,6 +54,8 @@ void mull_import_free(struct mull_import *import);
 struct mull_export {
     const struct mull_machine_config *config; /* its paths as they can be opened */
     const char *target;                       /* a file, or for ovf, vmx and libvirt a new folder */
+    const char *place;       /* libvirt: the folder's name later on, "": names without a folder;
+                                NULL: that of @target */
     const char *format;      /* "ova", "ovf", "vmx", "libvirt", or an image format's name */
     const char *disk_format; /* in the package; NULL: the format's own */
     int disk;                /* for image formats: which one; -1: the only one */

@@ -41,6 +41,16 @@ export function exportItems(machine: Machine): MenuItem[] {
       run: () => void exportMachine(machine, 'ova'),
     },
     {
+      label: 'Export as VMX folder (tar)',
+      icon: PackageOpen,
+      run: () => void exportMachine(machine, 'vmx'),
+    },
+    {
+      label: 'Export as libvirt folder (tar)',
+      icon: PackageOpen,
+      run: () => void exportMachine(machine, 'libvirt'),
+    },
+    {
       label: 'Export disk as QCOW2',
       icon: PackageOpen,
       disabled: !machine.config.disks?.length,
