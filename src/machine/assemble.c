@@ -316,6 +316,7 @@ int machine_assemble(struct mull_machine *m, const struct mull_machine_config *c
     m->cpus_hot = m->cpus > config->cpus;
     m->dimms = config->memory_max ? config->memory_max - config->memory : 0;
     m->no_reboot = config->no_reboot;
+    m->packed_rings = config->packed_rings;
     m->name = strdup(config->name);
     if (!m->name)
         return mull_fail(err, ENOMEM, "machine: no memory");

@@ -155,8 +155,11 @@ static void remove_part(struct mull_machine *m, struct machine_part *part)
 
 static struct mull_device_env environment(struct mull_machine *m)
 {
-    return (struct mull_device_env){
-        .memory = m->memory, .loop = m->loop, .clock = m->clock, .log = m->log};
+    return (struct mull_device_env){.memory = m->memory,
+                                    .loop = m->loop,
+                                    .clock = m->clock,
+                                    .log = m->log,
+                                    .packed_rings = m->packed_rings};
 }
 
 /* The part that was added last has come: tell the guest. */

@@ -5,6 +5,8 @@ import re
 import subprocess
 
 from guest import Mullion, expect
+from net_tests import DRIVERS as NIC_DRIVERS
+from storage_tests import make_initrd
 
 TESTS = {}
 
@@ -107,6 +109,45 @@ def hotplug_all(ctx):
         # The file is free again.
         expect(hot.command("attach", "--disk", f"{disk},format=raw,readonly=on") == "disk0", "again")
         hot.sees("disks=vda nets=")
+        finish(ctx, m)
+
+
+@test
+def hotplug_models(ctx):
+    """An NVMe disk that is being written to goes, asked and by force; so does each model of network card,
+    while it is up."""
+    version = "6.1-amd64"  # with every driver
+    disk, _ = ctx.make_disk("disk.img", 16)
+    initrd = make_initrd(ctx, version, "hotplug", ("nvme", "e1000e", "vmxnet3", "crc32c_generic", "ext4"))
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--kernel", ctx.kernel(version), "--initrd",
+                               initrd, "--memory", "256M", "--control", ctx.path("control"),
+                               "--append", "console=ttyS0 quiet panic=-1 noisapnp mullion.do=hotplug"],
+                 stdin=subprocess.PIPE) as m:
+        hot = Hot(ctx, m)
+        m.wait_for("check: hotplug ready", 90 * ctx.patience)
+        hot.sees("disks= nets=")
+        for force in ([], ["--force"]):
+            expect(hot.command("attach", "--disk", f"{disk},format=raw,bus=nvme") == "disk0", "name")
+            name = hot.m.wait_for(r"check: has disks=(nvme\dn1) nets=", 60 * ctx.patience,
+                                  hot.seen)[1].decode()
+            wrote = hot.say(f"write {name}", r"check: wrote (\w{64})")[1].decode()
+            with open(disk, "rb") as f:
+                expect(hashlib.sha256(f.read(1 << 20)).hexdigest() == wrote,
+                       "what the guest wrote is not in the file")
+            at = len(m.output)
+            hot.say(f"busy {name}", "check: busy")
+            hot.command("detach", "disk0", *force)
+            m.wait_for(r"check: writing ended after \d+", 90 * ctx.patience, at)
+            hot.seen = at
+            hot.sees("disks= nets=")
+        for model in NIC_DRIVERS if ctx.user_net() else ():
+            expect(hot.command("attach", "--net", f"user,model={model}") == "net0", "name")
+            hot.sees("disks= nets=eth0 ")
+            got = hot.say("network", r"check: address (\d+\.\d+\.\d+\.\d+)/\d+ (\S+)")
+            expect(got[2].decode() == NIC_DRIVERS[model], f"{model}: {got[0]}")
+            hot.command("detach", "net0")
+            hot.sees("disks= nets= ")
+        expect(hot.command("parts") == "cpu0", hot.command("parts"))
         finish(ctx, m)
 
 

@@ -28,7 +28,8 @@ def make_initrd(ctx, version, task, modules):
     initrd = ctx.path(f"initrd-{task}")
     command = [os.path.join(SCRIPTS, "mkinitrd"), "--modules", os.path.join(folder, "modules"),
                "--init", os.path.join(guest, "init"), "--add",
-               f"etc/mullion/{task}={os.path.join(guest, task)}", "--output", initrd]
+               f"etc/mullion/{task}={os.path.join(guest, task)}", "--add",
+               f"usr/share/udhcpc/default.script={os.path.join(guest, 'udhcpc')}", "--output", initrd]
     busybox = os.path.join(folder, "busybox")
     if os.path.exists(busybox):
         command += ["--busybox", busybox]

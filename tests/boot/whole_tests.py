@@ -1,12 +1,14 @@
 """The disk of a whole Debian (scripts/guest-disk: systemd, GRUB) by BIOS and by UEFI, from every bus and
 over every network card: it fetches a file from a server on the host, keeps it on its disk, and finds
 it again after it was rebooted."""
+import base64
 import hashlib
 import itertools
 import os
 import subprocess
 
 from guest import Mullion, Skipped, expect
+from hotplug_tests import Hot
 from net_tests import DRIVERS as NIC_DRIVERS
 from net_tests import Server
 from storage_tests import DRIVERS as DISK_DRIVERS
@@ -20,11 +22,11 @@ BUSES = list(DISK_DRIVERS)
 NICS = list(NIC_DRIVERS)
 CPUS = (1, 2)
 
-# What `make test` boots: bus, firmware, CPUs, network card, and whether it reboots in between: each
-# value but of the buses, all of which storage_tests.py boots from, and LONG below.
-FEW = (("nvme", "uefi", 2, "virtio", False),
-       ("sata", "bios", 1, "e1000e", False),
-       ("pvscsi", "bios", 2, "vmxnet3", True))
+# What `make test` boots: bus, firmware, CPUs, network card, whether it reboots in between, and whether
+# parts come and go: each value but of the buses, all of which storage_tests.py boots from, and LONG below.
+FEW = (("nvme", "uefi", 2, "virtio", False, True),
+       ("sata", "bios", 1, "e1000e", False, True),
+       ("pvscsi", "bios", 2, "vmxnet3", True, False))
 
 
 class Debian:
@@ -82,15 +84,57 @@ def copy_disk(ctx):
     return copy
 
 
-def boot(ctx, disk, bus, firmware, cpus, nic, reboot, before):
-    """Boot once, or twice where it is to reboot. @param before  the digest of the file that is there
-    already. @return that of the one that is there now"""
+# Waits until a disk of 7 MiB, $2 more cards, a vCPU more and 256 MiB more are there ($1 = 1) or gone (0).
+# The first time it only remembers how many there are.
+COME_AND_GO = r"""
+nets=$(ls -d /sys/class/net/e* | wc -l); cpus=$(nproc); memory=$(sed -n 's/MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)
+[ -f /tmp/before ] || { echo "$nets $cpus $memory" > /tmp/before; exit; }
+read -r nets cpus memory < /tmp/before
+for i in $(seq 600); do
+    if [ $1 = 1 ]; then
+        for f in /sys/devices/system/cpu/cpu*/online; do echo 1 > $f; done
+        for f in $(grep -l offline /sys/devices/system/memory/memory*/state); do echo online_movable > $f; done
+    fi
+    d=$(lsblk -bdno SIZE | grep -c '^ *7340032$'); n=$(($(ls -d /sys/class/net/e* | wc -l) - nets))
+    c=$(($(nproc) - cpus)); m=$((($(sed -n 's/MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo) - memory) / 250000))
+    [ "$d $n $c $m" = "$1 $2 $1 $1" ] && break
+    sleep 0.2
+done
+echo $d $n $c $m
+"""
+
+
+def come_and_go(ctx, m, debian, user):
+    """A disk, a card, a vCPU and 256 MiB come to the running Debian and go again: with firmware, ACPI's
+    tables for that came by its loader."""
+    hot, cards = Hot(ctx, m), "1" if user else "0"
+    script = base64.b64encode(COME_AND_GO.encode()).decode()
+    debian.ask(f"echo {script} | base64 -d > /tmp/parts; sh /tmp/parts 2> /dev/null")
+    disk, _ = ctx.make_disk("more.img", 7)
+    parts = [hot.command("attach", "--disk", f"{disk},format=raw,bus=nvme"),
+             hot.command("attach", "--memory", "256M")]
+    hot.command("attach", "--cpus", "1")
+    if user:
+        parts.append(hot.command("attach", "--net", "user,model=e1000e"))
+    got = debian.ask(f"sh /tmp/parts 1 {cards} 2> /dev/null")
+    expect(got == f"1 {cards} 1 1", f"what has come (disk, card, vCPU, memory): {got}{m.tail()}")
+    for part in parts:
+        hot.command("detach", part, "--timeout", str(int(60 * ctx.patience)))
+    hot.command("detach", "--cpus", "1", "--timeout", str(int(60 * ctx.patience)))
+    got = debian.ask("sh /tmp/parts 0 0 2> /dev/null")
+    expect(got == "0 0 0 0", f"what is left (disk, card, vCPU, memory): {got}{m.tail()}")
+
+
+def boot(ctx, disk, bus, firmware, cpus, nic, reboot, hot, before):
+    """Boot once, or twice where it is to reboot. @param hot  parts come and go meanwhile. @param before  the
+    digest of the file that is there already. @return that of the one that is there now"""
     if not os.path.exists(FIRMWARE[firmware]):
         raise Skipped(f"{FIRMWARE[firmware]} is not installed: scripts/setup test")
     data = hashlib.shake_256(f"{bus}{firmware}{cpus}{nic}".encode()).digest(1 << 20)
     digest = hashlib.sha256(data).hexdigest()
     user = ctx.user_net()
-    args = ["--engine", ctx.engine, "--memory", "512M", "--cpus", str(cpus), "--firmware", firmware,
+    args = ["--engine", ctx.engine, "--memory", "512M,max=1G", "--cpus",
+            f"{cpus},max={cpus + 1}", "--firmware", firmware, "--control", ctx.path("control"),
             "--disk", f"{disk},format=raw,bus={bus}"]
     if user:
         args += ["--net", f"user,model={nic}"]
@@ -105,6 +149,8 @@ def boot(ctx, disk, bus, firmware, cpus, nic, reboot, before):
         else:
             debian.ask("head -c 1000000 /dev/urandom > /root/file; sync")
             digest = debian.ask("sha256sum /root/file | cut -c1-64")
+        if hot:
+            come_and_go(ctx, m, debian, user)
         if reboot:
             m.send(b"systemctl reboot\n")
             debian.log_in()
@@ -126,7 +172,7 @@ def few(ctx):
 
 
 def twice(ctx, bus, firmware, cpus, nic):
-    boot(ctx, copy_disk(ctx), bus, firmware, cpus, nic, True, None)
+    boot(ctx, copy_disk(ctx), bus, firmware, cpus, nic, True, False, None)
 
 
 TESTS["whole-debian"] = few
