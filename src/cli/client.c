@@ -42,6 +42,15 @@ static bool compare(void *opaque, const char *name, int pid, const char *path)
     return true;
 }
 
+bool client_knows(const char *machine)
+{
+    struct search s = {.machine = machine};
+
+    if (!strchr(machine, '/'))
+        runtime_list(compare, &s);
+    return s.found || strchr(machine, '/');
+}
+
 int client_connect(struct client *c, const char *machine)
 {
     struct search s = {.machine = machine};

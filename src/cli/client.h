@@ -17,6 +17,9 @@ struct client {
  *  wrong. @return -1: connected; else the exit status */
 int client_connect(struct client *c, const char *machine);
 
+/** Does a machine of `mullion run` have this name, PID or path? Silent. */
+bool client_knows(const char *machine);
+
 /** Connect to one socket, silently. @return false: nobody listens there */
 bool client_open(struct client *c, const char *path);
 

@@ -34,6 +34,7 @@ static const char usage[] =
     "  stop               switch the machines off, then end it\n"
     "    --keep-machines    let them run: the next host finds them\n"
     "  status             say whether it runs, and where\n"
+    "    --format json      the same for programs\n"
     "  passwd [USER]      set a password (admin's); read from the terminal or standard input\n"
     "  --help             show this text\n"
     "\n"
@@ -73,10 +74,10 @@ static bool find_running(struct running *r)
     return r->pid > 0 && (!kill(r->pid, 0) || errno == EPERM);
 }
 
-/* What `mullion context add` shows elsewhere, to be compared. */
-static void say_key(const struct running *r)
+/* What `mullion context add` shows elsewhere, to be compared. @return false: there is none */
+static bool find_key(const struct running *r, char pin[64])
 {
-    char path[PATH_MAX + 32], pem[16384], pin[64];
+    char path[PATH_MAX + 32], pem[16384];
     struct mull_error err;
     snprintf(path, sizeof(path), "%s/tls/cert.pem", r->data);
     FILE *f = fopen(path, "re");
@@ -84,24 +85,46 @@ static void say_key(const struct running *r)
     if (f)
         fclose(f);
     pem[n] = '\0';
-    if (n && !api_certificate_pin(pem, pin, &err))
-        printf("its key: %s\n", pin);
+    return n && !api_certificate_pin(pem, pin, &err);
 }
 
 static int say_where(const struct running *r)
 {
-    char path[PATH_MAX + 32];
+    char path[PATH_MAX + 32], pin[64];
     printf("the host runs (process %d)\n", r->pid);
     if (*r->url)
         printf("portal: %s\n", r->url);
-    if (*r->url)
-        say_key(r);
+    if (*r->url && find_key(r, pin))
+        printf("its key: %s\n", pin);
     snprintf(path, sizeof(path), "%s/initial-password", r->data);
     if (!access(path, R_OK))
         printf("log in as admin with the password in %s;\n"
                "`mullion host passwd` sets another\n",
                path);
     return fflush(stdout) ? VMM_STATUS_HOST_ERROR : 0;
+}
+
+/* The same for programs. @param r  NULL: none runs */
+static int say_json(const struct running *r)
+{
+    char path[PATH_MAX + 32], pin[64];
+    json_t *said = json_pack("{s:b}", "running", r != NULL);
+    if (r) {
+        char *socket = host_place_socket();
+        snprintf(path, sizeof(path), "%s/initial-password", r->data);
+        json_object_update_new(said,
+                               json_pack("{s:i, s:s*, s:s, s:s*, s:s*, s:s*}", "pid", r->pid, "url",
+                                         *r->url ? r->url : NULL, "data", r->data, "socket", socket,
+                                         "key", *r->url && find_key(r, pin) ? pin : NULL,
+                                         "initial_password", access(path, R_OK) ? NULL : path));
+        free(socket);
+    }
+    json_dumpf(said, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(said);
+    if (fflush(stdout))
+        return VMM_STATUS_HOST_ERROR;
+    return r ? 0 : API_UNREACHABLE;
 }
 
 /* ---- start ---- */
@@ -224,8 +247,12 @@ static int stop(int argc, char **argv)
 static int status(int argc, char **argv)
 {
     struct running r;
-    if (argc > 1)
+    bool json = argc == 3 && !strcmp(argv[1], "--format") && !strcmp(argv[2], "json");
+    bool table = argc == 3 && !strcmp(argv[1], "--format") && !strcmp(argv[2], "table");
+    if (argc > 1 && !json && !table)
         return cli_fail(VMM_STATUS_USAGE, "host status: '%s': not expected", argv[1]);
+    if (json)
+        return say_json(find_running(&r) ? &r : NULL);
     if (find_running(&r))
         return say_where(&r);
     puts("no host runs; `mullion host start` starts one");

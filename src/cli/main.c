@@ -9,6 +9,7 @@
 #include "cli/api/command.h"
 #include "cli/api/place.h"
 #include "cli/cli.h"
+#include "cli/client.h"
 #include "cli/image.h"
 
 static const char usage[] =
@@ -49,14 +50,21 @@ static const struct {
     const char *name;
     int (*fn)(int argc, char **argv);
 } commands[] = {
-    {"run", cli_run},         {"engines", cli_engines},
-    {"gdb", cli_gdb},         {"stats", cli_stats},
-    {"top", cli_top},         {"image", mull_cli_image},
-    {"import", cli_import},   {"export", cli_export},
-    {"attach", cli_attach},   {"detach", cli_detach},
+    {"run", cli_run},
+    {"engines", cli_engines},
+    {"gdb", cli_gdb},
+    {"stats", cli_stats},
+    {"top", cli_top},
+    {"image", mull_cli_image},
+    {"import", cli_import},
+    {"export", cli_export},
+    {"attach", cli_attach},
+    {"detach", cli_detach},
     {"parts", cli_parts},
-    {"screen", cli_screen},   {"screenshot", cli_screenshot},
-    {"sendkey", cli_sendkey}, {"balloon", cli_balloon},
+    {"screen", cli_screen},
+    {"screenshot", cli_screenshot},
+    {"sendkey", cli_sendkey},
+    {"balloon", cli_balloon},
     {"host", cli_host},
 };
 
@@ -76,17 +84,20 @@ const char *cli_command_name(unsigned index)
     return index < sizeof(commands) / sizeof(commands[0]) ? commands[index].name : NULL;
 }
 
-/* `import` and `export` are a host's where one is named or runs here, else this command's own. */
-static bool is_local(int argc, char **argv)
+/* What is both a host's command and this program's own is a host's where one is named or runs here,
+ * but for machines of `mullion run`. */
+static bool is_local(const struct host_command *command, int argc, char **argv)
 {
     bool local = false, named = false;
 
-    if (strcmp(argv[0], "import") && strcmp(argv[0], "export"))
+    if (!(command->flags & HOST_BOTH))
         return false;
     for (int i = 1; i < argc; i++) {
         local = local || !strcmp(argv[i], "--local");
         named = named || !strncmp(argv[i], "--host", 6) || !strncmp(argv[i], "--context", 9);
     }
+    if (!local && !named && command->kind == HOST_MACHINE && argc > 1 && *argv[1] != '-')
+        local = client_knows(argv[1]);
     return local || (!named && !host_place_here());
 }
 
@@ -132,7 +143,7 @@ static int help(int argc, char **argv)
         return 0;
     }
     const struct host_command *command = host_command_find(argc - 1, argv + 1, &words);
-    if (command && !is_local(argc - 1, argv + 1)) {
+    if (command && !is_local(command, argc - 1, argv + 1)) {
         host_command_help(command, stdout);
         return 0;
     }
@@ -161,7 +172,7 @@ int main(int argc, char **argv)
         return help(argc - 1, argv + 1);
     int words;
     const struct host_command *on_host = host_command_find(argc - 1, argv + 1, &words);
-    if (on_host && !is_local(argc - 1, argv + 1))
+    if (on_host && !is_local(on_host, argc - 1, argv + 1))
         return host_command_run(on_host, argc - 1 - words, argv + 1 + words);
     argc = drop_local(argc, argv);
     for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)

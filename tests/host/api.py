@@ -332,8 +332,11 @@ def test_machine_life(w):
     assert local.raw("GET", path + "/screenshot").body.startswith(b"\x89PNG")
     operator.post(path + "/keys", {"keys": ["esc"]})
     operator.post(path + "/keys", {"text": "aB1!\n"})
+    operator.post(path + "/keys", {"text": "\u00e9", "keymap": "fr"})
+    assert "SeaBIOS" in operator.until(path + "/screen", lambda s: "SeaBIOS" in s["text"])["text"]
     refused(422, operator.post, path + "/keys", {})
-    refused(422, operator.post, path + "/keys", {"text": "\u00e9"})
+    refused(409, operator.post, path + "/keys", {"text": "\u00e9"})
+    refused(409, operator.post, path + "/keys", {"text": "a", "keymap": "no-such"})
     refused(409, operator.post, path + "/keys", {"keys": ["no-such-key"]})
     # SeaBIOS does not listen to the power button.
     task = operator.wait(operator.post(path + "/stop", {"timeout": 1}), "failed")

@@ -45,6 +45,7 @@ const struct operation rest_operations[] = {
     {"consoleSocket", op_console_socket, 0, OP_UPGRADE},
     {"consoleLog", op_console_log, KIND_MACHINE, OP_OBJECT},
     {"screenshot", op_screenshot, KIND_MACHINE, OP_OBJECT | OP_SLOW},
+    {"screenText", op_screen_text, KIND_MACHINE, OP_OBJECT | OP_SLOW},
     {"sendKeys", op_keys, KIND_MACHINE, OP_OBJECT | OP_SLOW},
     {"exec", op_guest_exec, KIND_MACHINE, OP_OBJECT | OP_SLOW},
     {"readGuestFile", op_read_guest_file, KIND_MACHINE, OP_OBJECT | OP_SLOW},

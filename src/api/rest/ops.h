@@ -52,6 +52,7 @@ void op_reset(struct request *r);
 void op_machine_stats(struct request *r);
 void op_console_log(struct request *r);
 void op_screenshot(struct request *r);
+void op_screen_text(struct request *r);
 void op_keys(struct request *r);
 void op_guest_exec(struct request *r);
 void op_read_guest_file(struct request *r);

@@ -33,6 +33,7 @@ static const struct host_command *const groups[] = {
     host_machine_commands,
     host_power_commands,
     host_guest_commands,
+    host_screen_commands,
     host_image_commands,
     host_network_commands,
     host_storage_commands,
@@ -330,7 +331,8 @@ void host_command_manual(const struct host_command *c, FILE *out)
     fputs(".Dd $Mdocdate$\n.Dt MULLION-", out);
     for (const char *p = c->words; *p; p++)
         fputc(*p == ' ' ? '-' : toupper((unsigned char)*p), out);
-    fprintf(out, " 1\n.Os Mullion\n.Sh NAME\n.Nm mullion %s\n.Nd ", c->words);
+    fprintf(out, "%s 1\n.Os Mullion\n.Sh NAME\n.Nm mullion %s\n.Nd ",
+            c->flags & HOST_BOTH ? "-HOST" : "", c->words);
     roff(c->summary, out);
     fprintf(out, ".Sh SYNOPSIS\n.Nm mullion %s\n.Op Ar option ...\n", c->words);
     if (*c->arguments)
@@ -351,6 +353,9 @@ void host_command_manual(const struct host_command *c, FILE *out)
     fputs(
         ".El\n.Sh EXIT STATUS\n0 done, 1 the host says no, 2 wrong usage, 3 no such object, 4 its "
         "state forbids it,\n5 not allowed, 6 no host answers, 7 it takes longer than\n"
-        ".Fl -wait-timeout .\n.Sh SEE ALSO\n.Xr mullion 1 ,\n.Xr mulliond 8\n",
+        ".Fl -wait-timeout .\n.Sh SEE ALSO\n",
         out);
+    if (c->flags & HOST_BOTH)
+        fprintf(out, ".Xr mullion-%s 1 ,\n", c->words);
+    fputs(".Xr mullion 1 ,\n.Xr mulliond 8\n", out);
 }

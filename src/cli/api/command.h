@@ -38,6 +38,8 @@ enum {
     HOST_LISTS = 1,   /* --format table|json|csv */
     HOST_WAITS = 2,   /* --wait, --no-wait, --timeout: what it does is a task */
     HOST_OFFLINE = 4, /* it asks no host by itself */
+    HOST_BOTH = 16,   /* one of the same name looks at machines of mullion run: its own manual page
+                         is without "-host" */
     HOST_REST = 8,    /* what follows the arguments is not looked at: "-- COMMAND..." */
 };
 

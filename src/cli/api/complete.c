@@ -181,7 +181,8 @@ static int manuals(struct host_call *call)
     for (unsigned g = 0; host_commands()[g]; g++)
         for (const struct host_command *c = host_commands()[g]; c->words; c++) {
             char path[4096];
-            int n = snprintf(path, sizeof(path), "%s/mullion-%s.1", call->argument[0], c->words);
+            int n = snprintf(path, sizeof(path), "%s/mullion-%s%s.1", call->argument[0], c->words,
+                             c->flags & HOST_BOTH ? "-host" : "");
 
             for (char *p = path + strlen(call->argument[0]); *p; p++)
                 *p = *p == ' ' ? '-' : *p;

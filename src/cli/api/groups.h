@@ -7,6 +7,7 @@
 extern const struct host_command host_machine_commands[]; /* machines.c */
 extern const struct host_command host_power_commands[];   /* power.c */
 extern const struct host_command host_guest_commands[];   /* guest.c */
+extern const struct host_command host_screen_commands[];  /* screen.c */
 extern const struct host_command host_image_commands[];   /* images.c */
 extern const struct host_command host_network_commands[]; /* networks.c */
 extern const struct host_command host_storage_commands[]; /* storage.c */

@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/api/groups.h"
 #include "cli/api/output.h"
 #include "cli/terminal.h"
 
+#define EXPECT_MOST 8192
+#define QUIET_MS 2000         /* a console is left that says nothing so long after a pipe's end */
 #define COPY_MOST (64u << 20) /* of a file sent in one piece */
 
 /* ---- console ---- */
@@ -19,11 +22,43 @@ struct console {
     struct terminal terminal;
     struct escape escape;
     bool usable, quit, input_ended;
+    bool heard;         /* something since the last look */
+    const char *expect; /* it is left when this was heard; or NULL */
+    char *tail;         /* what was heard last: EXPECT_MOST bytes */
+    size_t tail_length;
+    bool met;
 };
+
+/* Look for what is expected in what was heard last and @data. */
+static void look(struct console *c, const char *data, size_t length)
+{
+    size_t wanted = strlen(c->expect);
+
+    while (length && !c->met) {
+        size_t n = EXPECT_MOST - c->tail_length;
+
+        if (!n) { /* keep as much as could be the beginning of it */
+            memmove(c->tail, c->tail + EXPECT_MOST - (wanted - 1), wanted - 1);
+            c->tail_length = wanted - 1;
+            continue;
+        }
+        n = n < length ? n : length;
+        memcpy(c->tail + c->tail_length, data, n);
+        c->tail_length += n;
+        data += n;
+        length -= n;
+        c->met = memmem(c->tail, c->tail_length, c->expect, wanted) != NULL;
+    }
+}
 
 static void print(void *opaque, const void *data, size_t length)
 {
+    struct console *c = opaque;
     const char *p = data;
+
+    c->heard = true;
+    if (c->expect)
+        look(c, data, length);
 
     while (length) {
         ssize_t n = write(STDOUT_FILENO, p, length);
@@ -60,17 +95,48 @@ static int pass_input(struct console *c)
     return api_stream_send(c->stream, out, length);
 }
 
-static int talk(struct console *c)
+static double seconds_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* How long to wait for the next event. */
+static int patience(const struct console *c, double deadline)
+{
+    double left = deadline ? (deadline - seconds_now()) * 1000 : -1;
+    int most = c->input_ended && !c->expect ? QUIET_MS : -1;
+
+    if (!deadline)
+        return most;
+    left = left < 0 ? 0 : left > 1e6 ? 1e6 : left;
+    return most >= 0 && most < left ? most : (int)left + 1;
+}
+
+/* @param deadline  or 0. @return 0, -ETIMEDOUT or another -errno */
+static int talk(struct console *c, double deadline)
 {
     int ret = 0;
 
-    while (!ret && !c->quit) {
+    while (!ret && !c->quit && !c->met) {
         struct pollfd p[2] = {{.fd = api_stream_fd(c->stream), .events = POLLIN},
                               {.fd = c->input_ended ? -1 : STDIN_FILENO, .events = POLLIN}};
 
-        ret = api_stream_receive(c->stream, print, NULL);
-        if (ret || (poll(p, 2, -1) < 0 && errno != EINTR))
+        c->heard = false;
+        ret = api_stream_receive(c->stream, print, c);
+        if (ret)
             break;
+        if (c->met)
+            break;
+        int ready = poll(p, 2, patience(c, deadline));
+        if (ready < 0 && errno != EINTR)
+            break;
+        if (deadline && seconds_now() >= deadline)
+            ret = -ETIMEDOUT;
+        else
+            c->quit = !ready && !c->heard && c->input_ended && !c->expect;
         if (p[1].revents)
             ret = pass_input(c);
     }
@@ -87,41 +153,59 @@ static int console_log(struct host_call *call, const char *id)
     return got < 0 ? host_failed(call, &err) : API_DONE;
 }
 
-static int console(struct host_call *call)
+static int attach(struct host_call *call, const char *id, struct console *c, double deadline)
 {
-    struct console c = {0};
     struct mull_error err = {0};
     int status;
-    char *id = host_find(call, "/machines", "machine", call->argument[0], &status);
-
-    if (id && host_option(call, "log"))
-        status = console_log(call, id);
-    if (!id || host_option(call, "log")) {
-        free(id);
-        return status;
-    }
     json_t *ticket = host_send(call, "POST", api_path(call->api, "/machines/%s/console", id),
                                json_pack("{s:s}", "type", "serial"), &status);
     const char *url = json_string_value(json_object_get(ticket, "url"));
-    free(id);
+
     if (!ticket)
         return status;
-    if (!url || api_stream_open(call->api, url, &c.stream, &err)) {
+    if (!url || api_stream_open(call->api, url, &c->stream, &err)) {
         json_decref(ticket);
         return host_failed(call, &err);
     }
     json_decref(ticket);
-    c.usable = terminal_usable(STDIN_FILENO) && !terminal_raw(&c.terminal, STDIN_FILENO);
-    if (c.usable)
+    c->usable = terminal_usable(STDIN_FILENO) && !terminal_raw(&c->terminal, STDIN_FILENO);
+    if (c->usable)
         fputs("Ctrl-A x leaves the console.\r\n", stderr);
-    int ret = talk(&c);
-    terminal_restore(&c.terminal);
-    api_stream_close(c.stream);
+    int ret = talk(c, deadline);
+    terminal_restore(&c->terminal);
+    api_stream_close(c->stream);
+    if (ret == -ETIMEDOUT)
+        return host_fail(API_TIMEOUT, "console: its --timeout has passed");
     if (ret && ret != -EPIPE)
         return host_fail(API_FAILED, "console: %s", strerror(-ret));
-    if (c.usable)
+    if (c->expect && !c->met && !c->quit)
+        return host_fail(API_FAILED, "console: it ended without saying '%s'", c->expect);
+    if (c->usable)
         fputc('\n', stderr);
     return API_DONE;
+}
+
+static int console(struct host_call *call)
+{
+    struct console c = {.expect = host_option(call, "expect")};
+    const char *seconds = host_option(call, "timeout");
+    json_t *most = seconds ? host_number("timeout", seconds, 1, 86400) : json_integer(0);
+    double deadline = json_integer_value(most) ? seconds_now() + json_number_value(most) : 0;
+    int status = API_USAGE;
+
+    json_decref(most);
+    if (!most)
+        return API_USAGE;
+    if (c.expect && (!*c.expect || strlen(c.expect) > EXPECT_MOST / 2))
+        return host_fail(API_USAGE, "--expect: give a text of 1 to %u bytes", EXPECT_MOST / 2);
+    if (c.expect && !(c.tail = malloc(EXPECT_MOST)))
+        return host_fail(API_FAILED, "console: no memory");
+    char *id = host_find(call, "/machines", "machine", call->argument[0], &status);
+    if (id)
+        status = host_option(call, "log") ? console_log(call, id) : attach(call, id, &c, deadline);
+    free(id);
+    free(c.tail);
+    return status;
 }
 
 /* ---- exec ---- */
@@ -262,6 +346,8 @@ static int copy(struct host_call *call)
 
 static const struct host_option console_options[] = {
     {"log", NULL, "print what it has said last, and end", HOST_TEXT, false},
+    {"expect", "TEXT", "leave it as soon as it says this, or has just said it", HOST_TEXT, false},
+    {"timeout", "SECONDS", "leave it then, with status 7", HOST_TEXT, false},
     {0},
 };
 
@@ -273,7 +359,10 @@ static const struct host_option exec_options[] = {
 
 const struct host_command host_guest_commands[] = {
     {"console", "MACHINE", "connect to a machine's serial console",
-     "On a terminal Ctrl-A x leaves it.", console_options, 1, 1, HOST_MACHINE, 0, console},
+     "On a terminal Ctrl-A x leaves it. What a pipe gives is typed; after its end the console is "
+     "left "
+     "when it has been quiet for two seconds.",
+     console_options, 1, 1, HOST_MACHINE, 0, console},
     {"exec", "MACHINE -- COMMAND [ARGUMENT]...", "run a command in a guest, by its agent",
      "The exit status is the command's. The guest must run qemu-guest-agent or open-vm-tools.",
      exec_options, 2, HOST_ARGUMENTS_MAX, HOST_MACHINE, HOST_REST, exec},

@@ -280,7 +280,7 @@ const struct host_command host_image_commands[] = {
     {"image remove", "IMAGE...", "remove images from a host's library", NULL, NULL, 1,
      HOST_ARGUMENTS_MAX, HOST_IMAGE, 0, drop},
     {"import", "FILE|URL", "make a machine of an OVA, on a host", NULL, import_options, 1, 1,
-     HOST_FILE, HOST_WAITS, import_machine},
+     HOST_FILE, HOST_WAITS | HOST_BOTH, import_machine},
     {"disk import", "FILE|URL MACHINE", "give a stopped machine a disk from a file",
      "In any format that Mullion reads; a file is uploaded, a URL is fetched by the host.",
      disk_options, 2, 2, HOST_FILE, HOST_WAITS, import_disk},
@@ -288,6 +288,6 @@ const struct host_command host_image_commands[] = {
      "OVF, VMX and libvirt are folders (NAME-FORMAT); an --output that ends in .tar, or -, is a "
      "tar\n"
      "archive of it.",
-     export_options, 1, 1, HOST_MACHINE, HOST_WAITS, export_machine},
+     export_options, 1, 1, HOST_MACHINE, HOST_WAITS | HOST_BOTH, export_machine},
     {0},
 };

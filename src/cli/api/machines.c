@@ -47,6 +47,14 @@ static const struct column disk_columns[] = {
     {0},
 };
 
+static const struct column card_columns[] = {
+    {"NETWORK", "name", COLUMN_TEXT},
+    {"TYPE", "type", COLUMN_TEXT},
+    {"MODEL", "model", COLUMN_TEXT},
+    {"MAC", "mac", COLUMN_TEXT},
+    {0},
+};
+
 /* ---- list, info ---- */
 
 static int list(struct host_call *call)
@@ -80,7 +88,8 @@ static int info(struct host_call *call)
     char *id = host_find(call, "/machines", "machine", call->argument[0], &status);
     json_t *machine =
         id ? host_send(call, "GET", api_path(call->api, "/machines/%s", id), NULL, &status) : NULL;
-    json_t *disks = json_object_get(json_object_get(machine, "config"), "disks");
+    const json_t *config = json_object_get(machine, "config");
+    json_t *disks = json_object_get(config, "disks"), *cards = json_object_get(config, "networks");
 
     free(id);
     if (!machine)
@@ -89,6 +98,10 @@ static int info(struct host_call *call)
     if (!status && call->format == FORMAT_TABLE && json_array_size(disks)) {
         putchar('\n');
         status = output_list(call, disks, disk_columns);
+    }
+    if (!status && call->format == FORMAT_TABLE && json_array_size(cards)) {
+        putchar('\n');
+        status = output_list(call, cards, card_columns);
     }
     json_decref(machine);
     return status;
