@@ -17,6 +17,7 @@
 #include "host/events.h"
 #include "host/guests.h"
 #include "host/machines.h"
+#include "host/netkeeper.h"
 #include "host/stats.h"
 #include "host/store/store.h"
 #include "host/stores.h"
@@ -294,6 +295,8 @@ int host_open(struct host *host, struct mull_error *err)
         ret = open_inventory(host, err);
     if (!ret)
         ret = supervisor_open(host, err);
+    if (!ret)
+        ret = netkeeper_open(host, err);
     if (ret)
         return ret;
     host_lock(host);
@@ -330,6 +333,7 @@ void host_close(struct host *host)
     tasks_close(host);
     if (host->store && host->stop_machines)
         note_stopped(host);
+    netkeeper_close(host);
     supervisor_close(host);
     if (host->store) {
         events_close(host);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "host/agent.h"
+#include "host/netkeeper.h"
 #include "host/supervisor.h"
 
 #define CALLERS_MAX 2
@@ -70,6 +71,7 @@ static void look_at(struct host *host, const char *id)
         if (addresses && !json_equal(addresses, vm->addresses ? vm->addresses : json_null())) {
             json_decref(vm->addresses);
             vm->addresses = json_incref(addresses);
+            vm->leased = false;
             vm_touch(vm);
         }
     }
@@ -102,6 +104,7 @@ static void *look_around(void *opaque)
         for (size_t i = 0; i < l.count && !host->guests->closing; i++)
             look_at(host, l.id[i]);
         free(l.id);
+        netkeeper_look(host);
     }
     return NULL;
 }

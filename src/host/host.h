@@ -84,6 +84,7 @@ struct tasks;
 struct events;
 struct stats;
 struct guests;
+struct netkeeper;
 
 struct host_places {
     char *data, *runtime, *config; /* folders, and the configuration's file */
@@ -115,6 +116,7 @@ struct host {
     struct supervisor *supervisor;
     struct stats *stats;
     struct guests *guests;
+    struct netkeeper *netkeeper;
     int lock_fd; /* of the data folder */
     uint64_t started_ns;
     char *url; /* where HTTPS listens; NULL: nowhere */

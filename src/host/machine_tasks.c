@@ -19,6 +19,7 @@
 #include "host/events.h"
 #include "host/guests.h"
 #include "host/machines.h"
+#include "host/netkeeper.h"
 #include "host/seed.h"
 #include "host/store/store.h"
 #include "host/stores.h"
@@ -378,9 +379,14 @@ static int start(struct task *task, const char *id, struct host_problem *p)
         return ret;
     char *folder = NULL, *log = NULL, *text = NULL;
     json_t *config = NULL;
+    int fds[NETKEEPER_CARDS_MAX], cards = 0;
     ret = copy_of(host, id, &folder, &config, p);
     if (!ret && machine_write_description(folder, config, &err))
         ret = host_problem_from(p, &err);
+    if (!ret) {
+        cards = netkeeper_connect(host, id, config, VM_FIRST_FD, fds, p);
+        ret = cards < 0 ? -1 : 0;
+    }
     if (!ret) {
         text = runtime_config(host, id, config, folder, p);
         log = host_path(folder, "vmm.log");
@@ -388,11 +394,14 @@ static int start(struct task *task, const char *id, struct host_problem *p)
     }
     if (ret) {
         host_lock(host);
+        netkeeper_disconnect(host, id);
         vm_set_state(vm_of(host, id), VM_STOPPED, "");
         host_unlock(host);
     } else {
-        ret = vm_start(host, id, text, log, &task->cancelled, p);
+        ret = vm_start(host, id, text, log, fds, (unsigned)cards, &task->cancelled, p);
     }
+    for (int i = 0; i < cards; i++)
+        close(fds[i]);
     free(folder);
     free(log);
     free(text);

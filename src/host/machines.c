@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "host/events.h"
+#include "host/networks.h"
 #include "host/seed.h"
 #include "host/store/store.h"
 #include "host/stores.h"
@@ -237,6 +238,10 @@ int machine_check_config(struct host *host, const struct principal *who, json_t 
         ret = host_problem(p, HOST_INVALID, "/cpus", "must be 1 to 64");
     else if (who->role != ROLE_ADMINISTRATOR)
         ret = check_paths(host, &parsed, own, p);
+    for (unsigned i = 0; i < parsed.network_count && !ret; i++)
+        if (parsed.network[i].fd)
+            ret = host_problem(p, HOST_INVALID, "/config/networks",
+                               "fd: is the host's to say: leave it out");
     mull_machine_config_free(&parsed);
     return ret;
 }
@@ -280,25 +285,18 @@ static int check_name(struct host *host, const char *name, const char *own_id,
     return 0;
 }
 
-static json_t *find_network(struct host *host, const char *name)
-{
-    json_t *doc = store_get(host->store, KIND_NETWORK, name);
-    return doc ? doc : store_find(host->store, KIND_NETWORK, "name", name);
-}
-
 static int add_networks(struct host *host, json_t *body, json_t *config, struct host_problem *p)
 {
     json_t *list = json_object_get(body, "networks"), *item, *out = json_array();
     size_t i;
     if (!list) { /* one card on the default network, where there is one */
-        json_t *network = find_network(host, "default");
-        if (network)
+        if (network_find(host, "default"))
             json_array_append_new(out, json_pack("{s:s, s:s}", "type", "user", "name", "default"));
     }
     json_array_foreach(list, i, item)
     {
         const char *name = host_text(item, "network");
-        json_t *network = find_network(host, *name ? name : "default");
+        json_t *network = network_find(host, *name ? name : "default");
         json_t *card;
         if (!network) {
             char field[64];
@@ -460,7 +458,9 @@ static int make_config(struct host *host, const struct principal *who, json_t *b
     if (patch && host_merge_patch(config, patch))
         return host_problem(p, HOST_INVALID, "/config", "nested too deeply");
     json_object_set(config, "name", json_object_get(body, "name"));
-    return machine_check_config(host, who, config, own, p);
+    return network_complete_cards(host, config, id, false, p)
+               ? -1
+               : machine_check_config(host, who, config, own, p);
 }
 
 json_t *machine_create(struct host *host, const struct principal *who, json_t *body,
@@ -522,6 +522,19 @@ json_t *machine_create(struct host *host, const struct principal *who, json_t *b
 
 /* ---- Changing ---- */
 
+/* A patch replaces the whole list: a card that stays what it was keeps its MAC. */
+static void keep_macs(json_t *from, json_t *to)
+{
+    json_t *card, *old;
+    size_t i;
+    json_array_foreach(json_object_get(to, "networks"), i, card)
+    {
+        old = json_array_get(json_object_get(from, "networks"), i);
+        if (json_is_object(card) && !json_object_get(card, "mac") && json_object_get(old, "mac"))
+            json_object_set(card, "mac", json_object_get(old, "mac"));
+    }
+}
+
 /* What of a configuration a machine has as files and devices: a running one cannot take it. */
 static int change_config(struct host *host, const struct principal *who, json_t *doc, json_t *body,
                          bool runs, struct host_problem *p)
@@ -541,6 +554,10 @@ static int change_config(struct host *host, const struct principal *who, json_t 
     json_object_set(config, "uuid", json_object_get(doc, "id"));
     if (!ret && strcmp(host_text(config, "name"), host_text(doc, "name")))
         ret = host_problem(p, HOST_INVALID, "/config/name", "is the machine's name: change that");
+    if (!ret && patch && json_object_get(patch, "networks"))
+        keep_macs(base, config);
+    if (!ret)
+        ret = network_complete_cards(host, config, host_text(doc, "id"), false, p);
     if (!ret)
         ret = own ? machine_check_config(host, who, config, own, p) : -1;
     free(own);

@@ -7,6 +7,7 @@
 
 #include "host/machines.h"
 #include "host/store/store.h"
+#include "host/networks.h"
 #include "host/stores.h"
 #include "host/templates.h"
 #include "host/transfers.h"

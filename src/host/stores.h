@@ -1,5 +1,5 @@
 /*
- * Where files are: datastores (folders), images and ISOs in them, and networks. Lock held.
+ * Where files are: datastores (folders), images and ISOs in them. Lock held.
  */
 #ifndef MULL_HOST_STORES_H
 #define MULL_HOST_STORES_H
@@ -34,10 +34,5 @@ char *image_path(struct host *host, json_t *doc);
 int image_adopt(struct host *host, const char *name, const char *kind, const char *from,
                 const char *datastore, const char *os, struct host_problem *p);
 int image_delete(struct host *host, json_t *doc, struct host_problem *p);
-
-json_t *network_render(struct host *host, json_t *doc);
-json_t *network_create(struct host *host, json_t *body, struct host_problem *p);
-int network_change(struct host *host, json_t *doc, json_t *body, struct host_problem *p);
-int network_delete(struct host *host, json_t *doc, struct host_problem *p);
 
 #endif

@@ -25,10 +25,12 @@
 #include "host/console.h"
 #include "host/events.h"
 #include "host/machines.h"
+#include "host/netkeeper.h"
 #include "host/store/store.h"
 #include "vmm/status.h"
 
 #define BUCKETS 1024u
+#define VM_FDS_MAX 8 /* below 16: above() */
 #define START_SECONDS 120
 #define RPC_SECONDS 10
 #define ADOPT_SECONDS 30
@@ -254,6 +256,7 @@ static void ended(struct vm *vm)
     json_decref(vm->addresses);
     vm->addresses = NULL;
     vm->agent_quiet = 0;
+    netkeeper_disconnect(vm->host, vm->id);
     remove_runtime(vm->host, vm->id);
     vm_set_state(vm, state, reason);
 }
@@ -313,7 +316,8 @@ static int config_descriptor(const char *text)
     return above(fd);
 }
 
-static int spawn(struct host *host, const char *control, int config, int life, int log, pid_t *pid)
+static int spawn(struct host *host, const char *control, int config, int life, int log,
+                 const int *fds, unsigned count, pid_t *pid)
 {
     enum { CONFIG_FD = 3, LIFE_FD = 4 };
     char *argv[] = {host->options.vmm, (char *)"--config-fd", (char *)"3",     (char *)"--life-fd",
@@ -331,7 +335,9 @@ static int spawn(struct host *host, const char *control, int config, int life, i
     posix_spawn_file_actions_adddup2(&files, log, 2);
     posix_spawn_file_actions_adddup2(&files, config, CONFIG_FD);
     posix_spawn_file_actions_adddup2(&files, life, LIFE_FD);
-    posix_spawn_file_actions_addclosefrom_np(&files, LIFE_FD + 1);
+    for (unsigned i = 0; i < count; i++)
+        posix_spawn_file_actions_adddup2(&files, fds[i], VM_FIRST_FD + (int)i);
+    posix_spawn_file_actions_addclosefrom_np(&files, VM_FIRST_FD + (int)count);
     int code = posix_spawn(pid, argv[0], &files, &attr, argv, environ);
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&attr);
@@ -339,8 +345,9 @@ static int spawn(struct host *host, const char *control, int config, int life, i
 }
 
 static int start_process(struct host *host, const char *id, const char *config, const char *log,
-                         struct mull_error *err)
+                         const int *given, unsigned count, struct mull_error *err)
 {
+    int fds[VM_FDS_MAX];
     char *folder = vm_file(host, id, ""), *path = vm_file(host, id, "life");
     char *control = vm_file(host, id, "control.sock");
     int ret = folder && path && control ? host_make_folder(folder, 0700) : -ENOMEM;
@@ -348,12 +355,17 @@ static int start_process(struct host *host, const char *id, const char *config, 
     int log_fd = ret ? -1 : above(open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     int config_fd = ret ? -1 : config_descriptor(config);
     pid_t pid = 0;
+    for (unsigned i = 0; i < count; i++) {
+        fds[i] = above(fcntl(given[i], F_DUPFD_CLOEXEC, 0));
+        if (!ret && fds[i] < 0)
+            ret = -errno;
+    }
     if (!ret && (life < 0 || log_fd < 0 || config_fd < 0))
         ret = -errno;
     if (!ret && flock(life, LOCK_EX | LOCK_NB))
         ret = -EBUSY; /* a process that has lost its row: recovery ends it */
     if (!ret)
-        ret = spawn(host, control, config_fd, life, log_fd, &pid);
+        ret = spawn(host, control, config_fd, life, log_fd, fds, count, &pid);
     if (ret)
         mull_fail(err, -ret, "%s: cannot be started: %s", host->options.vmm, strerror(-ret));
     if (life >= 0)
@@ -362,6 +374,9 @@ static int start_process(struct host *host, const char *id, const char *config, 
         close(log_fd);
     if (config_fd >= 0)
         close(config_fd);
+    for (unsigned i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     if (!ret) {
         host_lock(host);
         ret = watch(vm_of(host, id), pid, true, err);
@@ -413,12 +428,14 @@ static void take_status(struct vm *vm, json_t *status)
 }
 
 int vm_start(struct host *host, const char *id, const char *config, const char *log,
-             const _Atomic bool *cancelled, struct host_problem *p)
+             const int *fds, unsigned count, const _Atomic bool *cancelled, struct host_problem *p)
 {
     struct mull_error err = {0};
-    int ret = start_process(host, id, config, log, &err);
+    int ret = count <= VM_FDS_MAX ? start_process(host, id, config, log, fds, count, &err)
+                                  : mull_fail(&err, E2BIG, "more than %d descriptors", VM_FDS_MAX);
     if (ret) {
         host_lock(host);
+        netkeeper_disconnect(host, id);
         remove_runtime(host, id);
         vm_set_state(vm_of(host, id), VM_STOPPED, "");
         host_unlock(host);

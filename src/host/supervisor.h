@@ -35,6 +35,7 @@ struct vm {
     struct mull_source *source;
     struct console *console; /* the loop's */
     json_t *addresses;       /* that its agent has told; NULL: not known */
+    bool leased;             /* ... or only its leases say */
     unsigned agent_quiet;    /* rounds in which it is not asked */
     struct vm *next;
 };
@@ -59,9 +60,12 @@ void vm_each(struct host *host, void (*fn)(void *opaque, struct vm *vm), void *o
 
 /** Start the process of a machine that is STARTING, and wait until it runs.
  *  @param config  what it is to run (JSON), @log where its messages go
+ *  @param fds  descriptors that it gets, as VM_FIRST_FD and on
  *  @param cancelled  looked at now and then */
+#define VM_FIRST_FD 5
 int vm_start(struct host *host, const char *id, const char *config, const char *log,
-             const _Atomic bool *cancelled, struct host_problem *p);
+             const int *fds, unsigned count, const _Atomic bool *cancelled,
+             struct host_problem *p);
 
 /** Call a method of its control channel. @param params  taken. @param result  may be NULL */
 int vm_call(struct host *host, const char *id, const char *method, json_t *params, json_t **result,

@@ -20,6 +20,7 @@
 #include "host/events.h"
 #include "host/machines.h"
 #include "host/store/store.h"
+#include "host/networks.h"
 #include "host/stores.h"
 #include "machine/appliance/package.h"
 
@@ -315,8 +316,10 @@ static int import_appliance(struct task *task, const char *source, struct host_p
         struct imported made = {.config = text ? json_loads(text, 0, NULL) : NULL};
         connect_cards(made.config, host_text(task->args, "network"));
         host_lock(host);
-        ret = made.config ? machine_update(host, id, take_import, &made, p)
+        ret = made.config ? network_complete_cards(host, made.config, id, true, p)
                           : host_problem(p, HOST_INTERNAL, NULL, "%s", err.message);
+        if (!ret)
+            ret = machine_update(host, id, take_import, &made, p);
         json_t *doc = store_get(host->store, KIND_MACHINE, id);
         host_event(host, "machine.imported", NULL, host_text(doc, "name"), task->user, "info", NULL,
                    "%s was imported", host_text(doc, "name"));

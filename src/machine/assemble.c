@@ -99,6 +99,13 @@ enum mull_nic machine_nic_model(const struct mull_network_config *net)
 static int open_network(struct mull_machine *m, unsigned i, const struct mull_network_config *net,
                         struct mull_error *err)
 {
+    if (net->kind == MULL_NETWORK_HOST)
+        return mull_fail(err, ENOTSUP,
+                         "network %s: only mulliond connects a machine to a network of the host; "
+                         "use the type user or tap",
+                         net->name);
+    if (net->kind == MULL_NETWORK_TAP && net->fd)
+        return mull_tap_adopt(m->loop, net->fd, m->log, &m->netdev[i], err);
     if (net->kind == MULL_NETWORK_TAP)
         return mull_tap_create(m->loop, net->interface, m->log, &m->netdev[i], err);
     struct mull_passt_config passt = {0};

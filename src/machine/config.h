@@ -66,7 +66,14 @@ struct mull_cdrom_config {
     int controller, unit;
 };
 
-enum mull_network_kind { MULL_NETWORK_USER, MULL_NETWORK_TAP, MULL_NETWORK_NONE };
+enum mull_network_kind {
+    MULL_NETWORK_USER,
+    MULL_NETWORK_TAP,
+    MULL_NETWORK_NONE,
+    MULL_NETWORK_HOST, /* one that mulliond keeps; it makes a tap of it when the machine starts */
+};
+/** VLANs of one card. */
+#define MULL_CONFIG_VLANS 64
 
 /** What the guest sees; names in mull_nic_names. */
 enum mull_nic {
@@ -86,6 +93,10 @@ struct mull_network_config {
     enum mull_nic model;
     char *name;      /* the network's name where it came from; NULL: none */
     char *interface; /* tap */
+    int fd;          /* tap: open already in the machine's process; 0: it is to be opened */
+    unsigned vlan;   /* host: the VLAN of what the guest sends untagged; 0: the network's */
+    unsigned vlan_count; /* host: VLANs that the guest tags itself */
+    uint16_t vlans[MULL_CONFIG_VLANS];
     bool has_mac;
     uint8_t mac[6];
     char *tftp;      /* user: the folder that TFTP serves; NULL: none */

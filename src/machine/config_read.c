@@ -200,11 +200,34 @@ static int read_forwards(struct reader *r, json_t *object, struct mull_network_c
     return 0;
 }
 
+static int read_vlans(struct reader *r, json_t *object, struct mull_network_config *net)
+{
+    json_t *list = json_object_get(object, "vlans"), *item;
+    int64_t vlan = 0;
+    size_t i;
+    int ret = read_number(r, object, "vlan", 1, 4094, &vlan);
+    net->vlan = (unsigned)vlan;
+    if (ret || !list)
+        return ret;
+    if (!json_is_array(list) || json_array_size(list) > MULL_CONFIG_VLANS)
+        return bad(r, "vlans", "must be a list of at most 64 numbers");
+    json_array_foreach(list, i, item)
+    {
+        if (!json_is_integer(item) || json_integer_value(item) < 1 ||
+            json_integer_value(item) > 4094)
+            return bad(r, "vlans", "must be a list of numbers from 1 to 4094");
+        net->vlans[net->vlan_count++] = (uint16_t)json_integer_value(item);
+    }
+    return 0;
+}
+
 static int read_network(struct reader *r, json_t *object, struct mull_network_config *net)
 {
     static const char *const known[] = {"type",    "model", "name",     "interface", "mac",
-                                        "forward", "tftp",  "bootfile", NULL};
-    static const char *const kinds[] = {"user", "tap", "none", NULL};
+                                        "forward", "tftp",  "bootfile", "fd",        "vlan",
+                                        "vlans",   NULL};
+    static const char *const kinds[] = {"user", "tap", "none", "host", NULL};
+    int64_t fd = 0;
     char *mac = NULL;
     int kind = -1, model = MULL_NIC_VIRTIO;
     int ret = check_members(r, object, known);
@@ -224,13 +247,24 @@ static int read_network(struct reader *r, json_t *object, struct mull_network_co
         ret = read_string(r, object, "tftp", &net->tftp);
     if (!ret)
         ret = read_string(r, object, "bootfile", &net->bootfile);
+    if (!ret)
+        ret = read_number(r, object, "fd", 3, 1 << 20, &fd);
+    if (!ret)
+        ret = read_vlans(r, object, net);
     net->model = (enum mull_nic)model;
+    net->fd = (int)fd;
     if (!ret && kind < 0)
-        ret = bad(r, "type", "is missing: user, tap or none");
+        ret = bad(r, "type", "is missing: user, tap, host or none");
     if (!ret)
         net->kind = (enum mull_network_kind)kind;
     if (!ret && net->kind == MULL_NETWORK_TAP && (!net->interface || !*net->interface))
         ret = bad(r, "interface", "is missing: a tap network needs the interface's name");
+    if (!ret && net->kind == MULL_NETWORK_HOST && (!net->name || !*net->name))
+        ret = bad(r, "name", "is missing: which of the host's networks");
+    if (!ret && net->fd && net->kind != MULL_NETWORK_TAP)
+        ret = bad(r, "fd", "needs the type tap");
+    if (!ret && (net->vlan || net->vlan_count) && net->kind != MULL_NETWORK_HOST)
+        ret = bad(r, net->vlan ? "vlan" : "vlans", "needs the type host");
     if (!ret && net->tftp && (net->kind != MULL_NETWORK_USER || !*net->tftp))
         ret = bad(r, "tftp", "needs the type user and a folder's name");
     if (!ret && net->bootfile && (!net->tftp || strlen(net->bootfile) > MULL_NETBOOT_FILE_MAX))

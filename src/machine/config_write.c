@@ -78,7 +78,7 @@ static json_t *write_cdrom(const struct mull_cdrom_config *cdrom)
 
 static json_t *write_network(const struct mull_network_config *net)
 {
-    static const char *const kinds[] = {"user", "tap", "none"};
+    static const char *const kinds[] = {"user", "tap", "none", "host"};
     json_t *o = json_object();
     put_text(o, "type", kinds[net->kind]);
     put_text(o, "interface", net->interface);
@@ -92,6 +92,14 @@ static json_t *write_network(const struct mull_network_config *net)
         snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", net->mac[0], net->mac[1],
                  net->mac[2], net->mac[3], net->mac[4], net->mac[5]);
         put_text(o, "mac", mac);
+    }
+    if (net->vlan)
+        json_object_set_new(o, "vlan", json_integer(net->vlan));
+    if (net->vlan_count) {
+        json_t *list = json_array();
+        for (unsigned i = 0; i < net->vlan_count; i++)
+            json_array_append_new(list, json_integer(net->vlans[i]));
+        json_object_set_new(o, "vlans", list);
     }
     if (net->forward_count) {
         json_t *list = json_array();

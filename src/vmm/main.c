@@ -157,6 +157,9 @@ static void keep_to_ourselves(const struct options *o, const struct mull_machine
         fcntl(config->console[i].in_fd, F_SETFD, FD_CLOEXEC);
         fcntl(config->console[i].out_fd, F_SETFD, FD_CLOEXEC);
     }
+    for (unsigned i = 0; i < config->network_count; i++)
+        if (config->network[i].fd)
+            fcntl(config->network[i].fd, F_SETFD, FD_CLOEXEC);
 }
 
 /* SIGTERM presses the power button; a second one pulls the plug. In the loop's thread. */

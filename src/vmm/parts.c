@@ -94,7 +94,8 @@ static int attach_network(struct mull_machine *m, json_t *network, struct vmm_de
     int fds[2] = {-1, -1};
     int ret = read_one("networks", network, &config, err);
 
-    if (!ret && (config.network_count != 1 || config.network[0].kind == MULL_NETWORK_NONE))
+    if (!ret && (config.network_count != 1 || config.network[0].kind == MULL_NETWORK_NONE ||
+                 config.network[0].kind == MULL_NETWORK_HOST))
         ret = mull_fail(err, EINVAL, "attach: give a network of type user or tap");
     if (!ret && (d->count < 1 || d->count > 2))
         ret = mull_fail(err, EINVAL, "attach: %u descriptors: a tap has one, passt two", d->count);

@@ -124,7 +124,7 @@ BODIES = {
     "createUpload": {"name": "x", "size": 1}, "buildImage": {"name": "debian-12"},
     "createTemplate": {"name": "t", "machine": "00000000-0000-4000-8000-000000000000"},
     "createDatastore": {"name": "d", "path": "/nowhere"}, "changeDatastore": {"name": "d2"},
-    "createNetwork": {"name": "n", "type": "nat"}, "changeNetwork": {"name": "default"},
+    "createNetwork": {"name": "n", "type": "user"}, "changeNetwork": {"name": "default"},
     "createPool": {"name": "p"}, "changePool": {"name": "p"},
 }
 

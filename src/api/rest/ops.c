@@ -86,6 +86,8 @@ const struct operation rest_operations[] = {
     {"getNetwork", op_get_kind, KIND_NETWORK, OP_OBJECT},
     {"changeNetwork", op_change_network, KIND_NETWORK, OP_OBJECT},
     {"deleteNetwork", op_delete_network, KIND_NETWORK, OP_OBJECT},
+    {"listPorts", op_list_ports, KIND_NETWORK, OP_OBJECT},
+    {"listLeases", op_list_leases, KIND_NETWORK, OP_OBJECT},
     {"listPools", op_empty_list, 0, 0},
     {"createPool", op_not_there, 0, 0},
     {"getPool", op_not_there, 0, 0},

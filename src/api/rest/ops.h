@@ -85,5 +85,7 @@ void op_delete_file(struct request *r);
 void op_create_network(struct request *r);
 void op_change_network(struct request *r);
 void op_delete_network(struct request *r);
+void op_list_ports(struct request *r);
+void op_list_leases(struct request *r);
 
 #endif

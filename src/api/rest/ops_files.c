@@ -10,6 +10,7 @@
 #include "api/rest/ops.h"
 #include "host/builder.h"
 #include "host/store/store.h"
+#include "host/networks.h"
 #include "host/stores.h"
 #include "host/templates.h"
 #include "host/transfers.h"
@@ -208,4 +209,14 @@ void op_delete_network(struct request *r)
     struct host_problem p = {0};
     if (!has_changed(r, r->object))
         done(r, network_delete(r->host, r->object, &p), &p);
+}
+
+void op_list_ports(struct request *r)
+{
+    reply_list(r, network_ports(r->host, r->object), "name");
+}
+
+void op_list_leases(struct request *r)
+{
+    reply_list(r, network_leases(r->host, r->object), "address");
 }

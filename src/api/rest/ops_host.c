@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "host/events.h"
 #include "host/machines.h"
+#include "host/netkeeper.h"
 #include "host/render.h"
 #include "host/stats.h"
 #include "host/store/store.h"
@@ -83,18 +84,14 @@ static void add_health(json_t *list, const char *level, const char *text)
     json_array_append_new(list, json_pack("{s:s, s:s}", "level", level, "text", text));
 }
 
-/* What is answered 501, for programs that would offer it: shrinks as it comes (docs/host.md). */
-static json_t *missing(void)
+/* What is answered 501, or cannot be had on this host, for programs that would offer it: shrinks as
+ * it comes (docs/host.md). */
+static json_t *missing(struct host *host)
 {
-    static const char *const names[] = {
-        "network-bridge",
-        "network-isolated",
-        "network-nat",
-        "pools",
-    };
-    json_t *list = json_array();
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        json_array_append_new(list, json_string(names[i]));
+    static const char *const kinds[] = {"network-bridge", "network-isolated", "network-nat"};
+    json_t *list = json_pack("[s]", "pools");
+    for (unsigned i = 0; i < 3 && netkeeper_unable(host); i++)
+        json_array_append_new(list, json_string(kinds[i]));
     return list;
 }
 
@@ -140,7 +137,7 @@ static json_t *render_host(struct host *host)
         (int)json_object_size(store_all(host->store, KIND_MACHINE)), "running",
         (int)running.running, "paused", (int)running.paused, "storage", "total", storage_total,
         "used", storage_used, "health", health, "autostart",
-        json_is_true(json_object_get(settings, "autostart")), "missing", missing());
+        json_is_true(json_object_get(settings, "autostart")), "missing", missing(host));
     free(up);
     return o;
 }
