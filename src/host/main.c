@@ -223,6 +223,9 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a full disk is an error like others */
     umask(077);
+    /* What the service may do on the network is ours, not what we start has it too: net/process.c
+     * hands on what one needs. */
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0); /* secrets are not for core files */
     d->host.log =
         (struct mull_log){.level = a.verbose ? MULL_LOG_INFO : MULL_LOG_WARN, .sink = print_line};

@@ -711,8 +711,28 @@ def test_static_files_and_traversal(w):
 
 def test_networks_and_what_is_not_there(w):
     local = w.local
-    for kind in ("nat", "bridge", "isolated"):
-        refused(501, local.post, "/networks", {"name": "n", "type": kind})
+    able = "network-nat" not in local.get("/host")["missing"]
+    for body, field in (({"type": "nat", "subnet": "10.0.0.1/24"}, "/subnet"),
+                        ({"type": "nat", "subnet": "127.0.0.0/24"}, "/subnet"),
+                        ({"type": "nat", "subnet6": "2001:db8::/64"}, "/subnet6"),
+                        ({"type": "nat", "domain": "a\nserver=/x/1.2.3.4"}, "/domain"),
+                        ({"type": "nat", "domain": "a,b"}, "/domain"),
+                        ({"type": "nat", "mtu": 1279}, "/mtu"),
+                        ({"type": "nat", "reservations": {"a\nb": "10.64.0.9"}}, "/reservations"),
+                        ({"type": "nat", "reservations": {"a": "8.8.8.8"}}, "/reservations"),
+                        ({"type": "nat", "reservations": {"a": "10.64.0.9,x"}}, "/reservations"),
+                        ({"type": "nat", "vlan": 5}, "/vlan"),
+                        ({"type": "user", "subnet": "10.0.0.0/24"}, "/subnet"),
+                        ({"type": "isolated", "bridge": "br0"}, "/bridge"),
+                        ({"type": "bridge"}, "/bridge"),
+                        ({"type": "bridge", "bridge": "a b"}, "/bridge"),
+                        ({"type": "bridge", "bridge": "lo"}, "/bridge"),
+                        ({"type": "bridge", "bridge": "nothing"}, "/bridge")):
+        if able or body["type"] == "user":
+            refused(422, local.post, "/networks", dict(body, name="n"), field=field)
+        else:
+            assert "CAP_NET_ADMIN" in refused(409, local.post, "/networks", dict(body, name="n"))["detail"] \
+                or field in ("/vlan", "/bridge")
     made = local.post("/networks", {"name": "second", "type": "user"})
     path = "/networks/" + made["id"]
     refused(409, local.post, "/networks", {"name": "second", "type": "user"})
@@ -725,7 +745,19 @@ def test_networks_and_what_is_not_there(w):
         refused(409, local.call, method, f"/machines/{machine}{where}", body)
     local.do("/machines/" + machine, method="DELETE")
     assert local.patch(path, {"name": "third"})["name"] == "third"
+    refused(422, local.patch, path, {"dhcp": True, "vlan": 5})
     local.delete(path)
+    for card in ({"type": "host", "name": "nothing"}, {"type": "tap", "interface": "x", "fd": 5},
+                 {"type": "user", "mac": "01:00:00:00:00:01"}, {"type": "user", "vlan": 5}):
+        refused(422, local.post, "/machines", {"name": "odd", "config": {"networks": [card]}})
+    own = [local.machine(f"card-{i}", networks=[{}, {}]) for i in range(2)]
+    cards = [c for m in own for c in local.get("/machines/" + m)["config"]["networks"]]
+    assert len({c["mac"] for c in cards}) == 4
+    refused(409, local.post, "/machines", {"name": "odd", "networks": [{"mac": cards[0]["mac"].upper()}]})
+    kept = local.patch("/machines/" + own[0], {"config": {"networks": [{"type": "user", "name": "default"}]}})
+    assert kept["config"]["networks"][0]["mac"] == cards[0]["mac"]
+    for m in own:
+        local.do("/machines/" + m, method="DELETE")
     refused(422, local.post, "/images", {"name": "unheard-of"}, field="/name")
     refused(501, local.post, "/pools", {"name": "p"})
     assert local.get("/pools")["items"] == []
@@ -968,6 +1000,8 @@ def test_every_list(w):
             assert len(page["items"]) == page["total"] or page["next"], path
     network = w.local.get("/networks?q=default")["items"][0]
     assert w.local.get("/networks/" + network["id"])["name"] == "default"
+    assert w.local.get("/networks/" + network["id"] + "/ports")["items"] == []
+    assert w.local.get("/networks/" + network["id"] + "/leases")["items"] == []
     w.local.post("/groups", {"name": "looked-at"})
     assert w.local.get("/groups/looked-at")["members"] == []
     w.local.delete("/groups/looked-at")

@@ -136,7 +136,7 @@ static json_t *disk_of(const char *text)
     return NULL;
 }
 
-/* "NAME[,model=M][,mac=A]" */
+/* "NAME[,model=M][,mac=A][,vlan=N]" */
 static json_t *network_of(const char *text)
 {
     char *copy = strdup(text), *save = NULL, *part = copy ? strtok_r(copy, ",", &save) : NULL;
@@ -146,12 +146,16 @@ static json_t *network_of(const char *text)
     while (good && (part = strtok_r(NULL, ",", &save))) {
         char *equals = strchr(part, '=');
 
-        good = equals && (!strncmp(part, "model=", 6) || !strncmp(part, "mac=", 4));
+        good = equals && (!strncmp(part, "model=", 6) || !strncmp(part, "mac=", 4) ||
+                          !strncmp(part, "vlan=", 5));
         if (!good)
-            host_fail(API_USAGE, "--network %s: give NAME[,model=MODEL][,mac=ADDRESS]", text);
+            host_fail(API_USAGE, "--network %s: give NAME[,model=MODEL][,mac=ADDRESS][,vlan=N]",
+                      text);
         if (equals)
             *equals = '\0';
-        good = good && put(network, part, json_string(equals + 1));
+        good = good && put(network, part,
+                           strcmp(part, "vlan") ? json_string(equals + 1)
+                                                : host_number("vlan", equals + 1, 1, 4094));
     }
     free(copy);
     if (good)
@@ -530,7 +534,7 @@ static const struct host_option list_options[] = {
 #define NEW_OPTIONS                                                                                \
     {"datastore", "DATASTORE", "where its disks are", HOST_DATASTORE, false},                      \
         {"disk", "SIZE[,bus=BUS]", "a new, empty disk", HOST_TEXT, true},                          \
-        {"network", "NAME[,model=M][,mac=A]", "a network card", HOST_NETWORK, true},               \
+        {"network", "NAME[,model=M][,mac=A][,vlan=N]", "a network card", HOST_NETWORK, true},      \
     {                                                                                              \
         "forward", "tcp:PORT:GUESTPORT", "lead a port of the host to the guest", HOST_TEXT, true   \
     }
