@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define ROM_MIN (64u << 10)
 #define ROM_MAX (16u << 20)
 #define LOW_BASE 0xe0000ull /* the last 128 KiB of the ROM are seen here, too */
@@ -73,20 +75,6 @@ static int read_path(const char *path, uint8_t **data, uint32_t *size, uint64_t 
 
 /* ---- The variable store ---- */
 
-static int write_all(int fd, const uint8_t *data, uint32_t size)
-{
-    while (size) {
-        ssize_t n = write(fd, data, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return -1;
-        data += n;
-        size -= (uint32_t)n;
-    }
-    return 0;
-}
-
 static int make_vars(const char *path, const uint8_t *data, uint32_t size, struct mull_error *err)
 {
     size_t len = strlen(path) + 16;
@@ -96,7 +84,8 @@ static int make_vars(const char *path, const uint8_t *data, uint32_t size, struc
     snprintf(new, len, "%s.%ld.new", path, (long)getpid());
     int fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), ret = 0;
     /* link(2) does not replace what another process has made meanwhile. */
-    if (fd < 0 || write_all(fd, data, size) || fsync(fd) || (link(new, path) && errno != EEXIST))
+    if (fd < 0 || mull_write_all(fd, data, size) || fsync(fd) ||
+        (link(new, path) && errno != EEXIST))
         ret = mull_fail(err, errno, "UEFI variables %s: cannot be made: %s", path, strerror(errno));
     if (fd >= 0) {
         close(fd);

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "host/host.h"
 
 const char *const host_kind_names[HOST_KINDS + 1] = {
@@ -330,20 +331,6 @@ int host_make_folder(const char *path, unsigned mode)
     return mkdir(copy, (mode_t)mode) && errno != EEXIST ? -errno : 0;
 }
 
-static int write_whole(int fd, const char *data, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        data += n;
-        len -= (size_t)n;
-    }
-    return fsync(fd) ? -errno : 0;
-}
-
 int host_write_file(const char *path, const void *data, size_t len, unsigned mode,
                     struct mull_error *err)
 {
@@ -351,7 +338,9 @@ int host_write_file(const char *path, const void *data, size_t len, unsigned mod
     if (snprintf(temporary, sizeof(temporary), "%s.new", path) >= (int)sizeof(temporary))
         return mull_fail(err, ENAMETOOLONG, "%s: too long", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
-    int ret = fd < 0 ? -errno : write_whole(fd, data, len);
+    int ret = fd < 0 ? -errno : mull_write_all(fd, data, len);
+    if (!ret && fsync(fd))
+        ret = -errno;
     if (fd >= 0)
         close(fd);
     if (!ret && rename(temporary, path))

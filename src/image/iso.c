@@ -17,6 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define SECTOR 2048u
 #define DESCRIPTOR_SECTOR 16u
 #define TABLE_SECTOR 20u /* four path tables, a sector each */
@@ -290,19 +292,6 @@ int mull_iso_make(const char *volume, const struct mull_iso_file *files, unsigne
     return 0;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t length)
-{
-    while (length) {
-        ssize_t n = write(fd, data, length);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        data += n > 0 ? n : 0;
-        length -= n > 0 ? (size_t)n : 0;
-    }
-    return fsync(fd) ? -errno : 0;
-}
-
 int mull_iso_write(const char *path, const char *volume, const struct mull_iso_file *files,
                    unsigned count, struct mull_error *err)
 {
@@ -319,7 +308,9 @@ int mull_iso_write(const char *path, const char *volume, const struct mull_iso_f
     }
     unlink(fresh);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    ret = fd < 0 ? -errno : write_all(fd, image, length);
+    ret = fd < 0 ? -errno : mull_write_all(fd, image, length);
+    if (!ret && fsync(fd))
+        ret = -errno;
     if (fd >= 0 && close(fd) && !ret)
         ret = -errno;
     if (!ret && rename(fresh, path))

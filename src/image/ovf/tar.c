@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define BLOCK 512u
 #define PAX_MAX (64u << 10)
 #define OCTAL_SIZE_MAX 077777777777ull
@@ -332,19 +334,6 @@ const struct mull_tar_member *mull_tar_find(const struct mull_tar *tar, const ch
 
 /* ---- Writing ---- */
 
-static int write_all(int fd, const void *buf, size_t length)
-{
-    for (size_t done = 0; done < length;) {
-        ssize_t n = write(fd, (const char *)buf + done, length - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 static int write_block(int fd, const char *name, char type, uint64_t size, uint64_t mtime)
 {
     char h[BLOCK] = {0};
@@ -364,7 +353,7 @@ static int write_block(int fd, const char *name, char type, uint64_t size, uint6
     for (unsigned i = 0; i < BLOCK; i++)
         sum += (uint8_t)h[i];
     snprintf(h + CHECKSUM, 7, "%06o", sum);
-    return write_all(fd, h, BLOCK);
+    return mull_write_all(fd, h, BLOCK);
 }
 
 /* One record "length key=value\n"; the length counts its own digits. */
@@ -391,7 +380,7 @@ int mull_tar_put_header(int fd, const char *name, uint64_t size, uint64_t mtime)
     }
     int ret = len ? write_block(fd, "pax_header", 'x', len, mtime) : 0;
     if (!ret && len)
-        ret = write_all(fd, pax, len);
+        ret = mull_write_all(fd, pax, len);
     if (!ret && len)
         ret = mull_tar_pad(fd, len);
     return ret ? ret : write_block(fd, name, '0', size, mtime);
@@ -400,11 +389,11 @@ int mull_tar_put_header(int fd, const char *name, uint64_t size, uint64_t mtime)
 int mull_tar_pad(int fd, uint64_t size)
 {
     static const char zeroes[BLOCK];
-    return size % BLOCK ? write_all(fd, zeroes, BLOCK - size % BLOCK) : 0;
+    return size % BLOCK ? mull_write_all(fd, zeroes, BLOCK - size % BLOCK) : 0;
 }
 
 int mull_tar_finish(int fd)
 {
     static const char zeroes[2 * BLOCK];
-    return write_all(fd, zeroes, sizeof(zeroes));
+    return mull_write_all(fd, zeroes, sizeof(zeroes));
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/file.h"
 #include "image/convert.h"
 
 #define STEP (1u << 20)
@@ -166,20 +167,6 @@ void folder_remove(const char *path)
         remove_at(AT_FDCWD, path, 0);
 }
 
-static int write_all(int fd, const char *data, size_t size)
-{
-    while (size) {
-        ssize_t n = write(fd, data, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        data += n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
-
 /* Make it durable and close it; a write that fails late shows here. */
 static int finish(int fd, int ret)
 {
@@ -193,7 +180,7 @@ static int finish(int fd, int ret)
 int folder_write(const char *path, const void *data, size_t size, struct mull_error *err)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    int ret = fd < 0 ? -errno : finish(fd, write_all(fd, data, size));
+    int ret = fd < 0 ? -errno : finish(fd, mull_write_all(fd, data, size));
     return ret ? mull_fail(err, -ret, "%s: %s", path, strerror(-ret)) : 0;
 }
 
@@ -214,7 +201,7 @@ static int copy_bytes(int in, uint64_t offset, uint64_t size, int out,
         ssize_t n = pread(in, buf, want, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
-        ret = n < 0 ? -errno : n == 0 ? -EIO : write_all(out, buf, (size_t)n);
+        ret = n < 0 ? -errno : n == 0 ? -EIO : mull_write_all(out, buf, (size_t)n);
         done += n > 0 ? (uint64_t)n : 0;
         if (!ret)
             ret = step(progress, done, size);
@@ -263,7 +250,7 @@ int folder_fetch(struct mull_file *from, const char *to, const struct folder_pro
         uint64_t n = size - done < STEP ? size - done : STEP;
         ret = mull_file_read(from, buf, n, done);
         if (!ret)
-            ret = write_all(out, buf, n);
+            ret = mull_write_all(out, buf, n);
         done += n;
         if (!ret)
             ret = step(progress, done, size);
@@ -315,7 +302,7 @@ static int inflate_all(int in, uint64_t offset, uint64_t size, int out, uint64_t
         else if (wrote > max)
             ret = -EFBIG;
         else
-            ret = write_all(out, (char *)to, got);
+            ret = mull_write_all(out, (char *)to, got);
         ended = code == Z_STREAM_END;
     }
     if (started)
