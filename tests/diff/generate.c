@@ -577,7 +577,8 @@ static bool random_loop(struct sequence *s)
 static bool random_rewrite(struct sequence *s)
 {
     unsigned counter = 8 + diff_below(&s->r, 8), reg = diff_below(&s->r, 8);
-    uint8_t set[6] = {0x41, (uint8_t)(0xb8 | (counter & 7)), (uint8_t)(2 + diff_below(&s->r, 4))};
+    uint8_t set[6] = {0x41, (uint8_t)(0xb8 | (counter & 7)),
+                      (uint8_t)(2 + diff_below(&s->r, diff_below(&s->r, 4) ? 4 : 24))};
     uint8_t target[5] = {(uint8_t)(0xb8 | reg), 1, 2, 3, 4};
     uint8_t store[7] = {0xc6, 0x05, 0, 0, 0, 0, (uint8_t)diff_random(&s->r)};
     uint8_t dec[3] = {0x41, 0xff, (uint8_t)(0xc8 | (counter & 7))}, jump[2] = {0x75, 0};

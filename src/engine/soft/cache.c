@@ -135,6 +135,7 @@ static void link_page(struct soft_cache *cache, struct soft_page_link *link,
     link->next = page->blocks;
     page->blocks = link;
     page->idle = 0;
+    page->translated = true;
 }
 
 bool soft_block_publish(struct soft_cache *cache, struct soft_block *block)
@@ -250,6 +251,14 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
             drop(cache, b);
         dropped |= valid;
     }
+    if (!cpu) { /* a device's data: what was known of the page is of the past */
+        page->rewritten = 0;
+    } else if (dropped && page->translated) {
+        page->translated = false;
+        page->waited = 0;
+        if (page->rewritten < SOFT_REWRITES)
+            page->rewritten++;
+    }
     if (!page->blocks && ++page->idle >= SOFT_PAGE_PATIENCE)
         atomic_fetch_and(&ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT],
                          (uint8_t)~MULL_PAGE_CODE);
@@ -264,6 +273,22 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
             if (vm->cpu[i])
                 __atomic_store_n(&vm->cpu[i]->code_changed, true, __ATOMIC_RELAXED);
     }
+}
+
+bool soft_code_restless(struct soft_cache *cache, uint64_t gpa, bool same)
+{
+    struct soft_code_page *page = code_page(cache, gpa);
+
+    if (!page || __atomic_load_n(&page->rewritten, __ATOMIC_RELAXED) < SOFT_REWRITES)
+        return false;
+    soft_cache_lock(cache);
+    bool restless = !same && ++page->waited < SOFT_REWRITTEN_WAIT;
+    if (!restless) {
+        page->rewritten /= 2;
+        page->waited = 0;
+    }
+    soft_cache_unlock(cache);
+    return restless;
 }
 
 void soft_code_break(struct soft_vm *vm, uint64_t at)

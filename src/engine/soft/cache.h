@@ -23,6 +23,13 @@
  * again and again should not cost a sweep of all TLBs each time. */
 #define SOFT_PAGE_PATIENCE 32
 
+/** Code that was rewritten so often right after it was translated is executed in C first: */
+#define SOFT_REWRITES 4
+/** until a place in it was come to so often with the same bytes, */
+#define SOFT_REWRITTEN_SAME 16
+/** or any places of its page so often. */
+#define SOFT_REWRITTEN_WAIT 4096
+
 /** An idle guest keeps so much code. */
 #define SOFT_IDLE_CODE (4u << 20)
 
@@ -56,7 +63,10 @@ struct soft_page_link {
 /** A page of RAM as code. */
 struct soft_code_page {
     struct soft_page_link *blocks;
-    uint32_t idle; /* writes since it had any */
+    uint16_t idle;     /* writes since it had any */
+    bool translated;   /* since the last write to a block */
+    uint8_t rewritten; /* how often such a write followed a translation; 0 to SOFT_REWRITES */
+    uint32_t waited;   /* times that C executed instead, since then */
 };
 
 /** An instruction executed in C from translated code. */
@@ -167,6 +177,11 @@ struct soft_block *soft_block_at(struct soft_cache *cache, const uint8_t *host, 
 struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_page *page,
                                         const struct soft_page *next, uint64_t key, uint32_t mode,
                                         bool *straddles);
+
+/** Is the code at @gpa one that is rewritten again and again, so that a translation of it would not
+ *  pay? Counts how often that was asked. @same: this place did not change for a while. General
+ *  registers only. */
+bool soft_code_restless(struct soft_cache *cache, uint64_t gpa, bool same);
 
 /** Take a block out of everything that leads to it. */
 void soft_block_drop(struct soft_cache *cache, struct soft_block *block);

@@ -756,6 +756,8 @@ void soft_insn_from_zydis(struct soft_insn *out, const ZydisDecodedInstruction *
     fill_native(out, z, ops);
     if (out->mnemonic == ZYDIS_MNEMONIC_PAUSE && out->native.rex & 1)
         make_exchange(out);
+    out->native.constant = out->mnemonic == ZYDIS_MNEMONIC_MOV && out->op[0].kind == SOFT_OP_REG &&
+                           out->op[1].kind == SOFT_OP_IMM;
     out->handler = choose_handler(out, z, ops);
 }
 

@@ -271,7 +271,9 @@ enum soft_result soft_exec_data(struct soft_cpu *cpu, const struct soft_insn *in
     enum soft_result r = soft_check_unit(cpu, in);
     if (r)
         return r;
-    if (!in->native.memory) {
+    if (in->native.constant) {
+        soft_reg_write(cpu, in->op[0].reg, (uint64_t)in->op[1].value);
+    } else if (!in->native.memory) {
         r = soft_thunk_run(cpu, in, NULL);
     } else {
         const struct soft_operand *op = &in->op[in->native.memory - 1];

@@ -13,6 +13,7 @@
 struct decoded {
     uint64_t gpa;
     uint32_t bits; /* 0: empty */
+    uint32_t same; /* times it was used and had not changed */
     struct soft_insn insn;
 };
 
@@ -89,10 +90,33 @@ static enum soft_result check_end(struct soft_cpu *cpu, const struct soft_insn *
     return soft_linear(cpu, MULL_CS, cpu->s.rip, in->length, SOFT_EXEC, &va);
 }
 
+static struct decoded *decoded_at(struct soft_cpu *cpu, uint64_t gpa)
+{
+    struct soft_run_state *run = cpu->private_run;
+
+    return &run->decoded[(gpa ^ gpa >> 10) & (DECODED_ENTRIES - 1)];
+}
+
+/* MOV of an immediate to a register, where only the immediate has changed: code that is rewritten
+ * again and again changes mostly so. @same: how many bytes have not. */
+static bool decode_immediate(struct soft_insn *in, const uint8_t *bytes, unsigned same)
+{
+    uint64_t value = 0;
+    unsigned tail = in->native.tail, size = in->length - tail;
+
+    if (!in->native.constant || !tail || same < tail || size > 8)
+        return false;
+    for (unsigned i = 0; i < size; i++) {
+        in->bytes[tail + i] = bytes[tail + i];
+        value |= (uint64_t)bytes[tail + i] << (8 * i);
+    }
+    in->op[1].value = soft_sign_extend(value, size);
+    return true;
+}
+
 /* The decoded instruction at RIP; stays valid until the next call. */
 static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_insn **out)
 {
-    struct soft_run_state *run = cpu->private_run;
     uint8_t bytes[15];
     unsigned got = 0;
     uint64_t gpa = 0, va;
@@ -105,12 +129,13 @@ static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_in
         return r;
 
     unsigned bits = code_bits(cpu);
-    struct decoded *d = &run->decoded[(gpa ^ gpa >> 10) & (DECODED_ENTRIES - 1)];
+    struct decoded *d = decoded_at(cpu, gpa);
     if (d->gpa == gpa && d->bits == bits && d->insn.length <= got) {
         unsigned i = 0;
         while (i < d->insn.length && d->insn.bytes[i] == bytes[i])
             i++;
-        if (i == d->insn.length) {
+        d->same = i == d->insn.length ? d->same + 1 : 0;
+        if (i == d->insn.length || decode_immediate(&d->insn, bytes, i)) {
             *out = &d->insn;
             return check_end(cpu, &d->insn);
         }
@@ -131,6 +156,7 @@ static enum soft_result decode_at_rip(struct soft_cpu *cpu, const struct soft_in
         return soft_raise(cpu, SOFT_UD);
     d->gpa = gpa;
     d->bits = bits;
+    d->same = 0;
     *out = &d->insn;
     return check_end(cpu, &d->insn);
 }
@@ -191,10 +217,20 @@ static void match_jump_table(struct soft_cpu *cpu)
     }
 }
 
+/* Is it too early for a translation of code that is rewritten again and again? @along: C has just
+ * executed the instruction in front of it, and goes on: a translation begins where a jump leads. */
+static bool too_early(struct soft_cpu *cpu, uint64_t gpa, bool along)
+{
+    const struct decoded *d = decoded_at(cpu, gpa);
+    bool same = d->gpa == gpa && d->bits == code_bits(cpu) && d->same >= SOFT_REWRITTEN_SAME;
+
+    return soft_code_restless(cpu->vm->cache, gpa, same && !along);
+}
+
 /* The block at RIP, or NULL with *r: SOFT_NEXT (there is none: execute one instruction in C),
  * SOFT_FAULT. */
-static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, bool *global,
-                                       enum soft_result *r)
+static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, bool along,
+                                       bool *global, enum soft_result *r)
 {
     struct soft_cache *cache = cpu->vm->cache;
     uint32_t mode = (cpu->mode & SOFT_BLOCK_MODE) | plain;
@@ -211,6 +247,8 @@ static struct soft_block *block_at_rip(struct soft_cpu *cpu, uint32_t plain, boo
     *global = page.global;
     struct soft_block *b = soft_block_find(cache, page.gpa, key, mode);
     if (!b) {
+        if (!plain && too_early(cpu, page.gpa, along))
+            return NULL;
         soft_vectors_park(cpu);
         b = soft_block_translate(cpu, &page, NULL, key, mode, &straddles);
     }
@@ -243,10 +281,9 @@ static void enter_jump_table(struct soft_cpu *cpu, const struct soft_block *b, b
  * @probe: the jump table may know (not after it was just found not to). */
 static void *go(struct soft_cpu *cpu, bool probe)
 {
-    for (;; probe = true) {
+    for (enum soft_result r = SOFT_JUMP;; probe = true) {
         const struct soft_insn *in;
-        enum soft_result r;
-        bool global;
+        bool along = r == SOFT_NEXT, global;
 
         if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) ||
             __atomic_load_n(&cpu->leave, __ATOMIC_RELAXED) || must_step(cpu) ||
@@ -268,7 +305,7 @@ static void *go(struct soft_cpu *cpu, bool probe)
                 return (void *)(uintptr_t)host;
             }
         }
-        struct soft_block *b = block_at_rip(cpu, 0, &global, &r);
+        struct soft_block *b = block_at_rip(cpu, 0, along, &global, &r);
         if (b) {
             cpu->stats.jump_misses++;
             enter_jump_table(cpu, b, global);
@@ -358,7 +395,7 @@ static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
     struct soft_block *b = block_at_host(cpu, host, &i);
 
     cpu->s.rip = soft_block_rip(b, i);
-    struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, &global, &r);
+    struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, false, &global, &r);
     if (!plain) {
         soft_flags_from_glue(cpu);
         return after_exec(cpu, r == SOFT_FAULT ? r : SOFT_JUMP, NULL);
@@ -425,6 +462,8 @@ void *soft_on_chain(struct soft_cpu *cpu)
     /* The target is in the same page: its physical address follows from ours. */
     uint64_t gpa = from->gpa + (edge->rip - from->rip);
     struct soft_block *to = soft_block_find(cache, gpa, edge->rip, mode);
+    if (!to && too_early(cpu, gpa, false))
+        return go(cpu, false);
     if (!to) {
         const struct mull_ram *ram = soft_find_ram(cpu->vm, gpa);
         struct soft_page page = {.gpa = gpa, .ram = ram};

@@ -544,6 +544,7 @@ struct soft_native {
     uint8_t broadcast; /* elements that the memory operand is repeated to fill, 0: none */
     bool is4;          /* the immediate's upper half names a register */
     bool wide;         /* VEX.W or EVEX.W is set */
+    bool constant;     /* MOV of an immediate to a general register */
     bool narrow;       /* ... but must not be, in a mode without 64-bit operands */
     uint16_t gprs;     /* general registers that are operands, one bit each */
 };

@@ -3,6 +3,12 @@
  * does; a page that is data for a while. */
 #include "micro.inc"
 #define PAGE 0x50000
+.macro SAME is, should
+    cmp \should, \is
+    je 9f
+    inc %r12
+9:
+.endm
 PRELUDE
 main:
     /* Executed once before, so that it is known. */
@@ -87,6 +93,46 @@ main:
     mov $FREE, %ebx
     call *%rbx
     CHECK %rax, 0x77
+    /* So often that C executes it, with constants of all kinds, then often enough unchanged to be
+     * translated again, and all that once more. */
+    xor %r12d, %r12d
+    mov $2, %r10d
+6:  mov $200, %ecx
+7:  mov %ecx, constants+1
+    mov %cl, constants+7
+    mov %ecx, %edx
+    neg %edx
+    mov %edx, constants+11
+    mov %rcx, constants+17
+    mov %cx, constants+27
+    mov $-1, %rax
+    mov %rax, %rbx
+    mov %rax, %rsi
+    mov %rax, %rdi
+    mov %rax, %r8
+    call constants
+    SAME %rax, %rcx
+    SAME %r8, %rcx
+    movslq %edx, %rdx
+    SAME %rdi, %rdx
+    mov $-1, %rdx
+    mov %cl, %dl
+    SAME %rsi, %rdx
+    mov $-1, %rdx
+    mov %cx, %dx
+    SAME %rbx, %rdx
+    dec %ecx
+    jnz 7b
+    mov $10000, %ecx
+    xor %ebp, %ebp
+8:  call constants
+    add %rax, %rbp
+    dec %ecx
+    jnz 8b
+    SAME %rbp, $10000
+    dec %r10d
+    jnz 6b
+    CHECK %r12, 0
     DONE
     .balign 4096
 f:  mov $1, %eax
@@ -116,6 +162,18 @@ flags:
 reader:
     cmp $0, %eax
     nop
+    ret
+    .balign 4096
+constants:
+    .byte 0xb8                   /* mov $.., %eax */
+    .long 0
+    .byte 0x40, 0xb6, 0          /* mov $.., %sil */
+    .byte 0x48, 0xc7, 0xc7       /* mov $.., %rdi: sign-extended */
+    .long 0
+    .byte 0x49, 0xb8             /* movabs $.., %r8 */
+    .quad 0
+    .byte 0x66, 0xbb             /* mov $.., %bx */
+    .word 0
     ret
     .balign 16
 g:  mov $0x77, %eax
