@@ -46,7 +46,7 @@ test: setup-test $(BUILD)/build.ninja
 
 .PHONY: guests
 guests:
-	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 isolinux xen
+	@$(SCRIPTS)/guest-assets $(GUEST) 6.12 6.1 6.1-amd64 6.1-686-pae 6.1-686 isolinux memtest xen
 	@$(SCRIPTS)/guest-small $(GUEST)
 	@$(SCRIPTS)/guest-debian $(GUEST)
 	@$(SCRIPTS)/guest-disk $(GUEST) || echo 'make: no whole Debian: its test is left out'

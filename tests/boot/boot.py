@@ -128,9 +128,11 @@ def main():
                         help="keep N host CPUs busy meanwhile")
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES",
                         help="add stress-ng in a guest with 4 vCPUs for so long")
-    parser.add_argument("--whole", nargs="?", const="buses", choices=["buses", "all"],
+    parser.add_argument("--whole", nargs="?", const="buses",
+                        choices=["buses", "pairs", "all"],
                         help="add boots of a whole Debian from each bus by BIOS and UEFI; all: with "
-                        "each number of CPUs and network card, too")
+                        "each number of CPUs and network card, too; pairs: so few of those that "
+                        "any two choices come together once")
     parser.add_argument("--loaders", action="store_true",
                         help="add whole passes of memtest86+ and Debian's installer "
                         "(scripts/guest-assets BUILD/guest loaders)")
@@ -168,7 +170,8 @@ def main():
     if args.soak:
         tests.update(debian_tests.LONG)
     if args.whole:
-        tests.update(whole_tests.ALL if args.whole == "all" else whole_tests.LONG)
+        tests.update({"all": whole_tests.ALL, "pairs": whole_tests.PAIRS,
+                      "buses": whole_tests.LONG}[args.whole])
     if args.loaders:
         tests.update(loader_tests.LONG)
     if args.clock:

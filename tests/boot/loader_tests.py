@@ -107,7 +107,23 @@ def isolinux_boots_linux(ctx):
         expect(m.checks()["kernel"].startswith("6.12"), m.checks()["kernel"])
 
 
-# ---- memtest86+: a whole pass over 128 MiB with two CPUs ----
+# ---- memtest86+: its first tests; and (LONG) a whole pass over 128 MiB with two CPUs ----
+
+@test
+def memtest_begins(ctx):
+    """By the BIOS from a CD, read off the screen: both CPUs test, without errors."""
+    cd = isolinux(ctx, {"memtest": asset(ctx, "memtest", "memtest.bin")}, "LINUX memtest\n")
+    control = ctx.path("control")
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "32M", "--cpus", "2", "--console",
+                               "none", "--cdrom", cd, "--control", control]) as m:
+        deadline, text = time.monotonic() + 120 * ctx.patience, ""
+        while not re.search(r"Test #([3-9]|10)", text):
+            expect(time.monotonic() < deadline, f"memtest86+ gets nowhere: {text}{m.tail()}")
+            m.pump(0.5)
+            text = subprocess.run([ctx.program, "screen", control], stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, check=False).stdout.decode()
+        expect("SMP: 2T" in text and re.search(r"Errors: 0\b", text), text)
+
 
 def memtest(ctx, options):
     with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "128M", "--cpus", "2",

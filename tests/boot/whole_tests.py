@@ -14,8 +14,9 @@ from net_tests import Server
 from storage_tests import DRIVERS as DISK_DRIVERS
 
 TESTS = {}
-LONG = {}  # each bus by BIOS and UEFI
-ALL = {}   # each bus, firmware, number of CPUs and network card
+LONG = {}   # each bus by BIOS and UEFI
+PAIRS = {}  # any two of bus, firmware, number of CPUs and network card together in one at least
+ALL = {}    # all four with all others
 
 FIRMWARE = {"bios": "/usr/share/seabios/bios-256k.bin", "uefi": "/usr/share/OVMF/OVMF_CODE.fd"}
 BUSES = list(DISK_DRIVERS)
@@ -181,3 +182,6 @@ for _row in itertools.product(BUSES, FIRMWARE, CPUS, NICS):
     ALL[_name] = lambda ctx, r=_row: twice(ctx, *r)
     if _row[2:] == (2, "virtio"):
         LONG[_name] = ALL[_name]
+    _bus, _nic = BUSES.index(_row[0]), NICS.index(_row[3])
+    if _row[1:3] == (list(FIRMWARE)[(_bus + _nic) % 2], CPUS[(_bus // 2 + _nic) % 2]):
+        PAIRS[_name] = ALL[_name]
