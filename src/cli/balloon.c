@@ -10,15 +10,19 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 
+#define TRIM_WAITS 500 /* of 20 ms */
 #define FRESH_WAITS 50 /* of 20 ms: a guest that is busy or paused does not answer */
 
-static const char usage[] = "Usage: mullion balloon MACHINE [SIZE]\n"
-                            "\n"
-                            "Lets a machine's guest keep SIZE of its memory (with K, M, G or T; a "
-                            "bare number is MiB) and give\n"
-                            "the rest back to the host; without SIZE shows what it keeps, and its "
-                            "own numbers. The machine\n"
-                            "was started with --balloon on.\n";
+static const char usage[] =
+    "Usage: mullion balloon MACHINE [SIZE | --trim]\n"
+    "\n"
+    "Lets a machine's guest keep SIZE of its memory (with K, M, G or T; a "
+    "bare number is MiB) and give\n"
+    "the rest back to the host; without SIZE shows what it keeps, and its "
+    "own numbers. With --trim\n"
+    "the guest says which pages are free, and the host gets these back; the "
+    "guest keeps what it has.\n"
+    "The machine was started with --balloon on.\n";
 
 /* @return bytes; 0: no size */
 static uint64_t parse_size(const char *text)
@@ -47,6 +51,40 @@ static int set_size(struct client *client, const char *text)
     return result ? 0 : VMM_STATUS_HOST_ERROR;
 }
 
+static json_t *ask(struct client *client)
+{
+    return client_call_with(client, "balloon.stats", json_pack("{s:b}", "refresh", 0));
+}
+
+static int trim(struct client *client)
+{
+    const struct timespec pause = {.tv_nsec = 20000000};
+    json_t *stats = ask(client), *result;
+    json_int_t before = json_integer_value(json_object_get(stats, "trimmed"));
+
+    json_decref(stats);
+    result = client_call(client, "balloon.trim");
+    json_decref(result);
+    if (!result)
+        return VMM_STATUS_HOST_ERROR;
+    for (unsigned i = 0; i < TRIM_WAITS; i++) {
+        nanosleep(&pause, NULL);
+        stats = ask(client);
+        if (!stats)
+            return VMM_STATUS_HOST_ERROR;
+        bool done = !json_is_true(json_object_get(stats, "trimming"));
+        json_int_t now = json_integer_value(json_object_get(stats, "trimmed"));
+        json_decref(stats);
+        if (done) {
+            printf("given back: %.1f MiB\n", (double)(now - before) / 1048576);
+            return 0;
+        }
+    }
+    return cli_fail(VMM_STATUS_HOST_ERROR,
+                    "balloon: the guest has not answered within %d s; it still may",
+                    TRIM_WAITS / 50);
+}
+
 static void print_size(const char *name, json_t *value)
 {
     printf("%s: %.1f MiB\n", name, (double)json_integer_value(value) / 1048576);
@@ -64,7 +102,7 @@ static int show(struct client *client)
     for (unsigned i = 0; i < FRESH_WAITS && driver && !fresh; i++) {
         nanosleep(&pause, NULL);
         json_decref(result);
-        result = client_call_with(client, "balloon.stats", json_pack("{s:b}", "refresh", 0));
+        result = ask(client);
         if (!result)
             return VMM_STATUS_HOST_ERROR;
         fresh = json_is_true(json_object_get(result, "fresh"));
@@ -107,7 +145,10 @@ int cli_balloon(int argc, char **argv)
     int status = client_connect(&client, argv[1]);
     if (status >= 0)
         return status;
-    status = argc == 3 ? set_size(&client, argv[2]) : show(&client);
+    if (argc == 3)
+        status = strcmp(argv[2], "--trim") ? set_size(&client, argv[2]) : trim(&client);
+    else
+        status = show(&client);
     client_close(&client);
     return status;
 }

@@ -75,6 +75,10 @@ int mull_virtio_console_create(const struct mull_device_env *env, struct mull_pc
 struct mull_virtio_balloon_config {
     const char *name;
     int devfn;
+    void *opaque;
+    /* The guest has told which pages are free, or never will. Loop's thread, nothing locked. NULL:
+     * it is not asked. */
+    void (*hinted)(void *opaque);
 };
 /** See device/virtio/balloon.h. */
 int mull_virtio_balloon_create(const struct mull_device_env *env, struct mull_pci_bus *bus,

@@ -2,10 +2,12 @@
  * What lets a guest and its host work together beside disks, networks and consoles: shared folders,
  * memory given back, virtual sockets, a watchdog, a TPM.
  */
+#include <errno.h>
 #include <stdio.h>
 
 #include "device/legacy/i6300esb.h"
 #include "device/legacy/tpm_crb.h"
+#include "device/virtio/balloon.h"
 #include "machine/internal.h"
 
 static int make_share(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
@@ -80,10 +82,39 @@ static int make_tpm(struct mull_machine *m, const struct mull_device_env *env, c
     return ret;
 }
 
+/* The guest has told which pages are free, or has gone. Loop's thread. */
+static void balloon_hinted(void *opaque)
+{
+    struct mull_machine *m = opaque;
+    bool running = m->state == MULL_MACHINE_RUNNING;
+    if (running) {
+        machine_hold_vcpus(m);
+        machine_devices(m, MACHINE_QUIESCE);
+    }
+    mull_balloon_end_hints(m->balloon);
+    if (running) {
+        machine_devices(m, MACHINE_RESUME);
+        machine_release_vcpus(m);
+    }
+}
+
+int mull_machine_trim(struct mull_machine *m, struct mull_error *err)
+{
+    if (!m->balloon)
+        return mull_fail(err, ENODEV, "this machine has no balloon; start it with --balloon on");
+    if (m->state != MULL_MACHINE_RUNNING)
+        return mull_fail(err, EINVAL, "machine %s: not running; resume it first", m->name);
+    machine_hold_vcpus(m);
+    int ret = mull_balloon_ask_hints(m->balloon, err);
+    machine_release_vcpus(m);
+    return ret;
+}
+
 static int make_balloon(struct mull_machine *m, const struct mull_device_env *env,
                         struct mull_error *err)
 {
-    const struct mull_virtio_balloon_config cfg = {.name = "virtio-balloon.0", .devfn = -1};
+    const struct mull_virtio_balloon_config cfg = {
+        .name = "virtio-balloon.0", .devfn = -1, .opaque = m, .hinted = balloon_hinted};
     struct mull_device *device;
     int ret = mull_virtio_balloon_create(env, mull_platform_pci(m->platform), &cfg, &device, err);
     if (ret)

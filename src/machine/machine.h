@@ -194,6 +194,10 @@ struct mull_input *mull_machine_input(struct mull_machine *m);
  *  none. */
 struct mull_device *mull_machine_balloon(struct mull_machine *m);
 
+/** Ask the guest which pages are free, and give them back to the host when it has told; the balloon's
+ *  information says whether that is so. Loop's thread. @return 0 or a negative errno */
+int mull_machine_trim(struct mull_machine *m, struct mull_error *err);
+
 /** The I/O loop, for the process's own descriptors and timers. It runs from start to halt. */
 struct mull_loop *mull_machine_loop(struct mull_machine *m);
 

@@ -34,6 +34,11 @@ json_t *vmm_balloon_set(struct mull_machine *m, json_t *params, struct mull_erro
     return json_object();
 }
 
+json_t *vmm_balloon_trim(struct mull_machine *m, struct mull_error *err)
+{
+    return mull_machine_trim(m, err) ? NULL : json_object();
+}
+
 json_t *vmm_balloon_stats(struct mull_machine *m, json_t *params, struct mull_error *err)
 {
     struct mull_device *balloon = balloon_of(m, err);
@@ -53,7 +58,9 @@ json_t *vmm_balloon_stats(struct mull_machine *m, json_t *params, struct mull_er
                                 json_integer((json_int_t)b.stats[i]));
     uint64_t target = b.target < info.memory ? info.memory - b.target : 0;
     uint64_t actual = b.actual < info.memory ? info.memory - b.actual : 0;
-    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:b, s:o}", "memory", (json_int_t)info.memory,
-                     "target", (json_int_t)target, "actual", (json_int_t)actual, "reported",
-                     (json_int_t)b.reported, "driver", b.driver, "fresh", b.fresh, "stats", stats);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o}", "memory",
+                     (json_int_t)info.memory, "target", (json_int_t)target, "actual",
+                     (json_int_t)actual, "reported", (json_int_t)b.reported, "trimmed",
+                     (json_int_t)b.hinted, "trimming", b.asked, "driver", b.driver, "fresh",
+                     b.fresh, "stats", stats);
 }

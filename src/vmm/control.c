@@ -141,6 +141,7 @@ static const struct {
     {"parts", NULL, vmm_parts_list, NULL},
     {"balloon.set", NULL, vmm_balloon_set},
     {"balloon.stats", NULL, vmm_balloon_stats},
+    {"balloon.trim", vmm_balloon_trim, NULL},
     {"limits.set", NULL, vmm_limits_set},
     {"merge", NULL, vmm_merge},
     {"usage", NULL, vmm_usage},

@@ -2,6 +2,7 @@
 Debian kernels with their own drivers; tests/boot/interfaces is what they run."""
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -198,7 +199,19 @@ def balloon(ctx):
             "actual"] == 512 << 20)
         more = int(ask(ctx, m, "free", r"free (\d+)")[1])
         expect(more > free + (200 << 10), f"{free} KiB free with the balloon, {more} without")
+        # The guest names its free pages; it has the same memory after that.
+        shown = subprocess.run([ctx.program, "balloon", path, "--trim"], capture_output=True,
+                               text=True, timeout=60 * ctx.patience, check=False)
+        given = re.fullmatch(r"given back: (\d+)\.\d MiB\n", shown.stdout)
+        expect(given and int(given[1]) > 100, f"trim: {shown.stdout}{shown.stderr}")
+        # A guest that runs out of memory takes it from the balloon.
+        c.call("balloon.set", params={"memory": 128 << 20})
+        wait_until(ctx, "the balloon has 384 MiB", lambda: c.call("balloon.stats")["result"][
+            "actual"] <= 160 << 20)
         ask(ctx, m, "fill", "filled")
+        actual = c.call("balloon.stats")["result"]["actual"]
+        ctx.note(f"deflated on OOM: {actual >> 20} MiB")
+        expect(actual > 200 << 20, f"{actual >> 20} MiB after filling 200")
         m.send(b"end\n")
         m.expect_status(0, 30 * ctx.patience)
         expect(m.checks()["tainted"] == "0", f"tainted{m.tail()}")

@@ -1,6 +1,7 @@
 /* The memory balloon, driven as a guest's driver would. */
 #include "virtio_driver.h"
 
+#include <errno.h>
 #include <linux/virtio_balloon.h>
 #include <sys/mman.h>
 
@@ -211,6 +212,108 @@ static void test_queues_without_statistics(void **state)
     assert_false(resident(d, 0));
 }
 
+/* ---- Free page hints: queue 3 where there are statistics ---- */
+
+static struct drv *hinting;
+static unsigned told;
+
+static void hinted(void *opaque)
+{
+    told++;
+    hinting->device->ops->quiesce(hinting->device);
+    mull_balloon_end_hints(hinting->device);
+    hinting->device->ops->resume(hinting->device);
+}
+
+static int setup_hints(void **state)
+{
+    struct drv *d = calloc(1, sizeof(*d));
+    const struct mull_virtio_balloon_config cfg = {
+        .name = "virtio-balloon.0", .devfn = -1, .hinted = hinted};
+    drv_init(d);
+    assert_int_equal(mull_virtio_balloon_create(&d->env, d->bus, &cfg, &d->device, NULL), 0);
+    drv_find(d);
+    *state = hinting = d;
+    told = 0;
+    return 0;
+}
+
+enum { HINTS = 3 };
+
+static void send_command(struct drv *d, uint32_t command)
+{
+    const struct drv_seg seg = {LIST, sizeof(command), false};
+    uint32_t id, len;
+    mull_mem_write(d->memory, LIST, &command, sizeof(command));
+    drv_add(d, HINTS, &seg, 1);
+    drv_kick(d, HINTS);
+    assert_true(drv_used(d, HINTS, &id, &len));
+}
+
+static void send_hint(struct drv *d, uint64_t gpa, uint32_t size)
+{
+    const struct drv_seg seg = {gpa, size, true};
+    uint32_t id, len;
+    drv_add(d, HINTS, &seg, 1);
+    drv_kick(d, HINTS);
+    assert_true(drv_used(d, HINTS, &id, &len));
+}
+
+static void test_hints(void **state)
+{
+    struct drv *d = *state;
+    struct mull_balloon_info info;
+    struct mull_error err = {0};
+    uint32_t command, again;
+    assert_int_equal(mull_balloon_ask_hints(d->device, &err), -ENOTSUP); /* no driver yet */
+    drv_start(d, ALL, 5, 16);
+    assert_int_equal(drv_read(d, d->config + 8, 4), VIRTIO_BALLOON_CMD_ID_STOP);
+    fill(d, 8);
+    assert_int_equal(mull_balloon_ask_hints(d->device, &err), 0);
+    assert_int_equal(mull_balloon_ask_hints(d->device, &err), -EBUSY);
+    drv_turn(d);
+    command = drv_read(d, d->config + 8, 4);
+    assert_true(command > VIRTIO_BALLOON_CMD_ID_DONE);
+    send_hint(d, PAGES + 7 * 4096, 4096); /* before it has begun */
+    send_command(d, command + 1);         /* another question's */
+    send_hint(d, PAGES + 7 * 4096, 4096);
+    send_command(d, command);
+    send_hint(d, PAGES, 4 * 4096);
+    send_hint(d, PAGES + 5 * 4096 + 1, 2 * 4096); /* one whole page of it */
+    send_hint(d, 0xfffff000, 8192);
+    mull_mem_set(d->memory, PAGES + 2 * 4096 + 9, 99, 1); /* it is used again */
+    mull_balloon_info(d->device, &info);
+    mull_mem_set(d->memory, PAGES + 3 * 4096, 0, 4096); /* by a kernel that clears all */
+    assert_true(info.asked && !told && !info.hinted);
+    send_command(d, VIRTIO_BALLOON_CMD_ID_STOP);
+    drv_turn(d);
+    assert_int_equal(told, 1);
+    for (unsigned i = 0; i < 8; i++) {
+        bool given = i < 2 || i == 3 || i == 6;
+        assert_int_equal(resident(d, i), !given);
+        assert_int_equal(drv_peek8(d, PAGES + 4096u * i + 7), given ? 0 : i + 1);
+    }
+    mull_balloon_info(d->device, &info);
+    assert_true(!info.asked && info.hinted == 4 * 4096);
+    assert_int_equal(drv_read(d, d->config + 8, 4), VIRTIO_BALLOON_CMD_ID_DONE);
+    drv_assert_fine(d);
+    /* Another question has another number; a driver that is reset leaves it unanswered. */
+    fill(d, 8);
+    assert_int_equal(mull_balloon_ask_hints(d->device, &err), 0);
+    drv_turn(d);
+    again = drv_read(d, d->config + 8, 4);
+    assert_true(again != command);
+    send_command(d, again);
+    send_hint(d, PAGES, 4 * 4096);
+    drv_common_write(d, device_status, 0);
+    drv_turn(d);
+    assert_int_equal(told, 2);
+    mull_balloon_info(d->device, &info);
+    assert_true(!info.asked && info.hinted == 4 * 4096);
+    assert_true(resident(d, 0));
+    assert_int_equal(drv_read(d, d->config + 8, 4), VIRTIO_BALLOON_CMD_ID_STOP);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +324,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reporting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_statistics, setup, teardown),
         cmocka_unit_test_setup_teardown(test_queues_without_statistics, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hints, setup_hints, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

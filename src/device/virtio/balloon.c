@@ -14,12 +14,14 @@
 #include <string.h>
 
 #include "device/devices.h"
+#include "device/virtio/balloon_hints.h"
 #include "device/virtio/virtio.h"
 
 #define QUEUE_SIZE 128
 #define PCI_CLASS_OTHER 0xff0000
 #define PFN_SHIFT VIRTIO_BALLOON_PFN_SHIFT
-#define PFNS 256 /* taken from a chain at a time */
+#define FIRST_HINT_COMMAND 0x80000000u /* any but those with a name (5.5.4) */
+#define PFNS 256                       /* taken from a chain at a time */
 
 struct balloon {
     struct mull_virtio v;
@@ -30,6 +32,13 @@ struct balloon {
     bool stats_read;   /* the buffer in the ring has been read */
     bool stats_fresh;
     uint64_t stats[MULL_BALLOON_STATS];
+    /* Free page hints: the number of the question, which the driver repeats when it begins. */
+    uint32_t hint_command, questions;
+    bool hinting, hints_told;
+    struct balloon_hints *hints; /* NULL: it was not asked */
+    uint64_t hinted;
+    void (*when_hinted)(void *opaque);
+    void *opaque;
     struct mull_chain chain;
 };
 
@@ -41,7 +50,7 @@ const char *const mull_balloon_stat_names[MULL_BALLOON_STATS] = {
 
 /* ---- Which queue is which: optional ones are numbered without gaps, as drivers do it ---- */
 
-enum role { INFLATE, DEFLATE, STATS, REPORTING, NONE };
+enum role { INFLATE, DEFLATE, STATS, HINTS, REPORTING, NONE };
 
 static enum role role_of(const struct balloon *b, unsigned queue)
 {
@@ -50,6 +59,8 @@ static enum role role_of(const struct balloon *b, unsigned queue)
     queue -= 2;
     if (mull_virtio_has(&b->v, VIRTIO_BALLOON_F_STATS_VQ) && !queue--)
         return STATS;
+    if (mull_virtio_has(&b->v, VIRTIO_BALLOON_F_FREE_PAGE_HINT) && !queue--)
+        return HINTS;
     if (mull_virtio_has(&b->v, VIRTIO_BALLOON_F_REPORTING) && !queue)
         return REPORTING;
     return NONE;
@@ -120,6 +131,34 @@ static void take_report(struct balloon *b)
         b->reported += give_back(b, c->segments[i].gpa, c->segments[i].len);
 }
 
+/* ---- Free page hints (5.5.6.7) ---- */
+
+/* The driver has told all it will. */
+static void hints_told(struct balloon *b)
+{
+    b->hinting = false;
+    if (b->hints && !b->hints_told) {
+        b->hints_told = true;
+        mull_loop_post(b->v.env.loop, b->when_hinted, b->opaque);
+    }
+}
+
+/* A command begins or ends the hints; a buffer is a block of free pages. */
+static void take_hint(struct balloon *b)
+{
+    const struct mull_chain *c = &b->chain;
+    uint32_t command;
+
+    if (c->out_len >= sizeof(command) && !mull_chain_read(c, 0, &command, sizeof(command))) {
+        if (le32toh(command) == b->hint_command && b->hints && !b->hints_told)
+            b->hinting = true;
+        else if (b->hinting)
+            hints_told(b);
+    }
+    for (unsigned i = c->nout; b->hinting && i < (unsigned)c->nout + c->nin; i++)
+        balloon_hints_add(b->hints, c->segments[i].gpa, c->segments[i].len);
+}
+
 /* ---- Statistics ---- */
 
 static void read_stats(struct balloon *b)
@@ -175,6 +214,8 @@ static void balloon_kick(struct mull_virtio *v, unsigned queue)
                 inflate(b);
             else if (role == REPORTING)
                 take_report(b);
+            else if (role == HINTS)
+                take_hint(b);
             mull_virtqueue_push(q, b->chain.head, 0);
         }
         mull_virtqueue_signal(q);
@@ -186,9 +227,10 @@ static void balloon_kick(struct mull_virtio *v, unsigned queue)
 static void fill_config(struct balloon *b)
 {
     struct virtio_balloon_config c = {.num_pages = htole32(b->target),
-                                      .actual = htole32(b->actual)};
-    /* What follows belongs to features that are not offered. */
-    b->v.config_size = offsetof(struct virtio_balloon_config, free_page_hint_cmd_id);
+                                      .actual = htole32(b->actual),
+                                      .free_page_hint_cmd_id = htole32(b->hint_command)};
+    /* What follows belongs to a feature that is not offered. */
+    b->v.config_size = offsetof(struct virtio_balloon_config, poison_val);
     memcpy(b->v.config, &c, b->v.config_size);
 }
 
@@ -206,6 +248,8 @@ static void balloon_reset(struct mull_virtio *v)
     struct balloon *b = (struct balloon *)v;
     b->actual = 0; /* a new driver has all the memory */
     b->stats_read = b->stats_fresh = b->stats_wanted = false;
+    b->hint_command = VIRTIO_BALLOON_CMD_ID_STOP;
+    hints_told(b);
     fill_config(b);
 }
 
@@ -246,6 +290,45 @@ void mull_balloon_refresh(struct mull_device *device)
     mull_virtio_kick(&b->v, stats_queue());
 }
 
+int mull_balloon_ask_hints(struct mull_device *device, struct mull_error *err)
+{
+    struct balloon *b = (struct balloon *)device;
+    int ret = 0;
+    mull_virtio_lock(&b->v);
+    if (!mull_virtio_driver_ok(&b->v) || !mull_virtio_has(&b->v, VIRTIO_BALLOON_F_FREE_PAGE_HINT))
+        ret = mull_fail(err, ENOTSUP, "the guest has no driver that tells which pages are free");
+    else if (b->hints)
+        ret = mull_fail(err, EBUSY, "the guest is still being asked which pages are free");
+    else if (!(b->hints = balloon_hints_create(b->v.env.memory)))
+        ret = mull_fail(err, ENOMEM, "balloon: no memory");
+    if (!ret) {
+        b->hints_told = false;
+        b->hint_command = FIRST_HINT_COMMAND | b->questions++;
+        fill_config(b);
+        mull_virtio_config_changed(&b->v);
+    }
+    mull_virtio_unlock(&b->v);
+    return ret;
+}
+
+void mull_balloon_end_hints(struct mull_device *device)
+{
+    struct balloon *b = (struct balloon *)device;
+    mull_virtio_lock(&b->v);
+    /* A driver that was reset meanwhile has left the question unanswered. */
+    if (b->hints && b->hint_command >= FIRST_HINT_COMMAND)
+        b->hinted += balloon_hints_give_back(b->hints);
+    balloon_hints_destroy(b->hints);
+    b->hints = NULL;
+    b->hinting = false;
+    if (b->hint_command != VIRTIO_BALLOON_CMD_ID_STOP) {
+        b->hint_command = VIRTIO_BALLOON_CMD_ID_DONE;
+        fill_config(b);
+        mull_virtio_config_changed(&b->v);
+    }
+    mull_virtio_unlock(&b->v);
+}
+
 void mull_balloon_info(struct mull_device *device, struct mull_balloon_info *out)
 {
     struct balloon *b = (struct balloon *)device;
@@ -255,6 +338,8 @@ void mull_balloon_info(struct mull_device *device, struct mull_balloon_info *out
         .target = (uint64_t)b->target << PFN_SHIFT,
         .actual = (uint64_t)b->actual << PFN_SHIFT,
         .reported = b->reported,
+        .hinted = b->hinted,
+        .asked = b->hints != NULL,
         .fresh = b->stats_fresh,
     };
     memcpy(out->stats, b->stats, sizeof(out->stats));
@@ -267,6 +352,7 @@ static void balloon_destroy(struct mull_device *device)
 {
     struct balloon *b = (struct balloon *)device;
     mull_virtio_fini(&b->v);
+    balloon_hints_destroy(b->hints);
     free(b);
 }
 
@@ -274,18 +360,25 @@ static int balloon_loaded(void *object, uint32_t version, struct mull_error *err
 {
     struct balloon *b = object;
     b->stats_read = b->stats_fresh = b->stats_wanted = false;
+    /* Nobody waits here for hints: the driver is to take its pages back. */
+    if (b->hint_command != VIRTIO_BALLOON_CMD_ID_STOP) {
+        b->hint_command = VIRTIO_BALLOON_CMD_ID_DONE;
+        mull_virtio_config_changed(&b->v);
+    }
     fill_config(b);
     return 0;
 }
 
 static const struct mull_state_desc balloon_desc = {
     .name = "virtio-balloon",
-    .version = 1,
+    .version = 2,
     .oldest = 1,
     .fields = (const struct mull_field[]){MULL_FIELD_NESTED(struct balloon, v, &mull_virtio_desc),
                                           MULL_FIELD(struct balloon, target),
                                           MULL_FIELD(struct balloon, actual),
-                                          MULL_FIELD(struct balloon, reported), MULL_FIELDS_END},
+                                          MULL_FIELD(struct balloon, reported),
+                                          MULL_FIELD_SINCE(2, struct balloon, hint_command),
+                                          MULL_FIELDS_END},
     .after_load = balloon_loaded,
 };
 
@@ -310,6 +403,10 @@ int mull_virtio_balloon_create(const struct mull_device_env *env, struct mull_pc
     uint64_t features = MULL_BIT(VIRTIO_BALLOON_F_STATS_VQ) |
                         MULL_BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) |
                         MULL_BIT(VIRTIO_BALLOON_F_REPORTING);
+    if (cfg->hinted)
+        features |= MULL_BIT(VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+    b->when_hinted = cfg->hinted;
+    b->opaque = cfg->opaque;
     int rc = mull_virtio_init(&b->v, env, cfg->name, VIRTIO_ID_BALLOON, features,
                               &balloon_virtio_ops, err);
     if (!rc) {

@@ -19,6 +19,8 @@ struct mull_balloon_info {
     uint64_t target;   /* bytes that the guest shall give back ... */
     uint64_t actual;   /* ... and those it has */
     uint64_t reported; /* bytes of free pages given back besides, since power-on: adds up */
+    uint64_t hinted;   /* bytes that mull_balloon_end_hints() has given back: adds up */
+    bool asked;        /* mull_balloon_ask_hints() has not been ended */
     bool fresh;        /* the numbers below have come since mull_balloon_refresh() */
     uint64_t stats[MULL_BALLOON_STATS]; /* bytes, but for counts of events */
 };
@@ -32,6 +34,18 @@ void mull_balloon_set(struct mull_device *balloon, uint64_t bytes);
 
 /** Ask the guest for its numbers anew. Any thread. */
 void mull_balloon_refresh(struct mull_device *balloon);
+
+/**
+ * Ask the guest for hints which pages are free (5.5.6.7): cfg->hinted is called when it has told
+ * all. Dirty tracking runs from now to the end. No vCPU runs.
+ *
+ * @return 0, -ENOTSUP: it has no driver for that; -EBUSY: it was asked already; -ENOMEM
+ */
+int mull_balloon_ask_hints(struct mull_device *balloon, struct mull_error *err);
+
+/** Give back to the host what is still free of it, and let the guest use it again. No vCPU runs,
+ * all devices are quiet. */
+void mull_balloon_end_hints(struct mull_device *balloon);
 
 void mull_balloon_info(struct mull_device *balloon, struct mull_balloon_info *out);
 
