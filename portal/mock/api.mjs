@@ -295,6 +295,10 @@ export class Api {
       body: {
         ...this.host,
         missing: this.missing,
+        capacity: {
+          cpu: { total: 6400, reserved: 800 },
+          memory: { total: 480 * 1024 ** 3, reserved: 64 * 1024 ** 3 },
+        },
         version: '0.1.0',
         uptime: 86400 * 41 + 3600 * 7,
         cpus: 64,

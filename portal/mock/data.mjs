@@ -1,5 +1,6 @@
 // The mock's inventory: the same at every start, but for its times.
 import { createHash, randomUUID } from 'node:crypto';
+import { makePools, RESOURCES } from './pools.mjs';
 
 const GIB = 1024 ** 3;
 
@@ -166,7 +167,8 @@ export function makeMachine(kind, name, next, state) {
     started: live ? ago(up) : null,
     config: configOf(kind, name),
     pending_config: null,
-    resources: null,
+    resources: structuredClone(RESOURCES),
+    granted: null,
   };
 }
 
@@ -294,20 +296,7 @@ export const NETWORKS = [
   },
 ].map((n) => ({ id: uuid(`network ${n.name}`), state: 'up', reason: null, ...n }));
 
-const amount = (shares, reservation = 0, limit = null) => ({ shares, reservation, limit });
-
-export const POOLS = [
-  { name: 'production', cpu: amount(4000, 800), memory: amount(4000, 64 * GIB) },
-  { name: 'build', cpu: amount(1000, 0, 1600), memory: amount(1000, 0, 64 * GIB) },
-  { name: 'lab', cpu: amount(500, 0, 400), memory: amount(500, 0, 16 * GIB) },
-].map((p, i) => ({
-  id: uuid(`pool ${p.name}`),
-  parent: null,
-  disk: amount(1000),
-  network: amount(1000),
-  machines: [212, 96, 18][i],
-  ...p,
-}));
+export const POOLS = makePools(uuid);
 
 export const USERS = [
   {

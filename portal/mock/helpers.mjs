@@ -12,7 +12,7 @@ export class Refusal extends Error {
 /** A machine as lists show it. */
 export const summary = (machine) => {
   const rest = { ...machine };
-  for (const name of ['config', 'pending_config', 'resources']) delete rest[name];
+  for (const name of ['config', 'pending_config', 'resources', 'granted']) delete rest[name];
   return rest;
 };
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "host/events.h"
+#include "host/pools.h"
 #include "host/store/store.h"
 
 const char *const role_names[5] = {"none", "viewer", "operator", "administrator", NULL};
@@ -252,12 +253,14 @@ static bool folder_holds(const char *folder, const char *inner)
     return !strncmp(folder, inner, n) && (inner[n] == '\0' || inner[n] == '/');
 }
 
-static bool covers(const char *object, enum host_kind kind, const json_t *doc)
+static bool covers(struct host *host, const char *object, enum host_kind kind, const json_t *doc)
 {
     char own[160];
     snprintf(own, sizeof(own), "%s:%s", host_kind_names[kind], host_text(doc, "id"));
     if (!strcmp(object, own))
         return true;
+    if (!strncmp(object, "pool:", 5) && (kind == KIND_POOL || kind == KIND_MACHINE))
+        return pool_holds(host, object + 5, host_text(doc, kind == KIND_POOL ? "id" : "pool"));
     if (kind != KIND_MACHINE)
         return false;
     if (!strncmp(object, "folder:", 7))
@@ -278,7 +281,7 @@ enum role auth_role_on(struct host *host, const struct principal *who, enum host
     json_object_foreach(store_all(host->store, KIND_GRANT), id, grant)
     {
         if (role_of(grant) > best && is_subject(host_text(grant, "subject"), who->user, user) &&
-            covers(host_text(grant, "object"), kind, doc))
+            covers(host, host_text(grant, "object"), kind, doc))
             best = role_of(grant);
     }
     return best;

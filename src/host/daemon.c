@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "host/auth.h"
+#include "host/balance.h"
 #include "host/builder.h"
 #include "host/events.h"
 #include "host/guests.h"
@@ -114,6 +115,9 @@ static int read_root(struct host_options *o, json_t *root, const char *path, str
                                         "session_minutes",
                                         "requests_per_second",
                                         "logins_per_minute",
+                                        "machines_memory",
+                                        "machines_cpu",
+                                        "memory_merging",
                                         NULL};
     const char *key;
     json_t *value;
@@ -139,6 +143,12 @@ static int read_root(struct host_options *o, json_t *root, const char *path, str
                           err);
     if (!ret)
         ret = read_number(root, "logins_per_minute", 1, 1000000, &o->logins_per_minute, path, err);
+    if (!ret)
+        ret = read_number(root, "machines_memory", 16, 1u << 26, &o->machines_memory, path, err);
+    if (!ret)
+        ret = read_number(root, "machines_cpu", 5, 1000000, &o->machines_cpu, path, err);
+    if (!ret)
+        ret = read_number(root, "memory_merging", 0, 1, &o->memory_merging, path, err);
     return ret;
 }
 
@@ -313,6 +323,8 @@ int host_open(struct host *host, struct mull_error *err)
                MULLION_VERSION);
     host_unlock(host);
     ret = stats_open(host, err);
+    if (!ret)
+        ret = balance_open(host, err);
     return ret ? ret : guests_open(host, err);
 }
 
@@ -329,6 +341,7 @@ static void note_stopped(struct host *host)
 void host_close(struct host *host)
 {
     guests_close(host);
+    balance_close(host);
     stats_close(host);
     tasks_close(host);
     if (host->store && host->stop_machines)

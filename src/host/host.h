@@ -73,6 +73,7 @@ enum host_kind {
     KIND_TEMPLATE,
     KIND_DATASTORE,
     KIND_NETWORK,
+    KIND_POOL,
     KIND_TASK,
     HOST_KINDS,
 };
@@ -85,6 +86,7 @@ struct events;
 struct stats;
 struct guests;
 struct netkeeper;
+struct balance;
 
 struct host_places {
     char *data, *runtime, *config; /* folders, and the configuration's file */
@@ -101,6 +103,9 @@ struct host_options {
     unsigned session_minutes;
     unsigned requests_per_second; /* of one address */
     unsigned logins_per_minute;
+    unsigned machines_memory; /* MiB for all machines; 0: what the host has, but a sixteenth */
+    unsigned machines_cpu;    /* percent of one CPU for all machines; 0: all */
+    unsigned memory_merging;  /* 1: merge equal pages when memory runs low */
 };
 
 struct host {
@@ -117,6 +122,7 @@ struct host {
     struct stats *stats;
     struct guests *guests;
     struct netkeeper *netkeeper;
+    struct balance *balance;
     int lock_fd; /* of the data folder */
     uint64_t started_ns;
     char *url; /* where HTTPS listens; NULL: nowhere */

@@ -14,6 +14,7 @@
 
 #include "host/agent.h"
 #include "host/auth.h"
+#include "host/balance.h"
 #include "host/clone.h"
 #include "host/disks.h"
 #include "host/events.h"
@@ -346,6 +347,8 @@ static char *runtime_config(struct host *host, const char *id, json_t *config, c
     json_t *display = json_pack("{s:s}", "type", "vnc");
     set_path(display, "listen", "unix:", vm_file(host, id, "vnc.sock"));
     json_object_set_new(config, "display", display);
+    if (!json_object_get(config, "balloon")) /* memory can be reclaimed, where the guest helps */
+        json_object_set_new(config, "balloon", json_true());
     if (mull_machine_config_resolve(config, folder))
         return NULL;
     char *text = json_dumps(config, JSON_COMPACT);
@@ -370,6 +373,10 @@ static int start(struct task *task, const char *id, struct host_problem *p)
     int ret = 0;
     if (!vm || vm_runs(vm))
         ret = host_problem(p, HOST_CONFLICT, NULL, "the machine runs already");
+    json_t *doc = store_get(host->store, KIND_MACHINE, id);
+    if (!ret && doc)
+        ret = resources_admit(
+            host, &(struct resources_change){.kind = KIND_MACHINE, .doc = doc, .starts = true}, p);
     if (!ret)
         ret = machine_update(host, id, set_started, NULL, p);
     if (!ret)
@@ -399,6 +406,9 @@ static int start(struct task *task, const char *id, struct host_problem *p)
         host_unlock(host);
     } else {
         ret = vm_start(host, id, text, log, fds, (unsigned)cards, &task->cancelled, p);
+        host_lock(host);
+        balance_now(host);
+        host_unlock(host);
     }
     for (int i = 0; i < cards; i++)
         close(fds[i]);

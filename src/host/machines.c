@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/balance.h"
 #include "host/events.h"
 #include "host/networks.h"
+#include "host/pools.h"
+#include "host/resources.h"
 #include "host/seed.h"
 #include "host/store/store.h"
 #include "host/stores.h"
@@ -63,7 +66,8 @@ json_t *machine_render(struct host *host, json_t *doc, bool full)
     json_object_set_new(o, "state", json_string(state_of(vm, doc)));
     json_object_set_new(o, "state_reason", text_or_null(vm->reason));
     json_object_set_new(o, "pending", json_boolean(json_is_object(pending)));
-    json_object_set_new(o, "pool", json_null());
+    json_t *pool = json_object_get(doc, "pool");
+    json_object_set(o, "pool", pool ? pool : json_null());
     json_object_set_new(o, "os", text_or_null(host_text(config, "os")));
     json_object_set_new(o, "cpus", json_integer(cpus ? json_integer_value(cpus) : 1));
     json_object_set_new(
@@ -79,7 +83,9 @@ json_t *machine_render(struct host *host, json_t *doc, bool full)
     if (full) {
         json_object_set(o, "config", config);
         json_object_set(o, "pending_config", json_is_object(pending) ? pending : json_null());
-        json_object_set_new(o, "resources", json_null());
+        json_object_set_new(o, "resources",
+                            resources_merge(json_object_get(doc, "resources"), NULL, false, NULL));
+        json_object_set_new(o, "granted", balance_granted(vm));
     }
     return o;
 }
@@ -248,20 +254,49 @@ int machine_check_config(struct host *host, const struct principal *who, json_t 
 
 /* ---- What a body says ---- */
 
-static int refuse_later(json_t *body, struct host_problem *p)
+/* Amounts are for those who manage the host; a pool is open to who may work with what is in it. */
+static int may_place(struct host *host, const struct principal *who, json_t *doc, json_t *body,
+                     struct host_problem *p)
 {
-    static const struct {
-        const char *member, *field, *what;
-    } later[] = {
-        {"resources", "/resources", "shares, reservations and limits are not enforced yet"},
-        {"pool", "/pool", "there are no resource pools yet"},
-    };
-    for (unsigned i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
-        json_t *value = json_object_get(body, later[i].member);
-        if (value && !json_is_null(value))
-            return host_problem(p, HOST_NOT_IMPLEMENTED, later[i].field, "%s", later[i].what);
-    }
+    json_t *pool = json_object_get(body, "pool");
+    json_t *inside = json_is_string(pool) ? pool_find(host, json_string_value(pool)) : NULL;
+    enum role role = doc ? auth_role_on(host, who, KIND_MACHINE, doc) : who->role;
+    if (json_is_string(pool) &&
+        (!inside || !auth_sees(host, who, KIND_POOL, host_text(inside, "id"))))
+        return host_problem(p, HOST_INVALID, "/pool", "pool %s: there is none",
+                            json_string_value(pool));
+    if (inside && auth_role_on(host, who, KIND_POOL, inside) < ROLE_OPERATOR)
+        return host_problem(p, HOST_FORBIDDEN, "/pool", "this needs the role operator on the pool");
+    if (pool && !json_equal(pool, json_object_get(doc, "pool")) && !inside && doc &&
+        role < ROLE_OPERATOR)
+        return host_problem(p, HOST_FORBIDDEN, "/pool", "this needs the role operator");
+    if (json_object_get(body, "resources") && role < ROLE_ADMINISTRATOR)
+        return host_problem(p, HOST_FORBIDDEN, "/resources", "this needs the role administrator");
     return 0;
+}
+
+/* What a body says of pool and resources, into @doc, which has its configuration. */
+static int place(struct host *host, json_t *doc, json_t *body, bool starts, struct host_problem *p)
+{
+    json_t *pool = json_object_get(body, "pool"), *patch = json_object_get(body, "resources");
+    if (json_is_string(pool))
+        json_object_set(doc, "pool",
+                        json_object_get(pool_find(host, json_string_value(pool)), "id"));
+    else if (pool)
+        json_object_set_new(doc, "pool", json_null());
+    json_t *old = json_is_null(patch) ? NULL : json_object_get(doc, "resources");
+    json_t *amounts = resources_merge(old, json_is_null(patch) ? NULL : patch, false, p);
+    if (!amounts) {
+        char field[sizeof(p->field)];
+        snprintf(field, sizeof(field), "/resources%.100s", p->field);
+        memcpy(p->field, field, sizeof(field));
+        return -1;
+    }
+    json_object_set_new(doc, "resources", amounts);
+    if (resources_check(amounts, json_object_get(doc, "config"), p))
+        return -1;
+    return resources_admit(
+        host, &(struct resources_change){.kind = KIND_MACHINE, .doc = doc, .starts = starts}, p);
 }
 
 static int check_folder(const char *folder, struct host_problem *p)
@@ -469,7 +504,7 @@ json_t *machine_create(struct host *host, const struct principal *who, json_t *b
     char id[HOST_ID_MAX], source[HOST_ID_MAX];
     struct mull_error err = {0};
     const char *folder = host_text(body, "folder"), *wanted = host_text(body, "datastore");
-    if (refuse_later(body, p) || check_name(host, host_text(body, "name"), NULL, p) ||
+    if (may_place(host, who, NULL, body, p) || check_name(host, host_text(body, "name"), NULL, p) ||
         (*folder && check_folder(folder, p)))
         return NULL;
     json_t *datastore = datastore_find(host, *wanted ? wanted : NULL);
@@ -502,7 +537,12 @@ json_t *machine_create(struct host *host, const struct principal *who, json_t *b
         json_object_set_new(doc, "_source", json_string(source));
     if (template && json_is_true(json_object_get(body, "linked")))
         json_object_set_new(doc, "_base", json_string(source));
-    if (!doc || store_put(host->store, KIND_MACHINE, id, doc, &err)) {
+    if (place(host, doc, body, false, p)) {
+        json_decref(doc);
+        json_decref(plan);
+        return NULL;
+    }
+    if (store_put(host->store, KIND_MACHINE, id, doc, &err)) {
         json_decref(plan);
         host_problem_from(p, &err);
         return NULL;
@@ -590,7 +630,7 @@ int machine_change(struct host *host, const struct principal *who, json_t *old, 
     char id[HOST_ID_MAX]; /* of its own: the old document goes when the new one is put */
     snprintf(id, sizeof(id), "%s", host_text(old, "id"));
     struct vm *vm = vm_of(host, id);
-    if (refuse_later(body, p) || machine_is_free(host, old, p))
+    if (may_place(host, who, old, body, p) || machine_is_free(host, old, p))
         return -1;
     if (json_object_get(body, "name") && check_name(host, host_text(body, "name"), id, p))
         return -1;
@@ -611,9 +651,14 @@ int machine_change(struct host *host, const struct principal *who, json_t *old, 
         json_decref(doc);
         return -1;
     }
+    if (place(host, doc, body, false, p)) {
+        json_decref(doc);
+        return -1;
+    }
     /* A name is what the guest sees of it at the next start; who manages it sees it now. */
     if (store_put(host->store, KIND_MACHINE, id, doc, &err))
         return host_problem_from(p, &err);
+    balance_now(host);
     host_changed(host, KIND_MACHINE, id);
     host_event(host, "machine.changed", NULL, host_text(doc, "name"), who->user, "info", NULL,
                "%s was changed", host_text(doc, "name"));

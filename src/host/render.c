@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "host/machines.h"
+#include "host/pools.h"
 #include "host/store/store.h"
 #include "host/networks.h"
 #include "host/stores.h"
@@ -66,6 +67,8 @@ json_t *host_render(struct host *host, enum host_kind kind, json_t *doc, bool fu
         return datastore_render(host, doc);
     case KIND_NETWORK:
         return network_render(host, doc);
+    case KIND_POOL:
+        return pool_render(host, doc);
     case KIND_GROUP:
         return render_group(host, doc);
     case KIND_USER:

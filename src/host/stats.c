@@ -12,15 +12,31 @@
 
 #include "host/events.h"
 #include "host/machines.h"
+#include "host/resources.h"
 #include "host/store/store.h"
 #include "host/transfers.h"
 
 #define SAMPLE_SECONDS 5 /* what running machines use, for those who look */
 #define KEEP_SAMPLES 4   /* every fourth is kept */
 
-enum { CPU, MEMORY, DISK_READ, DISK_WRITE, NET_RX, NET_TX, SERIES };
-static const char *const series_names[SERIES] = {"cpu",        "memory", "disk_read",
-                                                 "disk_write", "net_rx", "net_tx"};
+enum {
+    CPU,
+    MEMORY,
+    DISK_READ,
+    DISK_WRITE,
+    NET_RX,
+    NET_TX,
+    DISK_READS,
+    DISK_WRITES,
+    NET_RX_PACKETS,
+    NET_TX_PACKETS,
+    BALLOON,
+    SERIES
+};
+/* As they are called in the API, and in the database. */
+static const char *const series_names[SERIES] = {
+    "cpu",        "memory",      "disk_read",      "disk_write",     "net_rx", "net_tx",
+    "disk_reads", "disk_writes", "net_rx_packets", "net_tx_packets", "balloon"};
 
 static const struct {
     const char *name;
@@ -131,13 +147,16 @@ static int keep(struct host *host, const char *object, const double v[SERIES],
         snprintf(time_text, sizeof(time_text), "%lld",
                  (long long)(now - now % (time_t)levels[level].step));
         /* Means are kept as sums and how many they are of. */
-        ret = store_run(
-            host->store, NULL,
-            "INSERT INTO stats VALUES(?1,?2,?3,1,?4,?5,?6,?7,?8,?9) ON CONFLICT DO UPDATE SET "
-            "n=n+1, cpu=cpu+?4, memory=memory+?5, disk_read=disk_read+?6, "
-            "disk_write=disk_write+?7, net_rx=net_rx+?8, net_tx=net_tx+?9",
-            object, level_text, time_text, value[0], value[1], value[2], value[3], value[4],
-            value[5], NULL);
+        ret =
+            store_run(host->store, NULL,
+                      "INSERT INTO stats VALUES(?1,?2,?3,1,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14) "
+                      "ON CONFLICT DO UPDATE SET n=n+1, cpu=cpu+?4, memory=memory+?5, "
+                      "disk_read=disk_read+?6, disk_write=disk_write+?7, net_rx=net_rx+?8, "
+                      "net_tx=net_tx+?9, disk_reads=disk_reads+?10, disk_writes=disk_writes+?11, "
+                      "net_rx_packets=net_rx_packets+?12, net_tx_packets=net_tx_packets+?13, "
+                      "balloon=balloon+?14",
+                      object, level_text, time_text, value[0], value[1], value[2], value[3],
+                      value[4], value[5], value[6], value[7], value[8], value[9], value[10], NULL);
     }
     return ret;
 }
@@ -169,14 +188,41 @@ static void keep_host(struct host *host)
     s->at_ns = now;
 }
 
+/* What has passed since the last time, a second. @return false: not known */
+static bool rates(struct vm_resources *r, double out[COUNTERS])
+{
+    bool known = r->usage && r->kept_ns && r->usage_ns > r->kept_ns;
+    double seconds = (double)(r->usage_ns - r->kept_ns) / 1e9;
+    for (unsigned i = 0; i < COUNTERS && known; i++) /* less: a disk or card has gone */
+        out[i] = r->count[i] >= r->kept[i] ? (double)(r->count[i] - r->kept[i]) / seconds : 0;
+    if (r->usage) {
+        memcpy(r->kept, r->count, sizeof(r->kept));
+        r->kept_ns = r->usage_ns;
+    }
+    return known;
+}
+
 static void keep_machine(void *opaque, struct vm *vm)
 {
-    static const bool known[SERIES] = {true, true, true, true, false, false};
-    double v[SERIES] = {[CPU] = vm->cpu,
-                        [MEMORY] = (double)vm->memory,
-                        [DISK_READ] = vm->io_rate[0],
-                        [DISK_WRITE] = vm->io_rate[1]};
-    keep(opaque, vm->id, v, known);
+    struct vm_resources *r = &vm->resources;
+    double rate[COUNTERS] = {0};
+    bool known = rates(r, rate), told = r->usage;
+    const bool is_known[SERIES] = {
+        true, true, true, true, known, known, known, known, known, known, told && r->balloon};
+    const double v[SERIES] = {
+        [CPU] = vm->cpu,
+        [MEMORY] = (double)vm->memory,
+        /* Of a process that does not tell: what it has read and written on the host. */
+        [DISK_READ] = known ? rate[COUNT_READ_BYTES] : vm->io_rate[0],
+        [DISK_WRITE] = known ? rate[COUNT_WRITTEN_BYTES] : vm->io_rate[1],
+        [NET_RX] = rate[COUNT_IN_BYTES],
+        [NET_TX] = rate[COUNT_OUT_BYTES],
+        [DISK_READS] = rate[COUNT_READS],
+        [DISK_WRITES] = rate[COUNT_WRITES],
+        [NET_RX_PACKETS] = rate[COUNT_IN_PACKETS],
+        [NET_TX_PACKETS] = rate[COUNT_OUT_PACKETS],
+        [BALLOON] = (double)(r->memory > r->actual ? r->memory - r->actual : 0)};
+    keep(opaque, vm->id, v, is_known);
 }
 
 static void prune(struct host *host)
@@ -312,7 +358,8 @@ json_t *stats_read(struct host *host, const char *object, const char *range)
     snprintf(level_text, sizeof(level_text), "%u", level);
     snprintf(from, sizeof(from), "%lld", (long long)r.from);
     store_query(host->store, NULL, add_row, &r,
-                "SELECT time, n, cpu, memory, disk_read, disk_write, net_rx, net_tx FROM stats "
+                "SELECT time, n, cpu, memory, disk_read, disk_write, net_rx, net_tx, disk_reads, "
+                "disk_writes, net_rx_packets, net_tx_packets, balloon FROM stats "
                 "WHERE object = ?1 AND level = ?2 AND time >= ?3",
                 object, level_text, from, NULL);
     json_t *series = json_object();
@@ -325,33 +372,134 @@ json_t *stats_read(struct host *host, const char *object, const char *range)
 
 /* ---- Prometheus: text format 0.0.4 ---- */
 
+enum metric {
+    METRIC_CPU,
+    METRIC_CPU_SECONDS,
+    METRIC_CPU_HELD,
+    METRIC_MEMORY,
+    METRIC_BALLOON,
+    METRIC_READ_BYTES,
+    METRIC_WRITTEN_BYTES,
+    METRICS
+};
+
 struct metrics {
     struct host *host;
     FILE *out;
-    const char *name;
-    int which;
+    const char *name, *list, *member;
+    enum metric which;
 };
+
+static const char *name_of(struct metrics *m, const struct vm *vm)
+{
+    return host_text(store_get(m->host->store, KIND_MACHINE, vm->id), "name");
+}
 
 static void machine_metric(void *opaque, struct vm *vm)
 {
     struct metrics *m = opaque;
-    json_t *doc = store_get(m->host->store, KIND_MACHINE, vm->id);
-    const double values[] = {vm->cpu / 100, (double)vm->memory, (double)vm->io[0],
-                             (double)vm->io[1]};
-    fprintf(m->out, "%s{machine=\"%s\",name=\"%s\"} %.17g\n", m->name, vm->id,
-            host_text(doc, "name"), values[m->which]);
+    const struct vm_resources *r = &vm->resources;
+    const double values[METRICS] = {
+        [METRIC_CPU] = vm->cpu / 100,
+        [METRIC_CPU_SECONDS] = (double)r->cpu_used / 1e9,
+        [METRIC_CPU_HELD] = (double)r->cpu_held / 1e9,
+        [METRIC_MEMORY] = (double)vm->memory,
+        [METRIC_BALLOON] = (double)(r->memory > r->actual ? r->memory - r->actual : 0),
+        [METRIC_READ_BYTES] = (double)(r->usage ? r->count[COUNT_READ_BYTES] : vm->io[0]),
+        [METRIC_WRITTEN_BYTES] = (double)(r->usage ? r->count[COUNT_WRITTEN_BYTES] : vm->io[1])};
+    fprintf(m->out, "%s{machine=\"%s\",name=\"%s\"} %.17g\n", m->name, vm->id, name_of(m, vm),
+            values[m->which]);
+}
+
+/* One line for each of a machine's disks or network cards. */
+static void part_metric(void *opaque, struct vm *vm)
+{
+    struct metrics *m = opaque;
+    bool disks = !strcmp(m->list, "disks");
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(vm->resources.usage, m->list), i, one)
+    {
+        bool cdrom = disks && !strcmp(host_text(one, "kind"), "cdrom");
+        fprintf(m->out, "%s{machine=\"%s\",name=\"%s\",%s=\"%s%lld\"} %lld\n", m->name, vm->id,
+                name_of(m, vm), disks ? "disk" : "network",
+                cdrom   ? "cdrom"
+                : disks ? "disk"
+                        : "net",
+                (long long)json_integer_value(json_object_get(one, "index")),
+                (long long)json_integer_value(json_object_get(one, m->member)));
+    }
+}
+
+static void print_metrics(struct metrics *m, const char *name, const char *type, const char *help,
+                          void (*fn)(void *opaque, struct vm *vm))
+{
+    m->name = name;
+    fprintf(m->out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    vm_each(m->host, fn, m);
+}
+
+static void print_machines(struct metrics *m)
+{
+    static const struct {
+        const char *name, *type, *help;
+    } machine[METRICS] = {
+        [METRIC_CPU] = {"mullion_machine_cpu_ratio", "gauge", "Processors that a machine uses"},
+        [METRIC_CPU_SECONDS] = {"mullion_machine_cpu_seconds_total", "counter",
+                                "CPU time that a machine has used"},
+        [METRIC_CPU_HELD] = {"mullion_machine_cpu_held_seconds_total", "counter",
+                             "Time that a machine's processors waited for their limit"},
+        [METRIC_MEMORY] = {"mullion_machine_memory_bytes", "gauge",
+                           "Memory that a machine's process has"},
+        [METRIC_BALLOON] = {"mullion_machine_balloon_bytes", "gauge",
+                            "Memory that a machine's balloon holds"},
+        [METRIC_READ_BYTES] = {"mullion_machine_disk_read_bytes_total", "counter",
+                               "Bytes read from disks"},
+        [METRIC_WRITTEN_BYTES] = {"mullion_machine_disk_written_bytes_total", "counter",
+                                  "Bytes written to disks"},
+    };
+    static const struct {
+        const char *name, *list, *member, *help;
+    } part[] = {
+        {"mullion_disk_read_bytes_total", "disks", "read_bytes", "Bytes read from a disk"},
+        {"mullion_disk_reads_total", "disks", "reads", "Requests to read from a disk"},
+        {"mullion_disk_written_bytes_total", "disks", "written_bytes", "Bytes written to a disk"},
+        {"mullion_disk_writes_total", "disks", "writes", "Requests to write to a disk"},
+        {"mullion_disk_flushes_total", "disks", "flushes", "Requests to make a disk durable"},
+        {"mullion_disk_waited_total", "disks", "waited", "Requests that waited for a limit"},
+        {"mullion_network_receive_bytes_total", "networks", "in_bytes", "Bytes to a guest"},
+        {"mullion_network_receive_packets_total", "networks", "in_packets", "Packets to a guest"},
+        {"mullion_network_transmit_bytes_total", "networks", "out_bytes", "Bytes from a guest"},
+        {"mullion_network_transmit_packets_total", "networks", "out_packets",
+         "Packets from a guest"},
+        {"mullion_network_waited_total", "networks", "waited", "Packets that waited for a limit"},
+    };
+    for (unsigned i = 0; i < METRICS; i++) {
+        m->which = i;
+        print_metrics(m, machine[i].name, machine[i].type, machine[i].help, machine_metric);
+    }
+    for (unsigned i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
+        m->list = part[i].list;
+        m->member = part[i].member;
+        print_metrics(m, part[i].name, "counter", part[i].help, part_metric);
+    }
+}
+
+/* What is reserved of the host's. */
+static void print_reserved(struct host *host, FILE *out)
+{
+    fprintf(out,
+            "# HELP mullion_host_reserved_ratio Part of the host's resources that is reserved\n"
+            "# TYPE mullion_host_reserved_ratio gauge\n"
+            "mullion_host_reserved_ratio{resource=\"cpu\"} %.6f\n"
+            "mullion_host_reserved_ratio{resource=\"memory\"} %.6f\n",
+            (double)resources_reserved(host, DIM_CPU) / (double)resources_capacity(host, DIM_CPU),
+            (double)resources_reserved(host, DIM_MEMORY) /
+                (double)resources_capacity(host, DIM_MEMORY));
 }
 
 char *stats_prometheus(struct host *host)
 {
-    static const struct {
-        const char *name, *type, *help;
-    } per_machine[] = {
-        {"mullion_machine_cpu_ratio", "gauge", "Processors that a machine uses"},
-        {"mullion_machine_memory_bytes", "gauge", "Memory that a machine's process has"},
-        {"mullion_machine_disk_read_bytes_total", "counter", "Bytes read from disks"},
-        {"mullion_machine_disk_written_bytes_total", "counter", "Bytes written to disks"},
-    };
     char *text = NULL;
     size_t size = 0;
     uint64_t total, used;
@@ -377,12 +525,8 @@ char *stats_prometheus(struct host *host)
             "mullion_host_memory_bytes{kind=\"total\"} %llu\n"
             "mullion_host_memory_bytes{kind=\"used\"} %llu\n",
             (unsigned long long)total, (unsigned long long)used);
-    for (int i = 0; i < 4; i++) {
-        struct metrics m = {host, out, per_machine[i].name, i};
-        fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", m.name, per_machine[i].help, m.name,
-                per_machine[i].type);
-        vm_each(host, machine_metric, &m);
-    }
+    print_reserved(host, out);
+    print_machines(&(struct metrics){.host = host, .out = out});
     fclose(out);
     return text;
 }

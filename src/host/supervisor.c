@@ -257,6 +257,8 @@ static void ended(struct vm *vm)
     vm->addresses = NULL;
     vm->agent_quiet = 0;
     netkeeper_disconnect(vm->host, vm->id);
+    json_decref(vm->resources.usage);
+    vm->resources = (struct vm_resources){0};
     remove_runtime(vm->host, vm->id);
     vm_set_state(vm, state, reason);
 }
@@ -565,6 +567,11 @@ static bool io_bytes(pid_t pid, uint64_t out[2])
     return read && written;
 }
 
+void vm_sample_memory(struct vm *vm)
+{
+    vm->memory = resident(vm->pid);
+}
+
 void vm_sample(struct vm *vm)
 {
     uint64_t now = mull_now_ns(), used = cpu_time(vm->pid), io[2];
@@ -572,7 +579,7 @@ void vm_sample(struct vm *vm)
         vm->cpu = 100.0 * (double)(used - vm->cpu_ns) / (double)(now - vm->cpu_at);
     vm->cpu_ns = used;
     vm->cpu_at = now;
-    vm->memory = resident(vm->pid);
+    vm_sample_memory(vm);
     if (io_bytes(vm->pid, io)) {
         for (unsigned i = 0; i < 2 && vm->io_at && now > vm->io_at; i++)
             vm->io_rate[i] = (double)(io[i] - vm->io[i]) * 1e9 / (double)(now - vm->io_at);

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "host/host.h"
+#include "host/resources.h"
 
 enum vm_state { VM_STOPPED, VM_STARTING, VM_RUNNING, VM_PAUSED, VM_STOPPING, VM_CRASHED };
 extern const char *const vm_state_names[];
@@ -37,6 +38,7 @@ struct vm {
     json_t *addresses;       /* that its agent has told; NULL: not known */
     bool leased;             /* ... or only its leases say */
     unsigned agent_quiet;    /* rounds in which it is not asked */
+    struct vm_resources resources;
     struct vm *next;
 };
 
@@ -82,5 +84,7 @@ char *vm_file(struct host *host, const char *id, const char *name);
 
 /** Measure what runs: processor, memory, I/O. Lock held. */
 void vm_sample(struct vm *vm);
+/** Its memory alone. Lock held. */
+void vm_sample_memory(struct vm *vm);
 
 #endif

@@ -20,7 +20,7 @@
 
 const char *const host_kind_names[HOST_KINDS + 1] = {
     "setting",  "user",  "group",    "grant",     "token",   "machine", "upload",
-    "download", "image", "template", "datastore", "network", "task",    NULL};
+    "download", "image", "template", "datastore", "network", "pool", "task",    NULL};
 
 static const struct {
     int status;

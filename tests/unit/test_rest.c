@@ -123,7 +123,7 @@ static void test_bodies(void **state)
         {"MachineCreate", "{\"name\":\"a b\"}", "/name"},
         {"MachineCreate", "{\"name\":\"x\",\"y\":1}", "/y"},
         {"MachineCreate", "{\"name\":\"x\",\"pool\":null}", NULL},
-        {"MachineCreate", "{\"name\":\"x\",\"pool\":\"z\"}", "/pool"},
+        {"MachineCreate", "{\"name\":\"x\",\"pool\":7}", "/pool"},
         {"MachineCreate", "{\"name\":\"x\",\"disks\":[{\"capacity\":2000000}]}", NULL},
         {"MachineCreate", "{\"name\":\"x\",\"disks\":[{\"capacity\":1}]}", "/disks/0/capacity"},
         {"MachineCreate", "{\"name\":\"x\",\"disks\":[{\"bus\":\"no\",\"capacity\":2000000}]}",

@@ -49,14 +49,16 @@ export interface MachineConfig {
   [other: string]: unknown;
 }
 
-export type Resources = Record<string, Record<string, number | null> | undefined>;
+export type Resources = Schemas['Resources'];
+export type ResourceKey = keyof Resources;
 
 export type MachineSummary = Schemas['MachineSummary'];
 export type MachineState = MachineSummary['state'];
 export type Machine = MachineSummary & {
   config: MachineConfig;
   pending_config: MachineConfig | null;
-  resources: Resources | null;
+  resources: Resources;
+  granted: Schemas['Granted'] | null;
 };
 export type MachineCreate = Schemas['MachineCreate'];
 export type MachineChange = Schemas['MachineChange'];

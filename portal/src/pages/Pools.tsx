@@ -3,159 +3,149 @@ import { useState } from 'preact/hooks';
 import { Boxes, Pencil, Plus, Trash2 } from '../ui/icons';
 import { patch, post, remove } from '../api/client';
 import type { Pool } from '../api/types';
+import {
+  amountText,
+  NORMAL,
+  poolTree,
+  RESOURCES,
+  summary,
+  type Amounts,
+} from './resources/amounts';
+import { AmountFields } from './resources/AmountFields';
 import { bytes, count } from '../lib/format';
+import { mergePatch } from '../lib/patch';
 import { ask, notifyProblem } from '../state/notices';
-import { isAdministrator, pools } from '../state/store';
-import { Banner, Empty, Page } from '../ui/bits';
+import { host, isAdministrator, pools } from '../state/store';
+import { Banner, Empty, Meter, Page } from '../ui/bits';
 import { Button } from '../ui/Button';
 import { DataTable, type Column } from '../ui/DataTable';
-import { NumberField, SelectField, TextField } from '../ui/Field';
+import { SelectField, TextField } from '../ui/Field';
 import { FormDialog } from './FormDialog';
 import { useCollection } from './use-loaded';
 
-type Amount = Pool['cpu'];
-const GIB = 1024 ** 3;
-
-const cpuText = (n: number | null | undefined): string => (n == null ? 'none' : `${n} %`);
-const shareText = (a: Amount | undefined, say: (n: number | null | undefined) => string) => (
-  <span class="muted">
-    {a?.shares ?? 1000} shares
-    {a?.reservation ? `, ${say(a.reservation)} kept` : ''}
-    {a?.limit != null ? `, ${say(a.limit)} at most` : ''}
-  </span>
-);
-
-const columns = (list: Pool[]): Column<Pool>[] => [
+const columns = (depths: Map<string, number>): Column<Pool>[] => [
   {
     key: 'name',
     title: 'Name',
+    width: 'minmax(140px, 1.2fr)',
+    cell: (p) => (
+      <span style={{ paddingLeft: `${(depths.get(p.id) ?? 0) * 16}px` }}>
+        <b>{p.name}</b>
+      </span>
+    ),
+  },
+  ...RESOURCES.map((field): Column<Pool> => ({
+    key: field.key,
+    title: field.title,
     width: 'minmax(120px, 1.2fr)',
-    cell: (p) => <b>{p.name}</b>,
-    sort: (p) => p.name,
-  },
-  {
-    key: 'parent',
-    title: 'In',
-    width: 'minmax(90px, 0.8fr)',
-    from: 'desktop',
-    cell: (p) => list.find((x) => x.id === p.parent)?.name ?? 'Host',
-  },
-  {
-    key: 'cpu',
-    title: 'CPU',
-    width: 'minmax(140px, 1.5fr)',
-    from: 'tablet',
-    cell: (p) => shareText(p.cpu, cpuText),
-  },
-  {
-    key: 'memory',
-    title: 'Memory',
-    width: 'minmax(140px, 1.5fr)',
-    from: 'tablet',
-    cell: (p) => shareText(p.memory, bytes),
-  },
+    from: field.key === 'cpu' || field.key === 'memory' ? 'tablet' : 'desktop',
+    cell: (p) => {
+      const text = summary(field, p[field.key] as Amounts);
+      return (
+        <span class="muted clip" title={text}>
+          {text}
+        </span>
+      );
+    },
+  })),
   {
     key: 'machines',
     title: 'Machines',
     width: '100px',
     align: 'end',
-    cell: (p) => p.machines,
+    cell: (p) => <a href={`#/machines?q=${encodeURIComponent(`pool:${p.id}`)}`}>{p.machines}</a>,
     sort: (p) => p.machines,
   },
 ];
 
-interface AmountFieldsProps {
-  title: string;
-  unit: string;
-  scale: number;
-  value: Amount;
-  onChange(value: Amount): void;
-  at(pointer: string): string | null;
+function Capacity() {
+  const capacity = host.value?.capacity;
+  if (!capacity) return null;
+  const cpu = RESOURCES[0]!;
+  return (
+    <div class="panel capacity" role="group" aria-label="Reserved of the host">
+      <span>CPU reserved</span>
+      <Meter value={capacity.cpu.reserved} max={capacity.cpu.total} label="CPU reserved" />
+      <span class="muted">
+        {amountText(capacity.cpu.reserved, cpu)} of {amountText(capacity.cpu.total, cpu)}
+      </span>
+      <span>Memory reserved</span>
+      <Meter value={capacity.memory.reserved} max={capacity.memory.total} label="Memory reserved" />
+      <span class="muted">
+        {bytes(capacity.memory.reserved)} of {bytes(capacity.memory.total)}
+      </span>
+    </div>
+  );
 }
 
-function AmountFields({ title, unit, scale, value, onChange, at }: AmountFieldsProps) {
-  const name = title.toLowerCase();
-  const shown = (n: number | null | undefined): number | null => (n == null ? null : n / scale);
-  const kept = (n: number | null): number | null => (n === null ? null : Math.round(n * scale));
-  return (
-    <>
-      <h3>{title}</h3>
-      <NumberField
-        label={`${title} shares`}
-        min={0}
-        value={value.shares ?? 1000}
-        onInput={(n) => onChange({ ...value, shares: n ?? 0 })}
-        error={at(`/${name}/shares`)}
-      />
-      <NumberField
-        label={`${title} reservation`}
-        unit={unit}
-        min={0}
-        value={shown(value.reservation ?? 0)}
-        onInput={(n) => onChange({ ...value, reservation: kept(n) ?? 0 })}
-        error={at(`/${name}/reservation`)}
-      />
-      <NumberField
-        label={`${title} limit`}
-        unit={unit}
-        min={0}
-        placeholder="none"
-        value={shown(value.limit)}
-        onInput={(n) => onChange({ ...value, limit: kept(n) })}
-        error={at(`/${name}/limit`)}
-      />
-    </>
-  );
+interface Draft extends Record<string, unknown> {
+  name: string;
+  parent: string | null;
+}
+
+function draftOf(pool: Pool | undefined): Draft {
+  const draft: Draft = { name: pool?.name ?? '', parent: pool?.parent ?? null };
+  for (const { key } of RESOURCES)
+    draft[key] = pool?.[key] ?? {
+      ...NORMAL[key],
+      ...(key === 'cpu' || key === 'memory' ? { expandable: true } : {}),
+    };
+  return draft;
 }
 
 function PoolDialog({ pool, onClose }: { pool?: Pool; onClose(): void }) {
-  const [name, setName] = useState(pool?.name ?? '');
-  const [parent, setParent] = useState(pool?.parent ?? '');
-  const [cpu, setCpu] = useState<Amount>(
-    pool?.cpu ?? { shares: 1000, reservation: 0, limit: null },
-  );
-  const [memory, setMemory] = useState<Amount>(
-    pool?.memory ?? { shares: 1000, reservation: 0, limit: null },
-  );
-  const body = { name, parent: parent || null, cpu, memory };
+  const [before] = useState(() => draftOf(pool));
+  const [now, setNow] = useState(before);
   return (
     <FormDialog
       title={pool ? `Edit ${pool.name}` : 'New resource pool'}
       action={pool ? 'Save' : 'Create'}
       size="medium"
-      ready={name.trim() !== ''}
-      fields={['/name', '/cpu', '/memory', '/parent']}
+      ready={now.name.trim() !== ''}
+      fields={['/name', '/parent', ...RESOURCES.map((r) => `/${r.key}`)]}
       onClose={onClose}
       send={async () => {
-        if (pool) await patch(`/pools/${pool.id}`, body);
-        else await post('/pools', body);
+        if (!pool) await post('/pools', now);
+        else {
+          const change = mergePatch(before, now);
+          if (change) await patch(`/pools/${pool.id}`, change);
+        }
         await pools.load();
       }}
     >
       {(at) => (
         <div class="form">
-          <TextField label="Name" value={name} onInput={setName} error={at('/name')} autoFocus />
+          <TextField
+            label="Name"
+            value={now.name}
+            onInput={(name) => setNow({ ...now, name })}
+            error={at('/name')}
+            autoFocus
+          />
           <SelectField
             label="Inside"
-            value={parent}
-            onInput={setParent}
+            value={now.parent ?? ''}
+            onInput={(parent) => setNow({ ...now, parent: parent || null })}
             error={at('/parent')}
             options={[
               { value: '', label: 'The host' },
-              ...pools.items.value
-                .filter((p) => p.id !== pool?.id)
-                .map((p) => ({ value: p.id, label: p.name })),
+              ...poolTree(pools.items.value)
+                .filter(({ pool: p }) => p.id !== pool?.id)
+                .map(({ pool: p, depth }) => ({
+                  value: p.id,
+                  label: `${'\u2003'.repeat(depth)}${p.name}`,
+                })),
             ]}
           />
-          <AmountFields title="CPU" unit="%" scale={1} value={cpu} onChange={setCpu} at={at} />
-          <AmountFields
-            title="Memory"
-            unit="GiB"
-            scale={GIB}
-            value={memory}
-            onChange={setMemory}
-            at={at}
-          />
+          {RESOURCES.map((field) => (
+            <AmountFields
+              key={field.key}
+              field={field}
+              value={now[field.key] as Amounts}
+              onChange={(value) => setNow({ ...now, [field.key]: value })}
+              at={(member) => at(`/${field.key}/${member}`)}
+            />
+          ))}
         </div>
       )}
     </FormDialog>
@@ -183,7 +173,10 @@ async function drop(pool: Pool): Promise<void> {
 }
 
 export function Pools() {
-  const list = useCollection(pools);
+  useCollection(pools);
+  const tree = poolTree(pools.items.value);
+  const list = tree.map((t) => t.pool);
+  const depths = new Map(tree.map((t) => [t.pool.id, t.depth]));
   const [editing, setEditing] = useState<{ pool?: Pool } | null>(null);
   return (
     <Page
@@ -198,11 +191,12 @@ export function Pools() {
       }
     >
       {pools.problem.value && <Banner tone="bad">{pools.problem.value}</Banner>}
+      <Capacity />
       <div class="panel">
         {list.length || !pools.loaded.value ? (
           <DataTable
             label="Resource pools"
-            columns={columns(list)}
+            columns={columns(depths)}
             items={list}
             keyOf={(p) => p.id}
             actionsWidth="72px"

@@ -17,8 +17,6 @@ void op_list_tasks(struct request *r);
 void op_cancel_task(struct request *r);
 void op_list_events(struct request *r);
 void op_list_audit(struct request *r);
-void op_not_there(struct request *r);
-void op_empty_list(struct request *r);
 /* Of any kind of object. */
 void op_list_kind(struct request *r);
 void op_get_kind(struct request *r);
@@ -87,5 +85,8 @@ void op_change_network(struct request *r);
 void op_delete_network(struct request *r);
 void op_list_ports(struct request *r);
 void op_list_leases(struct request *r);
+void op_create_pool(struct request *r);
+void op_change_pool(struct request *r);
+void op_delete_pool(struct request *r);
 
 #endif

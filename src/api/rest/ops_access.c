@@ -372,10 +372,11 @@ void op_list_roles(struct request *r)
 
 static bool is_object(struct host *host, const char *object)
 {
-    static const enum host_kind kinds[] = {KIND_MACHINE, KIND_DATASTORE, KIND_NETWORK};
+    static const enum host_kind kinds[] = {KIND_MACHINE, KIND_POOL, KIND_DATASTORE,
+                                           KIND_NETWORK};
     if (!strncmp(object, "folder:/", 8))
         return true;
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         size_t n = strlen(host_kind_names[kinds[i]]);
         if (!strncmp(object, host_kind_names[kinds[i]], n) && object[n] == ':' &&
             store_get(host->store, kinds[i], object + n + 1))
@@ -399,8 +400,8 @@ void op_create_grant(struct request *r)
     }
     if (!is_object(host, object)) {
         reply_error(r, HOST_INVALID, "/object",
-                    "must be machine:UUID, datastore:UUID, network:UUID of one there is, or "
-                    "folder:/a/b");
+                    "must be machine:UUID, pool:UUID, datastore:UUID, network:UUID of one there "
+                    "is, or folder:/a/b");
         return;
     }
     host_uuid(id);

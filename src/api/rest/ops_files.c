@@ -9,6 +9,7 @@
 
 #include "api/rest/ops.h"
 #include "host/builder.h"
+#include "host/pools.h"
 #include "host/store/store.h"
 #include "host/networks.h"
 #include "host/stores.h"
@@ -219,4 +220,26 @@ void op_list_ports(struct request *r)
 void op_list_leases(struct request *r)
 {
     reply_list(r, network_leases(r->host, r->object), "address");
+}
+
+/* ---- Resource pools ---- */
+
+void op_create_pool(struct request *r)
+{
+    struct host_problem p = {0};
+    made(r, KIND_POOL, pool_create(r->host, r->json, &p), "pools", &p);
+}
+
+void op_change_pool(struct request *r)
+{
+    struct host_problem p = {0};
+    if (!has_changed(r, r->object))
+        changed(r, pool_change(r->host, r->object, r->json, &p), &p);
+}
+
+void op_delete_pool(struct request *r)
+{
+    struct host_problem p = {0};
+    if (!has_changed(r, r->object))
+        done(r, pool_delete(r->host, r->object, &p), &p);
 }

@@ -13,6 +13,7 @@
 #include "host/machines.h"
 #include "host/netkeeper.h"
 #include "host/render.h"
+#include "host/resources.h"
 #include "host/stats.h"
 #include "host/store/store.h"
 #include "host/stores.h"
@@ -89,10 +90,26 @@ static void add_health(json_t *list, const char *level, const char *text)
 static json_t *missing(struct host *host)
 {
     static const char *const kinds[] = {"network-bridge", "network-isolated", "network-nat"};
-    json_t *list = json_pack("[s]", "pools");
+    json_t *list = json_array();
     for (unsigned i = 0; i < 3 && netkeeper_unable(host); i++)
         json_array_append_new(list, json_string(kinds[i]));
     return list;
+}
+
+/* What there is for machines, and what is reserved of it. */
+static json_t *capacity(struct host *host)
+{
+    static const struct {
+        const char *name;
+        enum dimension dim;
+    } shown[] = {{"cpu", DIM_CPU}, {"memory", DIM_MEMORY}};
+    json_t *o = json_object();
+    for (unsigned i = 0; i < 2; i++)
+        json_object_set_new(
+            o, shown[i].name,
+            json_pack("{s:I, s:I}", "total", (json_int_t)resources_capacity(host, shown[i].dim),
+                      "reserved", (json_int_t)resources_reserved(host, shown[i].dim)));
+    return o;
 }
 
 static json_t *render_host(struct host *host)
@@ -129,7 +146,7 @@ static json_t *render_host(struct host *host)
     const char *own = host_text(settings, "name");
     json_t *o = json_pack(
         "{s:s, s:s, s:f, s:i, s:o, s:{s:I, s:I, s:I}, s:o, s:[fff], s:{s:i, s:i, s:i},"
-        " s:{s:I, s:I}, s:o, s:b, s:o}",
+        " s:{s:I, s:I}, s:o, s:b, s:o, s:o}",
         "name", *own ? own : name, "version", MULLION_VERSION, "uptime", up ? atof(up) : 0.0,
         "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN), "cpu_model", cpu_model(), "memory", "total",
         (json_int_t)total, "used", (json_int_t)used, "machines", (json_int_t)running.memory,
@@ -137,7 +154,8 @@ static json_t *render_host(struct host *host)
         (int)json_object_size(store_all(host->store, KIND_MACHINE)), "running",
         (int)running.running, "paused", (int)running.paused, "storage", "total", storage_total,
         "used", storage_used, "health", health, "autostart",
-        json_is_true(json_object_get(settings, "autostart")), "missing", missing(host));
+        json_is_true(json_object_get(settings, "autostart")), "missing", missing(host), "capacity",
+        capacity(host));
     free(up);
     return o;
 }
@@ -186,16 +204,6 @@ void op_list_kind(struct request *r)
 void op_get_kind(struct request *r)
 {
     reply_object(r, 200, r->route->op->kind, r->object, true);
-}
-
-void op_empty_list(struct request *r)
-{
-    reply_list(r, json_array(), "name");
-}
-
-void op_not_there(struct request *r)
-{
-    reply_error(r, HOST_NOT_IMPLEMENTED, NULL, "there are no resource pools yet");
 }
 
 /* ---- Tasks ---- */

@@ -25,6 +25,10 @@ static const char *const steps[STORE_VERSION] = {
     "  n INTEGER NOT NULL, cpu REAL, memory REAL, disk_read REAL, disk_write REAL, net_rx REAL,"
     "  net_tx REAL, PRIMARY KEY(object, level, time)) WITHOUT ROWID;"
     "CREATE INDEX events_object ON events(object, id);",
+    /* 3: more of them */
+    "ALTER TABLE stats ADD COLUMN disk_reads REAL; ALTER TABLE stats ADD COLUMN disk_writes REAL;"
+    "ALTER TABLE stats ADD COLUMN net_rx_packets REAL;"
+    "ALTER TABLE stats ADD COLUMN net_tx_packets REAL; ALTER TABLE stats ADD COLUMN balloon REAL;",
 };
 
 static int version_of(sqlite3 *db)

@@ -12,7 +12,7 @@
 #include "host/host.h"
 
 /** The newest schema that this version knows (user_version). */
-#define STORE_VERSION 2
+#define STORE_VERSION 3
 
 struct store {
     sqlite3 *db;

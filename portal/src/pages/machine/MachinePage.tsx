@@ -24,6 +24,7 @@ import { HardwareTab } from './HardwareTab';
 import { MonitorTab } from './MonitorTab';
 import { NetworksTab } from './NetworksTab';
 import { PermissionsTab } from './PermissionsTab';
+import { ResourcesTab } from './ResourcesTab';
 import { SummaryTab } from './SummaryTab';
 
 export interface TabProps {
@@ -37,6 +38,7 @@ const TABS = [
   { name: 'hardware', text: 'Hardware', view: HardwareTab },
   { name: 'disks', text: 'Disks', view: DisksTab },
   { name: 'networks', text: 'Networks', view: NetworksTab },
+  { name: 'resources', text: 'Resources', view: ResourcesTab },
   { name: 'monitor', text: 'Monitor', view: MonitorTab },
   { name: 'events', text: 'Events', view: EventsTab },
   { name: 'permissions', text: 'Permissions', view: PermissionsTab },
