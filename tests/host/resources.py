@@ -172,6 +172,34 @@ def test_who_may(w):
         local.delete("/pools/" + pool["id"])
 
 
+def test_command_line(w):
+    w.mullion("pool", "create", "gold", "--cpu-shares", "high", "--memory-limit", "512M", "--iops-limit", "900",
+              "--cpu-expandable", "off")
+    w.mullion("pool", "create", "silver", "--parent", "gold", "--network-in-limit", "2M")
+    pools = {p["name"]: p for p in json.loads(w.mullion("pool", "list", "--format", "json"))}
+    assert pools["gold"]["memory"]["limit"] == 512 * MIB and pools["gold"]["disk"]["iops_limit"] == 900
+    assert pools["gold"]["cpu"]["expandable"] is False and pools["gold"]["cpu"]["shares"] == "high"
+    assert pools["silver"]["parent"] == pools["gold"]["id"] and pools["silver"]["network"]["in_limit"] == 2 * MIB
+    w.mullion("pool", "edit", "silver", "--network-in-limit", "none", "--parent", "none", "--name", "bronze")
+    assert json.loads(w.mullion("pool", "info", "bronze", "--format", "json"))["network"]["in_limit"] is None
+    assert "high" in w.mullion("pool", "list")
+    machine = w.local.machine("edited")
+    w.mullion("edit", "edited", "--pool", "gold", "--cpu-shares", "250", "--cpu-limit", "50",
+              "--memory-reservation", "16M", "--disk-read-limit", "1M")
+    got = w.local.get("/machines/" + machine)
+    assert got["pool"] == pools["gold"]["id"] and got["resources"]["cpu"] == {
+        "shares": 250, "reservation": 0, "limit": 50}, got
+    assert got["resources"]["memory"]["reservation"] == 16 * MIB
+    assert got["resources"]["disk"]["read_limit"] == MIB
+    assert "1 machines" in w.mullion("pool", "delete", "gold", status=4)
+    w.mullion("edit", "edited", "--pool", "none", "--cpu-limit", "none")
+    for wrong in (("--cpu-shares", "0"), ("--cpu-limit", "x"), ("--memory-limit", "much")):
+        w.mullion("edit", "edited", *wrong, status=2)
+    w.mullion("pool", "delete", "gold", "bronze")
+    assert "--read-iops-limit" in w.mullion("pool", "create", "--help")
+    w.forget(machine)
+
+
 # ---- What is promised ----
 
 def test_admission(w):

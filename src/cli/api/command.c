@@ -36,6 +36,7 @@ static const struct host_command *const groups[] = {
     host_screen_commands,
     host_image_commands,
     host_network_commands,
+    host_pool_commands,
     host_storage_commands,
     host_template_commands,
     host_user_commands,

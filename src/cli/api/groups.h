@@ -10,6 +10,7 @@ extern const struct host_command host_guest_commands[];   /* guest.c */
 extern const struct host_command host_screen_commands[];  /* screen.c */
 extern const struct host_command host_image_commands[];   /* images.c */
 extern const struct host_command host_network_commands[]; /* networks.c */
+extern const struct host_command host_pool_commands[];    /* pools.c */
 extern const struct host_command host_storage_commands[]; /* storage.c */
 extern const struct host_command host_template_commands[]; /* templates.c */
 extern const struct host_command host_user_commands[];    /* users.c */

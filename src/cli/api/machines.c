@@ -8,6 +8,7 @@
 
 #include "cli/api/groups.h"
 #include "cli/api/output.h"
+#include "cli/api/resources.h"
 
 static const struct column list_columns[] = {
     {"NAME", "name", COLUMN_TEXT},           {"STATE", "state", COLUMN_TEXT},
@@ -256,6 +257,20 @@ static bool put_id(struct host_call *call, json_t *body, const char *member, con
     return good;
 }
 
+static bool put_resources(struct host_call *call, json_t *body)
+{
+    json_t *amounts = json_object();
+
+    if (!resources_put(call, amounts)) {
+        json_decref(amounts);
+        return false;
+    }
+    if (json_object_size(amounts))
+        return put(body, "resources", amounts);
+    json_decref(amounts);
+    return true;
+}
+
 /* The members that create, launch and edit have in common. */
 static bool put_common(struct host_call *call, json_t *body)
 {
@@ -273,7 +288,13 @@ static bool put_common(struct host_call *call, json_t *body)
     if ((value = host_option(call, "autostart")) &&
         !put(body, "autostart", json_pack("{s:b}", "enabled", !strcmp(value, "on"))))
         return false;
-    if ((value = host_option(call, "pool")) && !put_id(call, body, "pool", "/pools", value))
+    if ((value = host_option(call, "pool")) && !strcmp(value, "none")) {
+        if (!put(body, "pool", json_null()))
+            return false;
+    } else if (value && !put_id(call, body, "pool", "/pools", value)) {
+        return false;
+    }
+    if (!put_resources(call, body))
         return false;
     return put_many(call, body, "tag", "tags", text_of) && put_config(call, body);
 }
@@ -525,7 +546,8 @@ static const struct host_option list_options[] = {
         {"folder", "FOLDER", "where it is shown, like /prod/web", HOST_TEXT, false},               \
         {"tag", "TAG", "for finding it", HOST_TEXT, true},                                         \
         {"os", "NAME", "the guest's system, like debian12-64", HOST_TEXT, false},                  \
-        {"pool", "POOL", "the resource pool it belongs to", HOST_POOL, false},                     \
+        {"pool", "POOL", "the resource pool it belongs to; none: no pool", HOST_POOL, false},       \
+        RESOURCE_OPTIONS,                                                                          \
         {"autostart", "on|off", "start it with the host", HOST_TEXT, false},                       \
     {                                                                                              \
         "config", "FILE", "more, as JSON, merged into its description; - is standard input",       \
