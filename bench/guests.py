@@ -9,7 +9,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-PROGRAMS = ["clock", "code", "float", "memory", "sha256", "system", "vector"]
+PROGRAMS = ["clock", "code", "float", "memory", "pair", "sha256", "system", "vector"]
 
 
 class Guest:

@@ -49,6 +49,18 @@ def debian_programs(ctx):
         expect(passed == PROGRAMS, f"not run: {PROGRAMS - passed}")
 
 
+def debian_kernel(ctx):
+    """A kernel that rewrites its own text, on more vCPUs than the host has, some coming and going."""
+    words = "mullion.then=kernel mullion.seconds=6"
+    with Mullion(ctx.program, boot(ctx, 4, words)) as m:
+        m.wait_for("check: debian done", 300 * ctx.patience)
+        m.expect_status(0, 60 * ctx.patience)
+        passed = expect_no_complaints(m)
+        counts = re.search(r"check: kernel (.*)", m.output.decode(errors="replace"))
+        ctx.note(counts[1].strip() if counts else "no counts")
+        expect(passed == {"kernel"}, f"the kernel's own tests did not run{m.tail()}")
+
+
 def debian_soak(ctx):
     """stress-ng's classes in turn with 4 vCPUs for ctx.soak minutes."""
     limit = int(ctx.soak * 60)
@@ -169,5 +181,6 @@ def debian_agent(ctx):
 TESTS["debian-agent"] = debian_agent
 TESTS["debian-clocks"] = lambda ctx: drift(ctx, 10)
 CLOCK = {"debian-clocks-60s": lambda ctx: drift(ctx, 60)}
+TESTS["debian-kernel"] = debian_kernel
 TESTS["debian-programs"] = debian_programs
 LONG["debian-soak"] = debian_soak
