@@ -10,6 +10,7 @@
     X(compat, .start = MICRO_LONG)                                                                 \
     X(cpuid, .cpuid = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
     X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \
+    X(crossmod, .cpus = 2, .loose = true)                                                          \
     X(debug, .needs = MICRO_NEEDS_HARDWARE)                                                        \
     X(debug32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(dma, .start = MICRO_LONG)                                                                    \

@@ -72,6 +72,7 @@ struct soft_code_page {
 /** An instruction executed in C from translated code. */
 struct soft_site {
     struct soft_insn insn;
+    const struct soft_block *block; /* whose instruction it is */
     uint64_t rip;
     uint8_t *next_host; /* translated code of the instruction behind it */
 };

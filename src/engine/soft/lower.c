@@ -234,6 +234,7 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in)
         return;
     }
     soft_insn_from_zydis(&site->insn, &in->z, in->op, in->bytes, tr_code_bits(t));
+    site->block = t->block;
     site->rip = in->rip;
     site->next_host = NULL;
     emit_mov_imm(&t->e, H_R10, (uintptr_t)site);

@@ -327,14 +327,18 @@ static void *go(struct soft_cpu *cpu, bool probe)
     }
 }
 
-/* After an instruction was executed in C with @r: go on at @next (translated code of the
- * instruction behind it, or NULL). */
-static void *after_exec(struct soft_cpu *cpu, enum soft_result r, uint8_t *next)
+/* After an instruction of @block was executed in C with @r: go on at @next (translated code of the
+ * instruction behind it, or NULL). The instruction may serialize: what another vCPU changed before
+ * must not be executed behind it (SDM volume 3, "Cross-Modifying Code"), so a block that was
+ * dropped ends here. */
+static void *after_exec(struct soft_cpu *cpu, enum soft_result r, const struct soft_block *block,
+                        uint8_t *next)
 {
     r = take_watches(cpu, r);
     switch (r) {
     case SOFT_NEXT:
-        if (!next || cpu->code_changed || cpu->s.interrupt_shadow)
+        if (!next || !atomic_load_explicit(&block->valid, memory_order_acquire) ||
+            cpu->code_changed || cpu->s.interrupt_shadow)
             break;
         soft_flags_to_glue(cpu);
         if (!cpu->vectors_live)
@@ -383,7 +387,7 @@ static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host)
     enum soft_result r = decode_at_rip(cpu, &in);
     if (r == SOFT_NEXT)
         r = soft_exec(cpu, in);
-    return after_exec(cpu, r, next);
+    return after_exec(cpu, r, b, next);
 }
 
 /* A window of several accesses cannot be had: go on in the plain copy of the code. */
@@ -398,7 +402,7 @@ static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
     struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, false, &global, &r);
     if (!plain) {
         soft_flags_from_glue(cpu);
-        return after_exec(cpu, r == SOFT_FAULT ? r : SOFT_JUMP, NULL);
+        return after_exec(cpu, r == SOFT_FAULT ? r : SOFT_JUMP, NULL, NULL);
     }
     if (!cpu->vectors_live)
         soft_vectors_load(cpu);
@@ -431,7 +435,7 @@ void *soft_on_exec(struct soft_cpu *cpu)
 
     cpu->s.rip = site->rip;
     soft_flags_from_glue(cpu);
-    return after_exec(cpu, soft_exec(cpu, &site->insn), site->next_host);
+    return after_exec(cpu, soft_exec(cpu, &site->insn), site->block, site->next_host);
 }
 
 void *soft_on_jump(struct soft_cpu *cpu)
@@ -484,7 +488,7 @@ void *soft_on_chain(struct soft_cpu *cpu)
 
 void *soft_on_fault(struct soft_cpu *cpu)
 {
-    return after_exec(cpu, SOFT_FAULT, NULL);
+    return after_exec(cpu, SOFT_FAULT, NULL, NULL);
 }
 
 /* ---- Events ---- */
