@@ -54,6 +54,7 @@ static const char usage[] =
     "  --net tap=INTERFACE[,MORE]\n"
     "  --net none         a network card; may be repeated. user needs passt(1). MORE:\n"
     "                     model=virtio|e1000e|vmxnet3,mac=MAC\n"
+    "  --code-cache MIB   how much translated code the soft engine keeps (64)\n"
     "  --balloon on|off   the guest can give memory back (off): see mullion balloon\n"
     "  --packed-rings on|off\n"
     "                     offer packed virtqueues to the guest's virtio drivers (off)\n"
@@ -631,6 +632,21 @@ int options_cpus(json_t *config, const char *text)
     return parse_limited(config, "--cpus", "cpus", text, parse_count);
 }
 
+static int parse_code_cache(json_t *config, const char *text)
+{
+    const long max = (long)(MULL_CODE_CACHE_MAX >> 20);
+    char *end;
+    errno = 0;
+    long mib = strtol(text, &end, 10);
+    if (!*text || *end)
+        return wrong("--code-cache", text, "give a whole number of MiB");
+    if (errno || mib < 1 || mib > max)
+        return cli_fail(VMM_STATUS_HOST_ERROR,
+                        "--code-cache: %s MiB is out of range; give 1 to %ld", text, max);
+    json_object_set_new(config, "code_cache", json_integer((json_int_t)mib << 20));
+    return -1;
+}
+
 static int parse_string(json_t *config, const char *key, const char *value)
 {
     if (set_string(config, key, value))
@@ -677,6 +693,7 @@ enum {
     TPM,
     VSOCK,
     WATCHDOG,
+    CODE_CACHE,
     PACKED_RINGS,
     NO_REBOOT,
     CONTROL,
@@ -709,6 +726,7 @@ static const struct option known[] = {
     {"net", required_argument, NULL, NET},
     {"console", required_argument, NULL, CONSOLE},
     {"balloon", required_argument, NULL, BALLOON},
+    {"code-cache", required_argument, NULL, CODE_CACHE},
     {"packed-rings", required_argument, NULL, PACKED_RINGS},
     {"watchdog", required_argument, NULL, WATCHDOG},
     {"tpm", required_argument, NULL, TPM},
@@ -783,6 +801,8 @@ static int parse_option(struct run_options *o, int option, const char *value)
         return parse_string(c, "tpm_state", value);
     case VSOCK:
         return parse_vsock(c, value);
+    case CODE_CACHE:
+        return parse_code_cache(c, value);
     case PACKED_RINGS:
         return parse_switch(c, "--packed-rings", "packed_rings", value);
     case SHARE:

@@ -42,6 +42,7 @@ static int make_cpus(struct mull_machine *m, struct mull_error *err)
         .bus = mull_platform_bus(m->platform),
         .log = m->log,
         .cpus = m->cpus,
+        .code_cache = m->code_cache,
         .trace = m->perf_map ? mull_perf_map_trace(m->perf_map) : NULL,
     };
     int ret = m->engine->vm_create(&vm, &m->vm, err);
@@ -324,6 +325,7 @@ int machine_assemble(struct mull_machine *m, const struct mull_machine_config *c
     m->dimms = config->memory_max ? config->memory_max - config->memory : 0;
     m->no_reboot = config->no_reboot;
     m->packed_rings = config->packed_rings;
+    m->code_cache = config->code_cache;
     m->name = strdup(config->name);
     if (!m->name)
         return mull_fail(err, ENOMEM, "machine: no memory");

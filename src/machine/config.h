@@ -23,6 +23,8 @@
 #define MULL_CONFIG_SHARES 8
 #define MULL_MEMORY_MIN (16ull << 20)
 #define MULL_MEMORY_MAX (1ull << 40)
+#define MULL_CODE_CACHE_MIN (1ll << 20) /* the soft engine's own limits */
+#define MULL_CODE_CACHE_MAX (1ll << 30)
 #define MULL_MEMORY_DEFAULT (512ull << 20)
 
 struct json_t;
@@ -213,6 +215,7 @@ struct mull_machine_config {
     char *vsock_path;         /* the host's socket for them; NULL: there are none */
     char *tpm_state;          /* folder of its state; NULL: there is no TPM yet */
     enum mull_watchdog watchdog;
+    uint64_t code_cache;      /* soft engine: bytes for translated code; 0: its choice */
     bool packed_rings;        /* virtio devices offer packed virtqueues, too */
     bool balloon;             /* the guest can give memory back while it runs */
     bool localtime;           /* the RTC shows local time, not UTC */

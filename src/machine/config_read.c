@@ -599,6 +599,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "cdroms",
         "clock",
         "cmdline",
+        "code_cache",
         "consoles",
         "cpus",
         "cpus_max",
@@ -635,6 +636,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         /* clang-format on */
         NULL};
     int64_t memory = (int64_t)MULL_MEMORY_DEFAULT, cpus = 1, memory_max = 0, cpus_max = 0;
+    int64_t code_cache = 0;
     int ret = check_members(r, root, known);
     if (!ret)
         ret = read_strings(r, root, c);
@@ -646,6 +648,10 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_number(r, root, "memory_max", 0, INT64_MAX, &memory_max);
     if (!ret)
         ret = read_number(r, root, "cpus_max", 0, UINT32_MAX, &cpus_max);
+    if (!ret)
+        ret = read_number(r, root, "code_cache", MULL_CODE_CACHE_MIN, MULL_CODE_CACHE_MAX,
+                          &code_cache);
+    c->code_cache = (uint64_t)code_cache;
     c->memory = (uint64_t)memory;
     c->memory_max = (uint64_t)memory_max;
     c->cpus = (unsigned)cpus;

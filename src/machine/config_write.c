@@ -240,6 +240,8 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
                                       (int)c->cores, "threads", (int)c->threads));
     if (c->engine && strcmp(c->engine, "auto"))
         put_text(root, "engine", c->engine);
+    if (c->code_cache)
+        put_number(root, "code_cache", c->code_cache);
     put_true(root, "no_reboot", c->no_reboot);
     put_true(root, "perf_map", c->perf_map);
     put_true(root, "test_devices", c->test_devices);

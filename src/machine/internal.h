@@ -112,6 +112,7 @@ struct mull_machine {
     const struct mull_screen *screen; /* of one of the devices; NULL: none */
     struct mull_input input;
     enum mull_watchdog watchdog;
+    uint64_t code_cache;         /* bytes, as configured */
     bool packed_rings;           /* for virtio devices that come later, too */
     struct mull_device *balloon; /* NULL: none; one of the devices, too */
     uint8_t *vga_rom;

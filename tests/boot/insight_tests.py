@@ -65,6 +65,21 @@ def stats_and_top(ctx):
     expect(os.stat(folder).st_mode & 0o777 == 0o700, "others may look in")
 
 
+@test
+def small_code_cache(ctx):
+    """A guest that runs many times the code that may be kept: all of it is dropped again and again."""
+    folder = ctx.path("runtime")
+    env = dict(os.environ, MULLION_RUNTIME_DIR=folder)
+    options = ctx.boot("check", words="mullion.then=wait") + ["--cpus", "2", "--name", "pane",
+                                                              "--code-cache", "3"]
+    with Mullion(ctx.program, options, env=env) as m:
+        m.wait_for("check: waiting", 180 * ctx.patience)
+        v = json.loads(mullion(ctx, env, "stats", "pane", "--format", "json"))["vcpus"][0]
+        expect(v["cache-size"] == 3 << 20 and v["cache-bytes"] <= v["cache-size"] and
+               v["cache-flushes"] > 3, f"cache: {v}")
+        expect(m.checks()["cpus"] == "2" and not m.complaints(), "; ".join(m.complaints()))
+
+
 def perf_works(ctx):
     data = ctx.path("probe.data")
     return shutil.which("perf") and subprocess.run(

@@ -22,6 +22,7 @@ static void test_whole(void **state)
     int ret = mull_machine_config_parse(
         "{\"name\": \"web-1\", \"kernel\": \"/k\", \"initrd\": \"/i\", \"cmdline\": \"a b\","
         " \"memory\": 268435456, \"cpus\": 3, \"engine\": \"soft\", \"no_reboot\": true,"
+        " \"code_cache\": 2097152,"
         " \"disks\": [{\"path\": \"/d,1\", \"format\": \"raw\", \"readonly\": true,"
         "   \"serial\": \"12345678901234567890\"}, {\"path\": \"/e\"}],"
         " \"networks\": [{\"type\": \"tap\", \"interface\": \"tap0\", \"mac\": "
@@ -40,6 +41,7 @@ static void test_whole(void **state)
     assert_int_equal(c.cpus, 3);
     assert_string_equal(c.engine, "soft");
     assert_true(c.no_reboot);
+    assert_int_equal(c.code_cache, 2 << 20);
     assert_int_equal(c.disk_count, 2);
     assert_string_equal(c.disk[0].path, "/d,1");
     assert_true(c.disk[0].readonly);
@@ -64,6 +66,7 @@ static void test_defaults(void **state)
     assert_int_equal(c.cpus, 1);
     assert_string_equal(c.engine, "auto");
     assert_false(c.no_reboot);
+    assert_int_equal(c.code_cache, 0);
     assert_int_equal(c.disk_count + c.network_count + c.console_count, 0);
     mull_machine_config_free(&c);
 }
