@@ -16,7 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "host/disks.h"
 #include "host/events.h"
+#include "host/image_server.h"
 #include "host/store/store.h"
 #include "host/stores.h"
 #include "host/tasks.h"
@@ -166,7 +168,8 @@ static const char *last_line(char *words)
 
 /* ---- The task ---- */
 
-static int adopt(struct task *task, const char *name, const char *folder, struct host_problem *p)
+static int adopt(struct task *task, const char *name, const char *folder, bool fetched,
+                 struct host_problem *p)
 {
     struct host *host = task->host;
     char *from = host_path(folder, "image.qcow2");
@@ -179,10 +182,59 @@ static int adopt(struct task *task, const char *name, const char *folder, struct
                   : image_adopt(host, name, "image", from, host_text(datastore, "id"),
                                 json_string_value(json_object_get(task->args, "os")), p);
     if (!ret)
-        host_event(host, "image.built", NULL, name, task->user, "info", NULL, "image %s was built",
-                   name);
+        host_event(host, fetched ? "image.fetched" : "image.built", NULL, name, task->user, "info",
+                   NULL, "image %s was %s", name,
+                   fetched ? "fetched from the image server" : "built");
     host_unlock(host);
     free(from);
+    return ret;
+}
+
+/* What the image server has is checked and copied as any stranger's disk is.
+ * @return 0, -ENOENT: it has none of that name; else -1 with @p */
+static int fetch(struct task *task, const char *name, const char *folder, struct host_problem *p)
+{
+    struct mull_error err = {0};
+    bool known;
+    char *file = image_server_fetch(task, name, folder, &known, p);
+    if (!file)
+        return known ? -1 : -ENOENT;
+    json_t *what = disk_describe(file, NULL, true, &err);
+    char *made = host_path(folder, "image.qcow2.new"), *place = host_path(folder, "image.qcow2");
+    int ret = !what ? -1
+              : !made || !place
+                  ? mull_fail(&err, ENOMEM, "no memory")
+                  : disk_make(task, made, "qcow2", 0, file, host_text(what, "format"), &err);
+    if (!ret && rename(made, place))
+        ret = mull_fail(&err, errno, "%s: %s", place, strerror(errno));
+    json_decref(what);
+    free(file);
+    free(made);
+    free(place);
+    return ret ? host_problem_from(p, &err) : adopt(task, name, folder, true, p);
+}
+
+static int build(struct task *task, const char *name, char *folder, struct host_problem *p)
+{
+    struct build b = {.task = task};
+    char *recipe = recipe_path(task->host, name), *program = own_program();
+    int ret = recipe && program ? start(&b, recipe, program, folder) : -ENOENT;
+    if (!recipe && task->host->options.image_server)
+        host_problem(p, HOST_NOT_FOUND, "/name",
+                     "%s: the image server has none of that name, and there is no recipe to build "
+                     "it by",
+                     name);
+    else if (ret)
+        host_problem(p, HOST_CONFLICT, NULL, "%s: cannot be built: %s", name, strerror(-ret));
+    else if ((ret = follow(&b)))
+        host_problem(p, HOST_CONFLICT, NULL, "%s: %s", name,
+                     ret == -ECANCELED   ? "cancelled"
+                     : ret == -ETIMEDOUT ? "took longer than an hour"
+                                         : last_line(b.words));
+    else
+        ret = adopt(task, name, folder, false, p);
+    free(recipe);
+    free(program);
     return ret;
 }
 
@@ -190,44 +242,33 @@ static int build_task(struct task *task, struct host_problem *p)
 {
     struct host *host = task->host;
     const char *name = task->object_id;
-    struct build b = {.task = task};
     host_lock(host);
     json_t *datastore = datastore_find(host, NULL);
     char *folder =
         datastore ? host_path(host_text(datastore, "path"), FOLDER "/%s", task->id) : NULL;
     char *parent = datastore ? host_path(host_text(datastore, "path"), FOLDER) : NULL;
     host_unlock(host);
-    char *recipe = recipe_path(host, name), *program = own_program();
-    int ret = folder && parent && recipe && program ? 0 : -ENOENT;
-    if (!ret)
-        ret = host_make_folder(parent, 0700);
+    int ret = folder && parent ? host_make_folder(parent, 0700) : -ENOENT;
     if (!ret)
         ret = host_make_folder(folder, 0700);
-    if (!ret)
-        ret = start(&b, recipe, program, folder);
     if (ret) {
         host_problem(p, HOST_CONFLICT, NULL, "%s: cannot be built: %s", name, strerror(-ret));
-    } else if ((ret = follow(&b))) {
-        host_problem(p, HOST_CONFLICT, NULL, "%s: %s", name,
-                     ret == -ECANCELED   ? "cancelled"
-                     : ret == -ETIMEDOUT ? "took longer than an hour"
-                                         : last_line(b.words));
     } else {
-        ret = adopt(task, name, folder, p);
+        ret = host->options.image_server ? fetch(task, name, folder, p) : -ENOENT;
+        if (ret == -ENOENT)
+            ret = build(task, name, folder, p);
     }
     if (folder)
         host_remove_tree(folder);
     free(folder);
     free(parent);
-    free(recipe);
-    free(program);
     return ret ? -1 : 0;
 }
 
 json_t *image_build(struct host *host, const char *user, const char *name, struct host_problem *p)
 {
     char *recipe = recipe_path(host, name);
-    bool known = recipe != NULL;
+    bool known = recipe != NULL || (host->options.image_server && host_name_valid(name));
     free(recipe);
     if (store_get(host->store, KIND_IMAGE, name)) {
         host_problem(p, HOST_CONFLICT, "/name", "image %s: is there already", name);

@@ -111,6 +111,7 @@ static int read_root(struct host_options *o, json_t *root, const char *path, str
     static const char *const known[] = {"listen",
                                         "vmm",
                                         "pam_service",
+                                        "image_server",
                                         "sessions_max",
                                         "session_minutes",
                                         "requests_per_second",
@@ -134,6 +135,11 @@ static int read_root(struct host_options *o, json_t *root, const char *path, str
         ret = read_text(root, "vmm", &o->vmm, path, err);
     if (!ret)
         ret = read_text(root, "pam_service", &o->pam_service, path, err);
+    if (!ret)
+        ret = read_text(root, "image_server", &o->image_server, path, err);
+    if (!ret && o->image_server && strncmp(o->image_server, "https://", 8) &&
+        strncmp(o->image_server, "http://", 7))
+        ret = mull_fail(err, EINVAL, "%s: image_server: must be an http: or https: URL", path);
     if (!ret)
         ret = read_number(root, "sessions_max", 1, 1000, &o->sessions_max, path, err);
     if (!ret)
@@ -186,6 +192,7 @@ void host_options_free(struct host_options *o)
     free(o->listen);
     free(o->vmm);
     free(o->pam_service);
+    free(o->image_server);
     memset(o, 0, sizeof(*o));
 }
 

@@ -2,6 +2,8 @@
 the guest's place), seeds, images that are built by a recipe of the test."""
 import argparse
 import base64
+import hashlib
+import http.server
 import json
 import os
 import re
@@ -206,6 +208,64 @@ def test_build(w):
     os.unlink(w.slow)
     left = os.path.join(w.daemon.data, "datastores", "default", ".building")
     assert os.listdir(left) == [] and local.get("/images")["items"] == []
+
+
+class ImageServer:
+    """A web server of files in memory: {path: bytes}."""
+
+    def __init__(self):
+        self.files, self.asked = {}, []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append(self.path)
+                data = outer.files.get(self.path)
+                self.send_response(404 if data is None else 200)
+                self.send_header("Content-Length", str(len(data or b"")))
+                self.end_headers()
+                self.wfile.write(data or b"")
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/images"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_image_server(w):
+    server = ImageServer()
+    recipes = os.path.join(w.folder, "mullion-vmm")
+    daemon = Daemon(w.build, options={"vmm": recipes, "image_server": server.url}).start()
+    try:
+        local = Client(daemon)
+        disk = os.urandom(1 << 20) + bytes(1 << 20)
+        lost = local.wait(local.post("/images", {"name": "debian-12"}), "failed")
+        assert "404" in lost["error"]["detail"] and server.asked == ["/images/SHA256SUMS"], lost
+        server.files["/images/SHA256SUMS"] = (
+            f"{hashlib.sha256(disk).hexdigest()}  debian-12.raw\n{'0' * 64} *bad.raw\n"
+            f"{'0' * 64}  ../evil.raw\n{'1' * 64}  gone.raw\n").encode()
+        server.files["/images/debian-12.raw"] = server.files["/images/bad.raw"] = disk
+        task = local.wait(local.post("/images", {"name": "debian-12"}))
+        image = local.get("/images/debian-12")
+        assert image["capacity"] == 2 << 20 and image["format"] == "qcow2", (task, image)
+        bad = local.wait(local.post("/images", {"name": "bad"}), "failed")
+        assert "SHA-256" in bad["error"]["detail"] and "0000" in bad["error"]["detail"], bad
+        assert "404" in local.wait(local.post("/images", {"name": "gone"}), "failed")["error"]["detail"]
+        none = local.wait(local.post("/images", {"name": "none"}), "failed")
+        assert "none of that name" in none["error"]["detail"], none
+        assert "/images/none" not in "".join(server.asked) and "evil" not in "".join(server.asked)
+        local.wait(local.post("/images", {"name": "tiny"}))  # by its recipe
+        assert {i["name"] for i in local.get("/images")["items"]} == {"debian-12", "tiny"}
+        store = os.path.join(daemon.data, "datastores", "default", ".building")
+        assert os.listdir(store) == []
+        server.server.shutdown()
+        server.server.server_close()
+        down = local.wait(local.post("/images", {"name": "bad"}), "failed")
+        assert down["error"]["detail"].startswith("the image server: http://127.0.0.1"), down
+    finally:
+        daemon.remove()
 
 
 # ---- The command line ----
