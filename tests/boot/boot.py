@@ -33,6 +33,7 @@ import interface_tests  # noqa: E402
 import install_tests  # noqa: E402
 import loader_tests  # noqa: E402
 import net_tests  # noqa: E402
+import reclaim_tests  # noqa: E402
 import screen_tests  # noqa: E402
 import storage_tests  # noqa: E402
 import whole_tests  # noqa: E402
@@ -158,6 +159,7 @@ def main():
             insight_tests,
             interface_tests,
             net_tests,
+            reclaim_tests,
             debian_tests,
             firmware_tests,
             screen_tests,
