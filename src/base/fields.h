@@ -30,6 +30,9 @@ struct mull_field {
     uint32_t count;
     uint32_t since; /* the description's version that brought the field */
     const struct mull_state_desc *nested;
+    /* BYTES: not 0: the member is a pointer, and the uint32_t at this offset says to how many bytes;
+     * both are the object's own and not loaded. */
+    uint32_t length_at;
 };
 
 /** The description of one kind of state. Static and constant. */
@@ -71,6 +74,12 @@ struct mull_state_desc {
     {                                                                                              \
         .name = #member, .kind = MULL_FIELD_BYTES, .offset = offsetof(type, member),               \
         .size = sizeof(((type *)0)->member), .count = 1, .since = 1                                \
+    }
+/* Bytes behind a pointer, which came with version @v. The struct's first member is something else. */
+#define MULL_FIELD_BEHIND(v, type, member, length)                                                 \
+    {                                                                                              \
+        .name = #member, .kind = MULL_FIELD_BYTES, .offset = offsetof(type, member), .count = 1,   \
+        .since = (v), .length_at = offsetof(type, length)                                          \
     }
 #define MULL_FIELD_NESTED(type, member, desc)                                                      \
     {                                                                                              \

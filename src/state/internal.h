@@ -85,6 +85,19 @@ static inline const uint8_t *state_take(struct state_cursor *c, size_t size)
     return at;
 }
 
+/* Where a field of @object is, and the size of one of its elements. */
+static inline uint8_t *state_field(const struct mull_field *f, uint8_t *object, uint32_t *size)
+{
+    uint8_t *at = object + f->offset;
+
+    *size = f->size;
+    if (!f->length_at)
+        return at;
+    memcpy(size, object + f->length_at, sizeof(*size));
+    memcpy(&at, at, sizeof(at));
+    return at;
+}
+
 static inline uint64_t state_take_uint(struct state_cursor *c, unsigned size)
 {
     const uint8_t *at = state_take(c, size);

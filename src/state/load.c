@@ -84,27 +84,29 @@ static int load_field(const struct load *l, const struct mull_field *f, struct s
 {
     uint8_t kind = f->kind == MULL_FIELD_BOOL ? MULL_FIELD_UINT : (uint8_t)f->kind;
     const uint8_t *bytes;
+    uint32_t size;
+    uint8_t *at = state_field(f, l->object, &size);
 
     if (from->kind != kind || from->count != f->count ||
-        (kind == MULL_FIELD_BYTES && from->size != f->size))
+        (kind == MULL_FIELD_BYTES && from->size != size))
         return mull_fail(err, EPROTO,
                          "state: %s.%s: %u of %u bytes (kind %u) were saved, %u of %u (kind %u) "
                          "are expected",
                          l->desc->name, f->name, from->count, from->size, from->kind, f->count,
-                         f->size, kind);
+                         size, kind);
     switch (f->kind) {
     case MULL_FIELD_UINT:
     case MULL_FIELD_BOOL:
         return load_uints(l, f, from, err);
     case MULL_FIELD_BYTES:
-        bytes = state_take(&from->data, (size_t)f->size * f->count);
+        bytes = state_take(&from->data, (size_t)size * f->count);
         if (bytes && l->store)
-            memcpy(l->object + f->offset, bytes, (size_t)f->size * f->count);
+            memcpy(at, bytes, (size_t)size * f->count);
         return 0;
     case MULL_FIELD_STRUCT:
         for (uint32_t i = 0; i < f->count; i++) {
-            size_t size = (size_t)state_take_uint(&from->data, 4);
-            struct state_cursor part = state_take_part(&from->data, size);
+            size_t length = (size_t)state_take_uint(&from->data, 4);
+            struct state_cursor part = state_take_part(&from->data, length);
             const struct load nested = {
                 .desc = f->nested,
                 .object = l->object + f->offset + (size_t)i * f->size,

@@ -124,25 +124,26 @@ static uint64_t load_uint(const uint8_t *at, unsigned size)
 static void put_field(struct state_buffer *b, const struct mull_field *f, uint8_t *object,
                       unsigned depth)
 {
-    uint8_t *at = object + f->offset;
+    uint32_t size;
+    uint8_t *at = state_field(f, object, &size);
     bool nested = f->kind == MULL_FIELD_STRUCT;
     size_t length_at;
     uint32_t length;
 
     state_put_name(b, f->name);
     state_put_uint(b, f->kind == MULL_FIELD_BOOL ? MULL_FIELD_UINT : f->kind, 1);
-    state_put_uint(b, nested ? 0 : f->size, 4);
+    state_put_uint(b, nested ? 0 : size, 4);
     state_put_uint(b, f->count, 4);
     length_at = b->size;
     state_put_uint(b, 0, 4);
-    for (uint32_t i = 0; i < f->count; i++, at += f->size) {
+    for (uint32_t i = 0; i < f->count; i++, at += size) {
         switch (f->kind) {
         case MULL_FIELD_UINT:
         case MULL_FIELD_BOOL:
-            state_put_uint(b, load_uint(at, f->size), f->size);
+            state_put_uint(b, load_uint(at, size), size);
             break;
         case MULL_FIELD_BYTES:
-            state_put(b, at, f->size);
+            state_put(b, at, size);
             break;
         case MULL_FIELD_STRUCT: {
             size_t record_at = b->size;

@@ -329,6 +329,22 @@ def watchdog_pauses(ctx):
         m.expect_status(0, 10 * ctx.patience)
 
 
+@test
+def watchdog_powers_off_and_interrupts(ctx):
+    """The machine ends; or the guest's kernel gets an NMI for which it knows no reason, and goes on."""
+    with hungry(ctx, "poweroff") as m:
+        m.wait_for("check: waiting", 90 * ctx.patience)
+        m.expect_status(0, 60 * ctx.patience)
+        expect(b"it has not fed its watchdog; action: poweroff" in m.errors, f"stderr: {m.errors!r}")
+    with hungry(ctx, "nmi", ["--control", ctx.path("control"), "--cpus", "2"]) as m:
+        m.wait_for("check: waiting", 90 * ctx.patience)
+        m.wait_for(r"NMI received for unknown reason", 60 * ctx.patience)
+        after = m.wait_for(r"check: second \d+", 60 * ctx.patience, len(m.output))
+        expect(after, "the guest has stopped")
+        Control(ctx.path("control"), ctx.patience).call("quit")
+        m.expect_status(0, 30 * ctx.patience)
+
+
 # ---- TPM ----
 
 @test

@@ -614,6 +614,15 @@ static const struct mull_state_desc desc = {
     .name = "vga", .version = 1, .oldest = 1, .fields = fields, .after_load = after_load};
 static const struct mull_device_ops ops = {.state = &desc, .reset = reset, .destroy = destroy};
 
+/* An inlaid one has no PCI function of its own: all but the first field. */
+static const struct mull_state_desc inlaid_desc = {.name = "vga-inlaid",
+                                                   .version = 1,
+                                                   .oldest = 1,
+                                                   .fields = fields + 1,
+                                                   .after_load = after_load};
+static const struct mull_device_ops inlaid_ops = {
+    .state = &inlaid_desc, .reset = reset, .destroy = destroy};
+
 struct mull_device *mull_vga_device(struct mull_vga *vga)
 {
     return &vga->device;
@@ -710,7 +719,8 @@ int mull_vga_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
     *out = NULL;
     if (!v)
         return mull_fail(err, ENOMEM, "VGA: no memory");
-    v->device = (struct mull_device){.ops = &ops, .name = "vga", .object = v};
+    v->device = (struct mull_device){
+        .ops = cfg->inlaid ? &inlaid_ops : &ops, .name = "vga", .object = v};
     v->mem = env->memory;
     v->screen = (struct mull_screen){.ops = &screen_ops, .opaque = v};
     pthread_mutex_init(&v->lock, NULL);

@@ -297,6 +297,8 @@ static int after_load(void *object, uint32_t version, struct mull_error *err)
     if (p->step > BUFFER_CONFIRM || p->buffer_base >= p->size ||
         (p->step == BUFFER_DATA && (!p->buffer_left || p->buffer_left > 256)))
         return mull_fail(err, EINVAL, "UEFI variables: the saved state of the chip is not valid");
+    if (version >= 2) /* what the chip holds is what its file holds */
+        store(p, 0, p->size);
     return 0;
 }
 
@@ -308,10 +310,11 @@ static const struct mull_field fields[] = {
     MULL_FIELD(struct pflash, buffer_left),
     MULL_FIELD_BLOB(struct pflash, buffer),
     MULL_FIELD_BLOB(struct pflash, buffer_set),
+    MULL_FIELD_BEHIND(2, struct pflash, data, size),
     MULL_FIELDS_END,
 };
 static const struct mull_state_desc desc = {
-    .name = "pflash", .version = 1, .oldest = 1, .fields = fields, .after_load = after_load};
+    .name = "pflash", .version = 2, .oldest = 1, .fields = fields, .after_load = after_load};
 static const struct mull_device_ops ops = {
     .state = &desc, .reset = reset, .quiesce = quiesce, .destroy = destroy};
 
