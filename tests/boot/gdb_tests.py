@@ -83,7 +83,7 @@ class Peer:
             expect(time.monotonic() < deadline, "it does not run")
 
 
-RAX, RCX, RSP, RIP = 0, 2, 7, 16  # numbers in the target description
+RAX, RCX, RSP, RIP, CS = 0, 2, 7, 16, 18  # numbers in the target description
 
 # A kernel of PVH: counts at 300000h with one instruction, at 300010h with another, for ever.
 #   200000: mov $300000h, %esp; xor %eax, %eax
@@ -192,6 +192,47 @@ def gdb_interrupt_and_threads(ctx):
         m.process.send_signal(15)
         m.wait_for("reboot: Power down", 30 * ctx.patience)
         m.expect_status(0, 20 * ctx.patience)
+
+
+@test
+def gdb_and_a_debugger_inside(ctx):
+    """tests/boot/debugger.c debugs a process on each CPU of the guest; meanwhile we stop at a function of
+    those processes."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    scripts = os.path.join(here, "..", "..", "scripts")
+    program, script, initrd = ctx.path("debugger"), ctx.path("script"), ctx.path("initrd")
+    # Where no other program of the guest has code: breakpoints hold in every address space.
+    subprocess.run(["gcc", "-O2", "-static", "-no-pie", "-Wl,-Ttext-segment=0x70000000", "-o", program,
+                    os.path.join(here, "debugger.c")], check=True)
+    symbols = subprocess.run(["nm", program], check=True, stdout=subprocess.PIPE, text=True).stdout
+    loop = int(re.search(r"^([0-9a-f]+) T child_loop$", symbols, re.M)[1], 16)
+    with open(script, "w", encoding="ascii") as f:
+        f.write("/bin/debugger 0 & /bin/debugger 1; wait\necho check: done\n")
+    subprocess.run([os.path.join(scripts, "mkinitrd"), "--init", os.path.join(scripts, "guest", "init"),
+                    "--add", f"bin/debugger={program}", "--add", f"etc/mullion/debug={script}",
+                    "--output", initrd], check=True)
+    options = ["--engine", ctx.engine, "--kernel", ctx.kernel("6.12"), "--initrd", initrd, "--memory",
+               "256M", "--cpus", "2", "--append", "console=ttyS0 quiet panic=-1 mullion.do=debug "
+               "mullion.network=off", "--gdb", f"unix={ctx.path('gdb')},wait=on"]
+    with Mullion(ctx.program, options) as m:
+        p = Peer.connect(ctx.path("gdb"), ctx.patience)
+        stops = {1: 0, 2: 0}
+        for _ in range(8):
+            expect(p.ask(f"Z1,{loop:x},1") == "OK", "Z1")
+            stop = re.fullmatch(r"T05thread:([12]);hwbreak:;", p.ask("vCont;c"))
+            expect(stop, "no breakpoint")
+            thread = int(stop[1])
+            stops[thread] += 1
+            expect(p.register(RIP) == loop and p.register(CS, 4) & 3 == 3,
+                   f"not in user mode: {p.register(RIP):#x}")
+            expect(p.ask(f"z1,{loop:x},1") == "OK", "z1")
+            expect(p.ask(f"vCont;s:{thread}") == f"T05thread:{thread};" and p.register(RIP) == loop + 5,
+                   "no step")
+        expect(stops == {1: 4, 2: 4}, f"stops by CPU: {stops}")
+        expect(p.ask("D") == "OK", "detach")
+        m.wait_for("check: done", 60 * ctx.patience)
+        m.expect_status(0, 30 * ctx.patience)
+        expect(m.output.count(b"debugger: right") == 2 and not m.complaints(), m.tail())
 
 
 # ---- By hand, on a kernel of 24 bytes, on any engine ----
