@@ -1,7 +1,8 @@
 /*
  * See balance.h. A machine's process is told limits, not shares: what its pool's limit, or a busy
  * host, leaves it is worked out here and holds until the next time, which needs no privilege.
- * Without competition there is no limit but its own.
+ * Without competition there is no limit but its own. Where the host lets us have control groups,
+ * the kernel divides its processors and disks by weights instead.
  */
 #include "host/balance.h"
 
@@ -25,6 +26,7 @@ struct balance {
     bool started, now;
     _Atomic bool closing;
     bool short_of_memory;
+    struct cgroups groups;
 };
 
 /* ---- Running machines ---- */
@@ -243,7 +245,8 @@ static void divide(struct host *host, enum dimension dim)
         if (!t.share[i].pool)
             t.share[i].demand = demand_of(vm_of(host, host_text(t.doc[i], "id")),
                                           json_object_get(t.doc[i], "config"), dim);
-    if (dim == DIM_CPU && !equals(&t) && competing(&t, resources_capacity(host, dim)))
+    bool by_weight = host->balance->groups.cpu;
+    if (dim == DIM_CPU && !by_weight && !equals(&t) && competing(&t, resources_capacity(host, dim)))
         capacity = resources_capacity(host, dim);
     shares_divide(t.share, t.count, capacity, true);
     for (unsigned i = 0; i < t.count; i++)
@@ -255,6 +258,102 @@ static void divide(struct host *host, enum dimension dim)
             vm->resources.granted[dim] = granted ? granted : 1;
         }
     resources_tree_free(&t);
+}
+
+/* ---- Control groups ---- */
+
+static uint32_t weight(uint64_t n)
+{
+    return n < 1 ? 1 : n > 10000 ? 10000 : (uint32_t)n;
+}
+
+/* What each would have if all wanted all they can have: for weights, which count only then. */
+static void weigh(struct host *host, enum dimension dim)
+{
+    const uint64_t whole = 1u << 20;
+    struct resources_tree t;
+    if (resources_tree(host, dim, false, NULL, &t))
+        return;
+    for (unsigned i = 0; i < t.count; i++) {
+        json_t *cpus = json_object_get(json_object_get(t.doc[i], "config"), "cpus");
+        t.share[i].demand =
+            dim == DIM_CPU ? 100 * (uint64_t)(cpus ? json_integer_value(cpus) : 1) : whole;
+        if (dim != DIM_CPU) { /* limits are kept elsewhere, and nobody knows how much there is */
+            t.share[i].limit = SHARES_NONE;
+            t.share[i].reservation = 0;
+        }
+    }
+    shares_divide(t.share, t.count, dim == DIM_CPU ? resources_capacity(host, dim) : whole, false);
+    for (unsigned i = 0; i < t.count; i++) {
+        struct vm *vm = t.share[i].pool ? NULL : vm_of(host, host_text(t.doc[i], "id"));
+        if (vm && dim == DIM_CPU)
+            vm->resources.group.cpu_weight = weight(10 * t.share[i].granted);
+        else if (vm)
+            vm->resources.group.io_weight = weight(10000 * t.share[i].granted / whole);
+    }
+    resources_tree_free(&t);
+}
+
+static void keep_memory(struct host *host)
+{
+    struct resources_tree t;
+    uint64_t all = 0;
+    if (resources_tree(host, DIM_MEMORY, false, NULL, &t))
+        return;
+    for (unsigned i = 0; i < t.count; i++)
+        if (!t.share[i].pool) {
+            struct vm *vm = vm_of(host, host_text(t.doc[i], "id"));
+            all += vm->resources.group.memory_min = t.share[i].reservation;
+        }
+    /* May be for somebody above us to say: what is set below counts up to that. */
+    cgroups_set_all(&host->balance->groups, all);
+    resources_tree_free(&t);
+}
+
+/* Lock held. */
+static void tell_group(struct vm *vm)
+{
+    struct vm_resources *r = &vm->resources;
+    struct cgroups *groups = &vm->host->balance->groups;
+    struct cgroup_amounts wanted = r->group;
+    if (!r->placed) {
+        int ret = cgroups_place(groups, vm->id, vm->pid);
+        if (ret)
+            mull_log(&vm->host->log, MULL_LOG_WARN, "machine %s: its control group: %s", vm->id,
+                     strerror(-ret));
+        r->placed = true;
+        r->group_applied = (struct cgroup_amounts){0};
+    }
+    if (!memcmp(&wanted, &r->group_applied, sizeof(wanted)))
+        return;
+    cgroups_set(groups, vm->id, &wanted);
+    r->group_applied = wanted;
+}
+
+static void use_groups(struct host *host)
+{
+    struct mull_error err = {0};
+    char *own = NULL;
+    if (!host->options.cgroup) {
+        char *cgroup = host_read_file("/proc/self/cgroup", 65536, NULL, NULL);
+        char *mounts = host_read_file("/proc/self/mountinfo", 1u << 20, NULL, NULL);
+        own = cgroup && mounts ? cgroups_find(cgroup, mounts) : NULL;
+        free(cgroup);
+        free(mounts);
+    }
+    const char *base = host->options.cgroup ? host->options.cgroup : own;
+    if (base && cgroups_open(&host->balance->groups, base, &err))
+        mull_log(&host->log, MULL_LOG_WARN, "control groups: %s; machines' own limits do it",
+                 err.message);
+    free(own);
+}
+
+void balance_ended(struct vm *vm)
+{
+    if (vm->resources.placed && vm->host->balance)
+        cgroups_remove(&vm->host->balance->groups, vm->id);
+    json_decref(vm->resources.usage);
+    vm->resources = (struct vm_resources){0};
 }
 
 /* ---- Telling ---- */
@@ -295,6 +394,8 @@ static void tell(struct host *host, const char *id)
     struct vm *vm = vm_of(host, id);
     struct vm_resources r = vm->resources; /* usage is not looked at */
     bool runs = vm->pidfd >= 0 && r.usage;
+    if (runs && cgroups_any(&host->balance->groups))
+        tell_group(vm);
     bool balloon = r.balloon && r.target && r.target != r.target_applied && vm->state == VM_RUNNING;
     host_unlock(host);
     if (!runs)
@@ -369,6 +470,11 @@ static void once(struct host *host)
     for (unsigned dim = 0; dim < DIMENSIONS; dim++)
         if (dim != DIM_MEMORY)
             divide(host, dim);
+    if (cgroups_any(&host->balance->groups)) {
+        weigh(host, DIM_CPU);
+        weigh(host, DIM_DISK);
+        keep_memory(host);
+    }
     note_memory(host, reclaim_divide(host));
     host_unlock(host);
     for (size_t i = 0; i < l.count && !host->balance->closing; i++)
@@ -415,6 +521,7 @@ int balance_open(struct host *host, struct mull_error *err)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&b->wake, &attr);
     pthread_condattr_destroy(&attr);
+    use_groups(host);
     int code = pthread_create(&b->thread, NULL, keep_balance, host);
     b->started = !code;
     return code ? mull_fail(err, code, "resources: %s", strerror(code)) : 0;
@@ -432,6 +539,7 @@ void balance_close(struct host *host)
     if (b->started)
         pthread_join(b->thread, NULL);
     pthread_cond_destroy(&b->wake);
+    cgroups_close(&b->groups);
     free(b);
     host->balance = NULL;
 }

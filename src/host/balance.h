@@ -14,6 +14,9 @@ void balance_close(struct host *host);
 /** Do it now: something has changed. Lock held. */
 void balance_now(struct host *host);
 
+/** A machine's process has gone. Lock held. */
+void balance_ended(struct vm *vm);
+
 /** What a running machine may take now, as callers see it: {cpu, memory, disk, network}, null where
  *  there is no limit; null: it does not run. A new reference. Lock held. */
 json_t *balance_granted(const struct vm *vm);

@@ -116,6 +116,7 @@ static int read_root(struct host_options *o, json_t *root, const char *path, str
                                         "session_minutes",
                                         "requests_per_second",
                                         "logins_per_minute",
+                                        "cgroup",
                                         "machines_memory",
                                         "machines_cpu",
                                         "memory_merging",
@@ -135,6 +136,8 @@ static int read_root(struct host_options *o, json_t *root, const char *path, str
         ret = read_text(root, "vmm", &o->vmm, path, err);
     if (!ret)
         ret = read_text(root, "pam_service", &o->pam_service, path, err);
+    if (!ret)
+        ret = read_text(root, "cgroup", &o->cgroup, path, err);
     if (!ret)
         ret = read_text(root, "image_server", &o->image_server, path, err);
     if (!ret && o->image_server && strncmp(o->image_server, "https://", 8) &&
@@ -192,6 +195,7 @@ void host_options_free(struct host_options *o)
     free(o->listen);
     free(o->vmm);
     free(o->pam_service);
+    free(o->cgroup);
     free(o->image_server);
     memset(o, 0, sizeof(*o));
 }

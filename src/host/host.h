@@ -99,6 +99,7 @@ struct host_options {
     char *listen;          /* "ADDRESS:PORT" or "none" */
     char *vmm;             /* NULL: mullion-vmm beside us or in libexec */
     char *pam_service;     /* NULL: passwords of our own only */
+    char *cgroup;          /* a subtree of control groups for us; NULL: find one */
     char *image_server;    /* the URL of a folder with images and SHA256SUMS, or NULL */
     unsigned sessions_max; /* of one user */
     unsigned session_minutes;

@@ -6,6 +6,7 @@
 #ifndef MULL_HOST_RESOURCES_H
 #define MULL_HOST_RESOURCES_H
 
+#include "host/cgroups.h"
 #include "host/host.h"
 #include "host/shares.h"
 
@@ -56,6 +57,9 @@ struct vm_resources {
     uint64_t memory, actual;         /* of the guest: all, and what the balloon has left it */
     uint64_t target, target_applied; /* what the balloon shall leave it; 0: not known */
     bool merge, merging;             /* wanted; tried */
+    /* Where the host has control groups for machines: */
+    struct cgroup_amounts group, group_applied;
+    bool placed;
 };
 
 /**

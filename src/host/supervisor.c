@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/rpc.h"
+#include "host/balance.h"
 #include "host/console.h"
 #include "host/events.h"
 #include "host/machines.h"
@@ -257,8 +258,7 @@ static void ended(struct vm *vm)
     vm->addresses = NULL;
     vm->agent_quiet = 0;
     netkeeper_disconnect(vm->host, vm->id);
-    json_decref(vm->resources.usage);
-    vm->resources = (struct vm_resources){0};
+    balance_ended(vm);
     remove_runtime(vm->host, vm->id);
     vm_set_state(vm, state, reason);
 }

@@ -303,6 +303,44 @@ def test_pool_limit(w):
     local.delete("/pools/" + pool["id"])
 
 
+def test_control_groups(w):
+    """Where the host has control groups for machines, each is in its own, with weights by shares: in a tree of
+    files that stands for the kernel's."""
+    tree = os.path.join(w.folder, "cgroup")
+    os.mkdir(tree)
+    for name, text in (("cgroup.controllers", "cpu io memory\n"), ("cgroup.subtree_control", ""),
+                       ("memory.min", "0")):
+        with open(os.path.join(tree, name), "w", encoding="ascii") as f:
+            f.write(text)
+
+    def read(machine, name):
+        with open(os.path.join(tree, "vm-" + machine, name), encoding="ascii") as f:
+            return f.read()
+    with Daemon(w.build, options={"cgroup": tree, "machines_cpu": 100}) as daemon:
+        local = Client(daemon)
+        machines = [local.machine(name, disks=[{"capacity": MIB}],
+                                  resources={"cpu": {"shares": shares}, "disk": {"shares": shares},
+                                             "memory": {"reservation": shares * MIB // 10}})
+                    for name, shares in (("big", 300), ("little", 100))]
+        for machine in machines:
+            os.mkdir(os.path.join(tree, "vm-" + machine))
+            for name in ("cgroup.procs", "cpu.weight", "io.weight", "memory.min"):
+                open(os.path.join(tree, "vm-" + machine, name), "w", encoding="ascii").close()
+            local.do(f"/machines/{machine}/start")
+        alive = daemon.machines_alive()
+        end = time.monotonic() + client.PATIENCE
+        while [read(m, "cpu.weight") for m in machines] != ["750", "250"]:
+            assert time.monotonic() < end, [read(m, "cpu.weight") for m in machines]
+            time.sleep(0.05)
+        assert [read(m, "cgroup.procs") for m in machines] == [str(alive[m]) for m in machines]
+        assert [read(m, "io.weight") for m in machines] == ["default 7500", "default 2500"]
+        assert [read(m, "memory.min") for m in machines] == [str(30 * MIB), str(10 * MIB)]
+        # The kernel divides: nobody needs a limit.
+        for machine in machines:
+            local.until("/machines/" + machine, lambda m: m["granted"] and m["granted"]["cpu"] is None)
+            local.do(f"/machines/{machine}/stop", {"force": True})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
