@@ -7,6 +7,7 @@
 #define GUESTS(X)                                                                                  \
     X(arith, .start = MICRO_LONG)                                                                  \
     X(avx, .needs = MICRO_NEEDS_XSAVE | MICRO_NEEDS_AVX)                                           \
+    X(cells, .start = MICRO_LONG)                                                                  \
     X(compat, .start = MICRO_LONG)                                                                 \
     X(cpuid, .cpuid = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
     X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \

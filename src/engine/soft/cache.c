@@ -219,6 +219,28 @@ void soft_block_drop(struct soft_cache *cache, struct soft_block *block)
     soft_cache_unlock(cache);
 }
 
+static unsigned roaming_bit(uint64_t gpa)
+{
+    return (unsigned)((gpa * 0x9e3779b97f4a7c15ull) >> 48) & (SOFT_ROAMING - 1);
+}
+
+bool soft_insn_roams(const struct soft_cache *cache, uint64_t gpa)
+{
+    unsigned bit = roaming_bit(gpa);
+    return cache->roaming[bit / 64] >> bit % 64 & 1;
+}
+
+void soft_block_roams(struct soft_cache *cache, struct soft_block *block, unsigned insn)
+{
+    unsigned bit = roaming_bit(block->gpa + (uint64_t)(int64_t)block->map[insn].guest);
+
+    soft_cache_lock(cache);
+    cache->roaming[bit / 64] |= 1ull << bit % 64;
+    if (atomic_load(&block->valid))
+        drop(cache, block);
+    soft_cache_unlock(cache);
+}
+
 /* Was the block made of bytes in [gpa, gpa + len)? */
 static bool overlaps(const struct soft_block *b, uint64_t gpa, uint64_t len)
 {
@@ -337,6 +359,7 @@ static void clear_all(struct soft_cache *cache)
         for (unsigned w = 0; vm->cpu[i] && w < SOFT_WINDOWS; w++)
             soft_jump_clear(vm->cpu[i], vm->cpu[i]->windows[w]);
     }
+    memset(cache->roaming, 0, sizeof(cache->roaming));
     if (cache->give_back)
         give_back(cache);
     cache->give_back = false;

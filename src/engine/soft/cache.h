@@ -11,6 +11,8 @@
 
 #define SOFT_BLOCK_MAX_INSNS 48
 
+#define SOFT_ROAMING 65536u
+
 /** What of the mode a translation depends on. */
 #define SOFT_BLOCK_MODE                                                                            \
     (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT |                    \
@@ -39,6 +41,8 @@
 /* What translated code says of a missed access: its size in the low byte, and */
 #define SOFT_MISS_WRITE 0x100u
 #define SOFT_MISS_WINDOW 0x200u  /* a window of several accesses */
+#define SOFT_MISS_CELL 16        /* shift: the number of its cell */
+#define SOFT_MISS_ROAMS 0x800u   /* in the TLB, but its cell missed too often */
 #define SOFT_MISS_SEGMENT 0x400u /* not in the TLB's sense: the segment does not have it */
 
 struct soft_block;
@@ -110,6 +114,7 @@ struct soft_glue {
     void (*enter)(struct soft_cpu *cpu); /* run translated code from cpu->resume */
     uint8_t *leave;
     uint8_t *miss;  /* r10: guest address, rcx: size | SOFT_MISS_*, r11: where to retry */
+    uint8_t *cell[2]; /* the same of a cell, for reads and writes; flags are dead */
     uint8_t *exec;  /* r10: struct soft_site */
     uint8_t *jump;  /* r10: guest address to go to */
     uint8_t *chain; /* r10: struct soft_edge */
@@ -132,6 +137,10 @@ struct soft_cache {
     struct soft_block **by_address; /* in order of start, for host address -> block */
     uint32_t blocks, blocks_max;
     struct soft_code_page **pages; /* [ram index][page] */
+
+    /* Accesses that roam, by a hash of their instruction's address; cells given out. */
+    uint64_t roaming[SOFT_ROAMING / 64];
+    uint32_t next_cell[2];
 
     uint8_t *arena; /* blocks, edges, sites */
     size_t arena_size, arena_used;
@@ -193,6 +202,12 @@ void soft_edge_chain(struct soft_cache *cache, struct soft_edge *edge, struct so
 /** Drop every translation once all vCPUs have left translated code (flush_wanted is set); whoever
  *  comes first does it, the others wait. The caller is outside and has parked its vectors. */
 void soft_cache_flush_wait(struct soft_cpu *cpu);
+
+/** The accesses of the block's instruction @insn need no cells: translate it again. */
+void soft_block_roams(struct soft_cache *cache, struct soft_block *block, unsigned insn);
+
+/** Did soft_block_roams() name the instruction at @gpa? Lock held. */
+bool soft_insn_roams(const struct soft_cache *cache, uint64_t gpa);
 
 void soft_cache_lock(struct soft_cache *cache);
 void soft_cache_unlock(struct soft_cache *cache);

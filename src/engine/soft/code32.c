@@ -171,6 +171,8 @@ void tr_emit_segment(struct translation *t, unsigned seg, unsigned size, bool wr
     if (tr_code64(t) || tr_is_flat(t, seg))
         return;
     struct tr_slow *slow = &t->slow[t->slow_count++];
+
+    slow->cell = -1;
     slow->retry = emit_here(e);
     slow->info = size | SOFT_MISS_SEGMENT;
     slow->ea.kind = TR_EA_THERE;

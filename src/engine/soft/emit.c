@@ -41,6 +41,13 @@ void emit_op_mem(struct emit *e, uint8_t prefix, bool w, uint8_t opcode, unsigne
     emit_modrm_mem(e, reg, base, index, scale, disp);
 }
 
+void emit_op_mem2(struct emit *e, uint8_t prefix1, uint8_t prefix2, uint8_t opcode, unsigned reg,
+                  int index, unsigned scale, int32_t disp)
+{
+    emit8(e, prefix1);
+    emit_op_mem(e, prefix2, false, opcode, reg, H_NONE, index, scale, disp);
+}
+
 void emit_op_reg(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm)
 {
     unsigned rex = (w ? 8u : 0) | (reg & 8) >> 1 | (rm & 8) >> 3;

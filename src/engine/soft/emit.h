@@ -73,6 +73,10 @@ void emit_modrm_mem(struct emit *e, unsigned reg, int base, int index, unsigned 
 void emit_op_mem(struct emit *e, uint8_t prefix, bool w, uint8_t opcode, unsigned reg, int base,
                  int index, unsigned scale, int32_t disp);
 
+/** The same with two prefixes and no base. */
+void emit_op_mem2(struct emit *e, uint8_t prefix1, uint8_t prefix2, uint8_t opcode, unsigned reg,
+                  int index, unsigned scale, int32_t disp);
+
 /** op rm, reg (register form). */
 void emit_op_reg(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm);
 

@@ -77,6 +77,102 @@ static uint8_t *emit_way_out(struct emit *e, const uint8_t *leave, const uint8_t
     return start;
 }
 
+/* The displacement of a member of cell [RCX / 2], which RCX * 8 is added to. */
+#define CELL(member) ((int32_t)offsetof(struct soft_window, cell[0].member))
+#define WINDOW(member) ((int32_t)offsetof(struct soft_window, member))
+
+/* RCX = twice the cell, R11 = TLB slot: copy the entry, log the cell if it is not. Clobbers R10. */
+static void emit_fill_cell(struct emit *e, int32_t tag)
+{
+    emit_op_mem(e, 0x65, true, 0x8b, H_R10, H_NONE, H_R11, 8, WINDOW(page));
+    emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(page));
+    emit_op_mem(e, 0x65, true, 0x8b, H_R10, H_NONE, H_R11, 8, tag);
+    emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(tag));
+    /* mov byte [cell_slot + r11], 1 */
+    emit_op_mem(e, 0x65, false, 0xc6, 0, H_NONE, H_R11, 1, WINDOW(cell_slot));
+    emit8(e, 1);
+    /* cmp word [cell_logged + cell * 2], 0; jne */
+    emit_op_mem2(e, 0x65, 0x66, 0x83, 7, H_RCX, 1, WINDOW(cell_logged));
+    emit8(e, 0);
+    emit_jcc(e, 5, emit_here(e));
+    uint8_t *logged = e->p - 4;
+    emit_op_mem2(e, 0x65, 0x66, 0xc7, 0, H_RCX, 1, WINDOW(cell_logged));
+    emit8(e, 1), emit8(e, 0);
+    emit_op_mem(e, 0x65, false, 0x8b, H_R10, H_NONE, H_NONE, 1, WINDOW(cell_count));
+    emit_op_mem2(e, 0x65, 0x66, 0x89, H_RCX, H_R10, 2, WINDOW(cell_log));
+    emit_lea(e, H_R10, H_R10, H_NONE, 1, 1);
+    emit_op_mem(e, 0x65, false, 0x89, H_R10, H_NONE, H_NONE, 1, WINDOW(cell_count));
+    emit_patch32(e, logged);
+}
+
+/* A cell does not have an access's page: if the TLB does, copy the entry, and retry; else C. */
+static uint8_t *emit_cell_miss(struct emit *e, const uint8_t *miss, bool write)
+{
+    const int32_t tag = write ? WINDOW(write_tag) : WINDOW(read_tag);
+
+    while ((uintptr_t)e->p & 15)
+        emit8(e, 0x90);
+    uint8_t *start = emit_here(e);
+    emit_store_gs(e, OFF(spill[0]), H_R10);
+    emit_store_gs(e, OFF(spill[1]), H_R11);
+    emit_store_gs(e, OFF(spill[2]), H_RCX);
+    emit_pext_gs(e, H_R11, H_R10, OFF(tlb_index_mask));
+    emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_R11, 8, tag);
+    emit8(e, 0x0f), emit8(e, 0xb6), emit8(e, 0xc9);                /* movzx ecx, cl: size */
+    emit_op_reg(e, false, 0xf7, 3, H_RCX);                         /* neg ecx */
+    emit_lea(e, H_RCX, H_RCX, H_NONE, 1, (int32_t)MULL_PAGE_SIZE); /* modulo 2^32: */
+    emit_op_reg(e, false, 0x89, H_RCX, H_RCX);                     /* mov ecx, ecx */
+    emit_op_reg(e, true, 0x39, H_RCX, H_R10);                      /* cmp r10, rcx */
+    emit_jcc(e, 7, emit_here(e));                                  /* ja */
+    uint8_t *absent = e->p - 4;
+
+    emit_op_mem(e, 0x65, false, 0x8b, H_RCX, H_NONE, H_NONE, 1, (int32_t)OFF(spill[2]));
+    emit8(e, 0xc1), emit8(e, 0xe9), emit8(e, SOFT_MISS_CELL - 1); /* shr ecx, 15 */
+    emit8(e, 0x83), emit8(e, 0xe1), emit8(e, 0xfe);               /* and ecx, -2 */
+    /* An empty cell is filled for nothing: cmp byte [tag + 7], upper byte of SOFT_CELL_INVALID */
+    emit_op_mem(e, 0x65, false, 0x80, 7, H_NONE, H_RCX, 8, CELL(tag) + 7);
+    emit8(e, SOFT_CELL_INVALID >> 56);
+    emit_jcc(e, 4, emit_here(e));
+    uint8_t *empty = e->p - 4;
+    emit_op_mem(e, 0x65, false, 0x83, 5, H_NONE, H_RCX, 2, WINDOW(cell_left)); /* sub, 1; js */
+    emit8(e, 1);
+    emit_jcc(e, 8, emit_here(e));
+    uint8_t *roams = e->p - 4;
+    emit_patch32(e, empty);
+    emit_fill_cell(e, tag);
+    uint8_t *taken_back = NULL;
+    if (write) { /* soft_cells_protect() may not have seen it, if its tag is gone meanwhile */
+        emit8(e, 0x0f), emit8(e, 0xae), emit8(e, 0xf0); /* mfence */
+        emit_op_mem(e, 0x65, true, 0x8b, H_R10, H_NONE, H_R11, 8, tag);
+        emit_op_mem(e, 0x65, true, 0x3b, H_R10, H_NONE, H_RCX, 8, CELL(tag));
+        emit_jcc(e, 5, emit_here(e));
+        taken_back = e->p - 4;
+    }
+    emit_load_gs(e, H_R10, OFF(spill[0]));
+    emit_jmp_gs(e, H_NONE, OFF(spill[1]));
+
+    if (write) {
+        emit_patch32(e, taken_back);
+        emit_mov_imm(e, H_R10, SOFT_CELL_POISON);
+        emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(page));
+        emit_mov_imm(e, H_R10, SOFT_CELL_INVALID);
+        emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(tag));
+    }
+    emit_patch32(e, absent);
+    emit_load_gs(e, H_R10, OFF(spill[0]));
+    emit_load_gs(e, H_R11, OFF(spill[1]));
+    emit_load_gs(e, H_RCX, OFF(spill[2]));
+    emit_jmp(e, miss);
+
+    emit_patch32(e, roams);
+    emit_load_gs(e, H_R10, OFF(spill[0]));
+    emit_load_gs(e, H_R11, OFF(spill[1]));
+    emit_load_gs(e, H_RCX, OFF(spill[2]));
+    emit_lea(e, H_RCX, H_RCX, H_NONE, 1, SOFT_MISS_ROAMS); /* the bit is clear */
+    emit_jmp(e, miss);
+    return start;
+}
+
 size_t soft_glue_make(struct soft_cache *cache)
 {
     struct emit e = {
@@ -110,6 +206,8 @@ size_t soft_glue_make(struct soft_cache *cache)
     cache->glue.enter = enter.function;
     cache->glue.leave = leave;
     cache->glue.miss = emit_way_out(&e, leave, restore, soft_on_miss);
+    cache->glue.cell[0] = emit_cell_miss(&e, cache->glue.miss, false);
+    cache->glue.cell[1] = emit_cell_miss(&e, cache->glue.miss, true);
     cache->glue.exec = emit_way_out(&e, leave, restore, soft_on_exec);
     cache->glue.jump = emit_way_out(&e, leave, restore, soft_on_jump);
     cache->glue.chain = emit_way_out(&e, leave, restore, soft_on_chain);

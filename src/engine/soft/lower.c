@@ -84,6 +84,7 @@ static struct tr_slow *note_slow(struct translation *t, const struct tr_ea *ea, 
     slow->retry = emit_here(&t->e);
     slow->info = size | (write ? SOFT_MISS_WRITE : 0);
     slow->ea = *ea;
+    slow->cell = -1;
     return slow;
 }
 
@@ -94,6 +95,13 @@ static void emit_slow_unless_zero(struct emit *e, struct tr_slow *slow)
     emit_jmp(e, emit_here(e));
     slow->from = e->p - 4;
     emit_patch8(e, hit);
+}
+
+/* A cell of its own, as long as there are any. */
+static unsigned take_cell(struct soft_cache *cache, bool write)
+{
+    uint32_t n = cache->next_cell[write]++;
+    return write ? n % SOFT_CELLS_WRITE : SOFT_CELLS_WRITE + n % (SOFT_CELLS - SOFT_CELLS_WRITE);
 }
 
 void tr_emit_check_of(struct translation *t, const struct tr_ea *ea, unsigned size, bool write,
@@ -116,16 +124,25 @@ void tr_emit_check_of(struct translation *t, const struct tr_ea *ea, unsigned si
         emit_lea(e, H_R10, H_R10, H_RCX, 1, 0);
         return;
     }
+    int index = H_R11;
+    int32_t page = (int32_t)WINDOW_OFF(page);
     if (ea->kind == TR_EA_RCX)
         emit_mov_reg(e, H_RCX, H_R10);
-    emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
-    emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_R11, 8, tag);
+    if (t->cells) {
+        slow->cell = (int)take_cell(t->cache, write);
+        tag = (int32_t)WINDOW_OFF(cell[slow->cell].tag);
+        page = (int32_t)WINDOW_OFF(cell[slow->cell].page);
+        index = H_NONE;
+    } else {
+        emit_pext_gs(e, H_R11, H_R10, TR_OFF(tlb_index_mask));
+    }
+    emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, index, 8, tag);
     /* cmp r10, 4096 - size; ja */
     emit8(e, 0x49), emit8(e, 0x81), emit8(e, 0xfa);
     emit32(e, (uint32_t)MULL_PAGE_SIZE - size);
     emit_jcc(e, 7, emit_here(e));
     slow->from = e->p - 4;
-    emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, H_R11, 8, (int32_t)WINDOW_OFF(page));
+    emit_op_mem(e, 0x65, true, 0x03, H_R10, H_NONE, index, 8, page);
 }
 
 void tr_emit_check(struct translation *t, unsigned size, bool write, bool flags_live)
@@ -487,11 +504,17 @@ void tr_emit_cold(struct translation *t)
     for (unsigned i = 0; i < t->slow_count; i++) {
         emit_patch32(e, t->slow[i].from);
         emit_address_again(t, &t->slow[i].ea);
-        emit_mov_imm(e, H_RCX, t->slow[i].info);
+        uint8_t *miss = t->cache->glue.miss;
+        uint32_t info = t->slow[i].info;
+        if (t->slow[i].cell >= 0) {
+            miss = t->cache->glue.cell[info & SOFT_MISS_WRITE ? 1 : 0];
+            info |= (uint32_t)t->slow[i].cell << SOFT_MISS_CELL;
+        }
+        emit_mov_imm(e, H_RCX, info);
         /* lea r11, [rip + retry] */
         emit8(e, 0x4c), emit8(e, 0x8d), emit8(e, 0x1d);
         emit32(e, (uint32_t)(t->slow[i].retry - (emit_here(e) + 4)));
-        emit_jmp(e, t->cache->glue.miss);
+        emit_jmp(e, miss);
     }
     for (unsigned i = 0; i < t->far_count; i++) {
         emit_patch32(e, t->far[i].from);

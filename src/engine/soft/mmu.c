@@ -3,6 +3,7 @@
  * and the software TLB that translated code looks into. Runs between translated blocks with the
  * guest's vectors in the host's registers, so it calls nothing but what is safe then.
  */
+#include "engine/soft/cell.h"
 #include "engine/soft/system.h"
 
 #define PTE_P 0x1ull
@@ -756,6 +757,7 @@ void soft_jump_clear(struct soft_cpu *cpu, struct soft_window *win)
 
 static void flush_lower(struct soft_window *win)
 {
+    soft_cells_clear(win);
     if (win->lower_filled > SOFT_TLB_LOG) {
         fill_invalid(win->read_tag, 0, TLB_HALF);
         fill_invalid(win->write_tag, 0, TLB_HALF);
@@ -774,6 +776,7 @@ static void flush_lower(struct soft_window *win)
 
 static void flush_upper(struct soft_window *win)
 {
+    soft_cells_clear(win);
     if (win->upper_filled) {
         fill_invalid(win->read_tag, TLB_HALF, TLB_HALF);
         fill_invalid(win->write_tag, TLB_HALF, TLB_HALF);
@@ -833,6 +836,8 @@ static void empty_tables(struct soft_cpu *cpu)
         cpu->windows[i]->lower_filled = SOFT_TLB_LOG + 1;
         cpu->windows[i]->upper_filled = true;
         cpu->windows[i]->exec_lower = true;
+        if (i >= SOFT_WIN_USER)
+            soft_cells_init(cpu->windows[i]);
         flush_window(cpu, cpu->windows[i]);
     }
 }
@@ -916,6 +921,7 @@ static void flush_page(struct soft_cpu *cpu, struct soft_window *win, uint64_t v
     unsigned exec = exec_index(va);
     uint64_t tag = tag_of(va);
 
+    soft_cells_drop_page(win, va);
     if (win->read_tag[slot] == tag)
         win->read_tag[slot] = win->write_tag[slot] = soft_tlb_invalid(slot);
     if (win->exec_tag[exec] == tag)
@@ -990,6 +996,11 @@ void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t g
             protect_in_window(cpu->windows[k], host);
     }
     atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        for (unsigned k = SOFT_WIN_USER; cpu && k < SOFT_WINDOWS; k++)
+            soft_cells_protect(cpu->windows[k], host);
+    }
 }
 
 void soft_tlb_protect_all(void *opaque)
@@ -1003,4 +1014,9 @@ void soft_tlb_protect_all(void *opaque)
             fill_invalid(cpu->windows[k]->write_tag, 0, SOFT_TLB_ENTRIES);
     }
     atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        for (unsigned k = SOFT_WIN_USER; cpu && k < SOFT_WINDOWS; k++)
+            soft_cells_protect_all(cpu->windows[k]);
+    }
 }

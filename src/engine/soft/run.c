@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "engine/soft/cache.h"
+#include "engine/soft/cell.h"
 #include "engine/soft/exec.h"
 #include "engine/soft/run.h"
 
@@ -409,6 +410,20 @@ static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
     return plain->body;
 }
 
+/* A cell has missed often. */
+static void *settle_roaming(struct soft_cpu *cpu, uint8_t *retry, unsigned cell)
+{
+    unsigned i;
+
+    if (soft_cell_roams(cpu, cell)) {
+        struct soft_block *b = block_at_host(cpu, retry, &i);
+        soft_block_roams(cpu->vm->cache, b, i);
+    }
+    if (!cpu->vectors_live)
+        soft_vectors_load(cpu);
+    return retry;
+}
+
 void *soft_on_miss(struct soft_cpu *cpu)
 {
     uint64_t va = cpu->spill[0];
@@ -418,6 +433,8 @@ void *soft_on_miss(struct soft_cpu *cpu)
 
     if (cpu->spill[2] & SOFT_MISS_SEGMENT)
         return exec_at_host(cpu, retry);
+    if (cpu->spill[2] & SOFT_MISS_ROAMS)
+        return settle_roaming(cpu, retry, (unsigned)(cpu->spill[2] >> SOFT_MISS_CELL));
     cpu->stats.tlb_misses++;
     if (soft_tlb_fill(cpu, va, size, write)) {
         if (!cpu->vectors_live)
@@ -488,7 +505,12 @@ void *soft_on_chain(struct soft_cpu *cpu)
 
 void *soft_on_fault(struct soft_cpu *cpu)
 {
-    return after_exec(cpu, SOFT_FAULT, NULL, NULL);
+    const uint8_t *again = cpu->fault_again;
+
+    if (!again)
+        return after_exec(cpu, SOFT_FAULT, NULL, NULL);
+    cpu->fault_again = NULL;
+    return exec_at_host(cpu, again);
 }
 
 /* ---- Events ---- */

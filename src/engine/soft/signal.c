@@ -90,6 +90,14 @@ static bool from_translated_code(int signo, ucontext_t *uc)
                   (unsigned long long)uc->uc_mcontext.gregs[REG_CR2]);
         __atomic_store_n(&cpu->run_ok, 0, __ATOMIC_SEQ_CST);
     }
+    uint64_t at = (uint64_t)uc->uc_mcontext.gregs[REG_R10] - SOFT_CELL_POISON;
+    if (uc->uc_mcontext.gregs[REG_TRAPNO] == SOFT_GP && at < MULL_PAGE_SIZE) {
+        /* It hit an empty cell, or one that was just taken back. */
+        cpu->fault_again = host;
+        soft_flags_to_glue(cpu);
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)cache->glue.fault;
+        return true;
+    }
     uint8_t vector = guest_vector(cpu, uc);
     if (vector == SOFT_GP)
         soft_raise_error(cpu, vector, 0);

@@ -41,6 +41,13 @@
 #define SOFT_JUMP_SHIFT 2
 #define SOFT_JUMP_INDEX_MASK ((SOFT_JUMP_ENTRIES - 1ull) << SOFT_JUMP_SHIFT)
 
+/* Cells (cell.h): those for writes, then those for reads. What an empty one holds is hit by one
+ * page of addresses that are not canonical, and leads it to addresses that are not either. */
+#define SOFT_CELLS_WRITE 1024u
+#define SOFT_CELLS 3072u
+#define SOFT_CELL_INVALID 0xc000000000000000ull
+#define SOFT_CELL_POISON 0x8000000000000000ull
+
 #define SOFT_TLB_LOG 512
 #define SOFT_JUMP_LOG 4096
 #define SOFT_JUMP_FILTER 32768u
@@ -69,6 +76,12 @@ struct soft_page {
     uint8_t log2_size;                  /* 12, 21, 22, 30 */
 };
 
+/** A copy of a TLB entry, kept for one access or a few. */
+struct soft_cell {
+    uint64_t tag;  /* as in the TLB */
+    uint64_t page; /* host address of the page */
+};
+
 struct soft_window {
     uint8_t common[SOFT_COMMON_SIZE]; /* struct soft_cpu */
     /* Entry i: minus the address of the page that may be read (written), or soft_tlb_invalid(i). An
@@ -77,6 +90,14 @@ struct soft_window {
     uint64_t write_tag[SOFT_TLB_ENTRIES];
     uint64_t page[SOFT_TLB_ENTRIES];  /* host address of the page */
     uint64_t jump[SOFT_JUMP_ENTRIES]; /* host entry of the block that may start there */
+    /* User windows only. A cell that is not empty is in the log, as twice its number; cell_slot says
+     * which slots' pages may have cells. */
+    struct soft_cell cell[SOFT_CELLS];
+    int32_t cell_left[SOFT_CELLS]; /* misses until soft_cell_roams() is asked */
+    uint32_t cell_count;
+    uint16_t cell_log[SOFT_CELLS];
+    uint16_t cell_logged[SOFT_CELLS];
+    uint8_t cell_slot[SOFT_TLB_ENTRIES];
     /* mmu.c: the TLB slots of the lower half that were filled since its last flush, so that a
      * change of address space costs what was used; more than fit: the count only. */
     uint32_t lower_filled;
@@ -313,6 +334,7 @@ struct soft_cpu {
     struct soft_window *window[SOFT_WIN_COUNT]; /* those in use */
     struct soft_window *windows[SOFT_WINDOWS];  /* all */
     struct soft_fault fault;
+    const uint8_t *fault_again; /* signal.c: the instruction here is for C, without a fault so far */
     bool delivering; /* an exception or interrupt is being delivered */
     uint8_t delivering_vector;
     struct mull_error error;
@@ -320,6 +342,7 @@ struct soft_cpu {
     uint64_t xsave_mask; /* state components the host saves for the guest */
     struct soft_mmu mmu;
     struct soft_features features;
+    uint64_t cell_asked, cell_debt; /* cell.c: in cycles of the host's TSC */
 
     _Atomic uint32_t signals; /* enum mull_signal bits not yet looked at */
     _Atomic uint8_t sipi_vector;

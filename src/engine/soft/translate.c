@@ -262,6 +262,13 @@ static void emit_insn(struct translation *t, const struct tr_insn *in)
     tr_emit_exec(t, in);
 }
 
+/* In 64-bit user code, unless the accesses go from page to page. */
+static bool has_cells(const struct translation *t, const struct tr_insn *in)
+{
+    return tr_code64(t) && (t->mode & SOFT_MODE_CPL3) &&
+           !soft_insn_roams(t->cache, t->gpa + (in->rip - t->rip));
+}
+
 static void emit_block(struct translation *t)
 {
     struct soft_block *b = t->block;
@@ -271,6 +278,7 @@ static void emit_block(struct translation *t)
     for (unsigned i = 0; i < t->count && !t->full; i++) {
         b->map[i].guest = (int16_t)(t->insn[i].rip - t->rip);
         b->map[i].host = (uint16_t)(emit_here(&t->e) - b->start);
+        t->cells = has_cells(t, &t->insn[i]);
         tr_emit_hoisted(t, &t->insn[i]);
         emit_insn(t, &t->insn[i]);
     }

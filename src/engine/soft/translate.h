@@ -80,6 +80,7 @@ struct tr_slow {
     uint8_t *from;  /* writable address of the rel32 */
     uint8_t *retry; /* executable address; R10 = the address */
     uint32_t info;  /* size | SOFT_MISS_* */
+    int cell;       /* -1: none */
     struct tr_ea ea;
 };
 
@@ -119,6 +120,7 @@ struct translation {
         uint8_t *from;
         uint64_t rip;
     } far[TR_MAX_EDGES];
+    bool cells; /* accesses of the instruction being emitted have cells */
     int window; /* whose window R10 holds, -1: none */
     bool full;  /* the arena is full */
 };
