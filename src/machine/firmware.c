@@ -198,8 +198,14 @@ void machine_boot_path_add(struct mull_machine *m, enum mull_boot_device device,
     /* Firmware has read its list when something comes later. */
     if (at == MACHINE_BOOT_PATHS || m->state != MULL_MACHINE_CREATED)
         return;
-    for (; at && m->boot_path[at - 1].device == device && m->boot_path[at - 1].index > index; at--)
-        m->boot_path[at] = m->boot_path[at - 1];
+    /* Before those of its kind that come after it. */
+    for (unsigned i = 0; i < m->boot_paths; i++)
+        if (m->boot_path[i].device == device && m->boot_path[i].index > index) {
+            at = i;
+            break;
+        }
+    memmove(&m->boot_path[at + 1], &m->boot_path[at],
+            (m->boot_paths - at) * sizeof(m->boot_path[0]));
     struct machine_boot_path *path = &m->boot_path[at];
     m->boot_paths++;
     path->device = device;

@@ -15,11 +15,18 @@
 #include "machine/internal.h"
 
 #define DRIVES_MAX 16 /* of one controller */
+#define CONTROLLERS_MAX (MULL_CONFIG_DISKS + MULL_CONFIG_CDROMS)
+#define CONTROLLERS_NAMED 4 /* that a description's `controller` can mean */
 
 struct storage;
 
-/* A kind of controller, and the drives that the next one will have. */
-struct controller {
+struct placed {
+    struct mull_drive drive;
+    unsigned index; /* among the machine's disks or CD-ROMs */
+};
+
+/* A kind of controller, and then with the drives of each one of it. */
+struct controller_kind {
     enum mull_bus bus;
     const char *name;
     unsigned room;        /* drives of one controller */
@@ -30,10 +37,11 @@ struct controller {
     void (*tail)(char *text, size_t size, unsigned drive);
     int (*create)(struct storage *s, const char *name, const struct mull_drive *drives,
                   unsigned count, struct mull_device **out, struct mull_error *err);
-    unsigned made;
-    unsigned count;
-    struct mull_drive drive[DRIVES_MAX];
-    unsigned index[DRIVES_MAX]; /* among the machine's disks or CD-ROMs */
+};
+
+struct controller {
+    struct controller_kind is;
+    struct placed at[CONTROLLERS_MAX][DRIVES_MAX];
 };
 
 #define KINDS 6
@@ -179,7 +187,8 @@ static void tail_scsi(char *text, size_t size, unsigned drive)
     snprintf(text, size, "/channel@0/disk@%x,0", drive);
 }
 
-static const struct controller kinds[KINDS] = {
+/* What a kind of controller is; its drives are put in later. */
+static const struct controller_kind kinds[KINDS] = {
     {.bus = MULL_BUS_VIRTIO,
      .name = "virtio-blk",
      .room = 1,
@@ -229,56 +238,108 @@ static enum mull_bus bus_of(enum mull_bus bus, const char *adapter)
     return bus == MULL_BUS_SCSI && adapter ? MULL_BUS_PVSCSI : bus;
 }
 
-/* Create the controller that the drives so far are for. */
-static int flush(struct storage *s, struct controller *c, struct mull_error *err)
+/* Create number @n of its kind, if there are drives for it. */
+static int flush(struct storage *s, const struct controller *c, unsigned n, struct mull_error *err)
 {
+    struct mull_drive drives[DRIVES_MAX] = {0};
     struct mull_device *device;
     char name[32], tail[40];
-    unsigned slot = mull_pci_bus_free_slot(pci(s));
+    unsigned slot = mull_pci_bus_free_slot(pci(s)), count = 0;
 
-    if (!c->count)
+    for (unsigned u = 0; u < c->is.room; u++) {
+        drives[u] = c->at[n][u].drive;
+        if (drives[u].present)
+            count = u + 1;
+    }
+    if (!count)
         return 0;
-    snprintf(name, sizeof(name), "%s.%u", c->name, c->room == 1 ? c->index[0] : c->made);
-    c->made++;
-    int ret = c->create(s, name, c->drive, c->count, &device, err);
+    snprintf(name, sizeof(name), "%s.%u", c->is.name, c->is.room == 1 ? c->at[n][0].index : n);
+    int ret = c->is.create(s, name, drives, count, &device, err);
     if (ret)
         return ret;
     machine_add_device(s->machine, device);
-    for (unsigned i = 0; i < c->count; i++) {
-        c->tail(tail, sizeof(tail), i);
-        machine_boot_path_add(s->machine, c->drive[i].cdrom ? MULL_BOOT_CDROM : MULL_BOOT_DISK,
-                              c->index[i], c->firmware, slot, tail);
+    for (unsigned u = 0; u < count; u++) {
+        if (!drives[u].present)
+            continue;
+        c->is.tail(tail, sizeof(tail), u);
+        machine_boot_path_add(s->machine, drives[u].cdrom ? MULL_BOOT_CDROM : MULL_BOOT_DISK,
+                              c->at[n][u].index, c->is.firmware, slot, tail);
     }
-    if (c->room == 1)
-        machine_part_add(s->machine, MACHINE_PART_DISK, c->index[0], slot, device);
-    memset(c->drive, 0, sizeof(c->drive));
-    c->count = 0;
+    if (c->is.room == 1)
+        machine_part_add(s->machine, MACHINE_PART_DISK, c->at[n][0].index, slot, device);
     return 0;
 }
 
 static struct controller *find(struct storage *s, enum mull_bus bus, bool cdrom)
 {
     for (unsigned k = 0; k < KINDS; k++)
-        if (s->kind[k].bus == bus && !(cdrom && s->kind[k].no_cdrom))
+        if (s->kind[k].is.bus == bus && !(cdrom && s->kind[k].is.no_cdrom))
             return &s->kind[k];
     return NULL;
 }
 
-static int add_drive(struct storage *s, enum mull_bus bus, unsigned index,
+/* Where a drive is to be: a description's bus, controller and unit. */
+struct wish {
+    enum mull_bus bus;
+    int controller, unit; /* -1: not said */
+};
+
+/* The place that is meant. @return false: none is, or there is no such place here */
+static bool place_of(const struct controller *c, const struct wish *w, unsigned *n, unsigned *unit)
+{
+    unsigned number = w->controller > 0 ? (unsigned)w->controller : 0;
+
+    if (c->is.room == 1 || w->unit < 0)
+        return false;
+    *n = number;
+    *unit = (unsigned)w->unit;
+    if (c->is.bus == MULL_BUS_IDE) { /* two channels of two drives, in one controller */
+        if (number > 1 || w->unit > 1)
+            return false;
+        *n = 0;
+        *unit = 2 * number + (unsigned)w->unit;
+    }
+    return *n < CONTROLLERS_NAMED && *unit < c->is.room;
+}
+
+static bool next_free(const struct controller *c, unsigned *n, unsigned *unit)
+{
+    unsigned most = c->is.most ? c->is.most : CONTROLLERS_MAX;
+
+    for (*n = 0; *n < most; ++*n)
+        for (*unit = 0; *unit < c->is.room; ++*unit)
+            if (!c->at[*n][*unit].drive.present)
+                return true;
+    return false;
+}
+
+static int add_drive(struct storage *s, const struct wish *w, unsigned index,
                      const struct mull_drive *drive, struct mull_error *err)
 {
-    struct controller *c = find(s, bus, drive->cdrom);
+    const char *what = drive->cdrom ? "CD-ROM drive" : "disk";
+    struct controller *c = find(s, w->bus, drive->cdrom);
+    unsigned n, unit;
+
     if (!c) /* mull_machine_config_missing() has said so */
         c = find(s, drive->cdrom ? MULL_BUS_SATA : MULL_BUS_VIRTIO, drive->cdrom);
-    int ret = c->count == c->room ? flush(s, c, err) : 0;
-    if (ret)
-        return ret;
-    if (c->most && c->made == c->most)
-        return mull_fail(err, ENOSPC,
-                         "--disk: bus %s has room for %u drives; put the others on another bus",
-                         mull_bus_names[c->bus], c->most * c->room);
-    c->index[c->count] = index;
-    c->drive[c->count++] = *drive;
+    if (!place_of(c, w, &n, &unit)) {
+        if (!next_free(c, &n, &unit))
+            return mull_fail(err, ENOSPC,
+                             "--disk: bus %s has room for %u drives; put the others on another bus",
+                             mull_bus_names[c->is.bus], c->is.most * c->is.room);
+        if (w->unit >= 0 && c->is.room > 1)
+            mull_log(s->machine->log, MULL_LOG_WARN,
+                     "%s %u: there is no place %s %d:%d here; it is at %u:%u", what, index,
+                     mull_bus_names[c->is.bus], w->controller > 0 ? w->controller : 0, w->unit, n,
+                     unit);
+    } else if (c->at[n][unit].drive.present) {
+        return mull_fail(err, EINVAL,
+                         "%s %u: %s %d:%d is another drive's place already; give it another "
+                         "controller or unit",
+                         what, index, mull_bus_names[c->is.bus],
+                         w->controller > 0 ? w->controller : 0, w->unit);
+    }
+    c->at[n][unit] = (struct placed){*drive, index};
     return 0;
 }
 
@@ -293,7 +354,8 @@ static int add_disk(struct storage *s, unsigned i, const struct mull_disk_config
                                .readonly =
                                    disk->readonly || mull_block_readonly(s->machine->block[i])};
     name_serial(drive.serial, disk->serial, "disk", i);
-    return add_drive(s, bus_of(disk->bus, disk->adapter), i, &drive, err);
+    const struct wish wish = {bus_of(disk->bus, disk->adapter), disk->controller, disk->unit};
+    return add_drive(s, &wish, i, &drive, err);
 }
 
 static int add_cdrom(struct storage *s, unsigned i, const struct mull_cdrom_config *cdrom,
@@ -305,18 +367,20 @@ static int add_cdrom(struct storage *s, unsigned i, const struct mull_cdrom_conf
     struct mull_drive drive = {
         .present = true, .cdrom = true, .readonly = true, .block = s->machine->cdrom_block[i]};
     name_serial(drive.serial, "", "cdrom", i);
-    return add_drive(s, bus_of(cdrom->bus, cdrom->adapter), i, &drive, err);
+    const struct wish wish = {bus_of(cdrom->bus, cdrom->adapter), cdrom->controller, cdrom->unit};
+    return add_drive(s, &wish, i, &drive, err);
 }
 
 static struct storage *begin(struct mull_machine *m, const struct mull_device_env *env)
 {
-    struct storage *s = malloc(sizeof(*s));
+    struct storage *s = calloc(1, sizeof(*s));
 
-    if (s) {
-        s->machine = m;
-        s->env = env;
-        memcpy(s->kind, kinds, sizeof(kinds));
-    }
+    if (!s)
+        return NULL;
+    s->machine = m;
+    s->env = env;
+    for (unsigned k = 0; k < KINDS; k++)
+        s->kind[k].is = kinds[k];
     return s;
 }
 
@@ -331,7 +395,7 @@ int machine_storage_add(struct mull_machine *m, const struct mull_device_env *en
 
     if (!s)
         return mull_fail(err, ENOMEM, "disks: no memory");
-    if (!c || c->room > 1)
+    if (!c || c->is.room > 1)
         ret = mull_fail(err, ENOTSUP,
                         "%s: a disk on the bus %s cannot come while the machine runs; use "
                         "bus=virtio or bus=nvme",
@@ -339,7 +403,7 @@ int machine_storage_add(struct mull_machine *m, const struct mull_device_env *en
     if (!ret)
         ret = add_disk(s, i, disk, given, err);
     if (!ret)
-        ret = flush(s, c, err);
+        ret = flush(s, c, 0, err);
     free(s);
     if (ret) {
         mull_block_close(m->block[i]);
@@ -356,12 +420,18 @@ int machine_storage_devices(struct mull_machine *m, const struct mull_device_env
 
     if (!s)
         return mull_fail(err, ENOMEM, "disks: no memory");
-    for (unsigned i = 0; i < config->disk_count && !ret; i++)
-        ret = add_disk(s, i, &config->disk[i], NULL, err);
-    for (unsigned i = 0; i < config->cdrom_count && !ret; i++)
-        ret = add_cdrom(s, i, &config->cdrom[i], err);
+    /* Those whose place is said come first: the others take what they leave. */
+    for (unsigned pass = 0; pass < 2; pass++) {
+        for (unsigned i = 0; i < config->disk_count && !ret; i++)
+            if ((config->disk[i].unit < 0) == pass)
+                ret = add_disk(s, i, &config->disk[i], NULL, err);
+        for (unsigned i = 0; i < config->cdrom_count && !ret; i++)
+            if ((config->cdrom[i].unit < 0) == pass)
+                ret = add_cdrom(s, i, &config->cdrom[i], err);
+    }
     for (unsigned k = 0; k < KINDS && !ret; k++)
-        ret = flush(s, &s->kind[k], err);
+        for (unsigned n = 0; n < CONTROLLERS_MAX && !ret; n++)
+            ret = flush(s, &s->kind[k], n, err);
     free(s);
     return ret;
 }

@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include "machine/machine.h"
+#include "machine/internal.h"
 
 static char kernel_path[] = "/tmp/mull-machine-XXXXXX";
 
@@ -74,7 +74,7 @@ static void write_kernel(const uint8_t *code, size_t size)
 
 static struct mull_machine *make(const char *more)
 {
-    char json[512];
+    char json[1024];
     snprintf(json, sizeof(json),
              "{\"kernel\": \"%s\", \"engine\": \"soft\", \"memory\": 33554432%s}", kernel_path,
              more);
@@ -229,6 +229,60 @@ static void test_not_made(void **state)
     }
 }
 
+/* ---- Where drives are ---- */
+
+static bool at_place(const struct mull_machine *m, enum mull_boot_device device, unsigned index,
+                     const char *tail)
+{
+    for (unsigned i = 0; i < m->boot_paths; i++) {
+        const struct machine_boot_path *p = &m->boot_path[i];
+        size_t n = strlen(p->path), want = strlen(tail);
+        if (p->device == device && p->index == index)
+            return n > want && !strcmp(p->path + n - want, tail);
+    }
+    return false;
+}
+
+static void test_places(void **state)
+{
+    char drives[512];
+    struct mull_error err = {0};
+    struct mull_machine_config config;
+    struct mull_machine *m;
+    /* Places first, in any order; the others take what they leave, also where there is none. */
+    snprintf(drives, sizeof(drives),
+             ", \"disks\": [{\"path\": \"%s\", \"format\": \"raw\", \"readonly\": true,"
+             " \"bus\": \"sata\", \"unit\": 4}],"
+             " \"cdroms\": [{\"bus\": \"sata\"}, {\"bus\": \"sata\", \"unit\": 0},"
+             " {\"bus\": \"ide\", \"controller\": 1, \"unit\": 1}, {\"bus\": \"ide\"},"
+             " {\"bus\": \"scsi\", \"controller\": 2, \"unit\": 5},"
+             " {\"bus\": \"sata\", \"unit\": 29}]",
+             kernel_path);
+    m = MAKE(code_halt, drives);
+    assert_true(at_place(m, MULL_BOOT_DISK, 0, "/drive@4/disk@0"));
+    assert_true(at_place(m, MULL_BOOT_CDROM, 0, "/drive@1/disk@0") ||
+                at_place(m, MULL_BOOT_CDROM, 0, "/drive@2/disk@0"));
+    assert_true(at_place(m, MULL_BOOT_CDROM, 1, "/drive@0/disk@0"));
+    assert_true(at_place(m, MULL_BOOT_CDROM, 2, "/drive@1/disk@1"));
+    assert_true(at_place(m, MULL_BOOT_CDROM, 3, "/drive@0/disk@0"));
+    assert_true(at_place(m, MULL_BOOT_CDROM, 4, "/channel@0/disk@5,0"));
+    for (unsigned i = 1, last = 0; i < m->boot_paths; i++)
+        if (m->boot_path[i].device == MULL_BOOT_CDROM) {
+            assert_true(m->boot_path[i].index >= last);
+            last = m->boot_path[i].index;
+        }
+    mull_machine_destroy(m);
+    snprintf(
+        drives, sizeof(drives),
+        "{\"kernel\": \"%s\", \"engine\": \"soft\", \"cdroms\": ["
+        "{\"bus\": \"ide\", \"controller\": 0, \"unit\": 1}, {\"bus\": \"ide\", \"unit\": 1}]}",
+        kernel_path);
+    assert_int_equal(mull_machine_config_parse(drives, &config, &err), 0);
+    assert_int_equal(mull_machine_create(&config, NULL, &m, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "ide 0:1"));
+    mull_machine_config_free(&config);
+}
+
 static int setup(void **state)
 {
     int fd = mkstemp(kernel_path);
@@ -249,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_life),         cmocka_unit_test(test_never_started),
         cmocka_unit_test(test_ends),         cmocka_unit_test(test_guest_resets),
         cmocka_unit_test(test_many_callers), cmocka_unit_test(test_not_made),
+        cmocka_unit_test(test_places),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
