@@ -544,6 +544,8 @@ void mull_memory_dirty_stop(struct mull_memory *mem)
             atomic_fetch_and(&mem->ram[i].flags[page], (uint8_t)~MULL_PAGE_CLEAN);
 }
 
+/* A vCPU that runs may finish a store behind it that it had begun before: see "Dirty tracking" in
+ * docs/soft-engine-threads.md. */
 void mull_memory_dirty_fetch(struct mull_memory *mem, const struct mull_ram *ram, uint8_t *bitmap)
 {
     uint64_t pages = ram->size >> MULL_PAGE_SHIFT;
