@@ -274,12 +274,12 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
         dropped |= valid;
     }
     if (!cpu) { /* a device's data: what was known of the page is of the past */
-        page->rewritten = 0;
+        __atomic_store_n(&page->rewritten, 0, __ATOMIC_RELAXED);
     } else if (dropped && page->translated) {
         page->translated = false;
         page->waited = 0;
         if (page->rewritten < SOFT_REWRITES)
-            page->rewritten++;
+            __atomic_store_n(&page->rewritten, page->rewritten + 1, __ATOMIC_RELAXED);
     }
     if (!page->blocks && ++page->idle >= SOFT_PAGE_PATIENCE)
         atomic_fetch_and(&ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT],
@@ -306,7 +306,7 @@ bool soft_code_restless(struct soft_cache *cache, uint64_t gpa, bool same)
     soft_cache_lock(cache);
     bool restless = !same && ++page->waited < SOFT_REWRITTEN_WAIT;
     if (!restless) {
-        page->rewritten /= 2;
+        __atomic_store_n(&page->rewritten, page->rewritten / 2, __ATOMIC_RELAXED);
         page->waited = 0;
     }
     soft_cache_unlock(cache);
@@ -340,6 +340,14 @@ static void give_back(struct soft_cache *cache)
     madvise(cache->by_address, cache->blocks * sizeof(*cache->by_address), MADV_DONTNEED);
 }
 
+/* The same of jump tables: an empty one is the file's, which all windows share. */
+static void give_back_jumps(struct soft_cpu *cpu)
+{
+    for (unsigned w = 0; w < SOFT_WINDOWS; w++)
+        if (madvise(cpu->windows[w]->jump, sizeof(cpu->windows[w]->jump), MADV_DONTNEED) == 0)
+            cpu->windows[w]->jump_filled = 0;
+}
+
 static void clear_all(struct soft_cache *cache)
 {
     struct soft_vm *vm = cache->vm;
@@ -356,6 +364,8 @@ static void clear_all(struct soft_cache *cache)
     for (uint32_t i = 0; i <= cache->hash_mask; i++)
         atomic_store_explicit(&cache->hash[i], NULL, memory_order_relaxed);
     for (unsigned i = 0; i < vm->cpus; i++) {
+        if (vm->cpu[i] && cache->give_back)
+            give_back_jumps(vm->cpu[i]);
         for (unsigned w = 0; vm->cpu[i] && w < SOFT_WINDOWS; w++)
             soft_jump_clear(vm->cpu[i], vm->cpu[i]->windows[w]);
     }

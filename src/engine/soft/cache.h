@@ -129,6 +129,7 @@ struct soft_cache {
     size_t code_start; /* behind the glue */
     size_t used;
     struct soft_glue glue;
+    int jump_fd; /* memfd: an empty jump table, of which windows have private copies */
 
     _Atomic uint32_t lock;
 

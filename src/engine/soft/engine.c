@@ -56,7 +56,8 @@ static void soft_probe_engine(bool measure, struct mull_engine_report *report)
 /* ---- The code cache's memory ---- */
 
 /* Profilers look a mapping's code up in their maps only where it is no file's, so without memfd.
- * mremap() of nothing of a shared mapping maps the same memory once more (mremap(2), "old_size"). */
+ * mremap() of nothing of a shared mapping maps the same memory once more (mremap(2), "old_size").
+ */
 static bool map_twice_anonymously(struct soft_cache *cache)
 {
     cache->rw = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -91,6 +92,24 @@ static int map_twice(struct soft_cache *cache, struct mull_error *err)
     return 0;
 }
 
+/* An empty jump table sends every jump to the glue: windows share the pages of one until they write
+ * to their own. */
+static int make_empty_jumps(struct soft_cache *cache, struct mull_error *err)
+{
+    enum { SLOTS = MULL_PAGE_SIZE / sizeof(uint64_t) };
+    uint64_t page[SLOTS];
+
+    for (unsigned i = 0; i < SLOTS; i++)
+        page[i] = (uint64_t)(uintptr_t)cache->glue.jump;
+    cache->jump_fd = memfd_create("mullion-jumps", MFD_CLOEXEC);
+    bool done = cache->jump_fd >= 0;
+    for (unsigned i = 0; done && i < SOFT_JUMP_ENTRIES / SLOTS; i++)
+        done = write(cache->jump_fd, page, sizeof(page)) == (ssize_t)sizeof(page);
+    return done ? 0
+                : mull_fail(err, errno ? errno : ENOMEM, "soft engine: memory for its tables: %s",
+                            strerror(errno));
+}
+
 static void *map_zero(size_t size)
 {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -111,8 +130,9 @@ static int on_plugged(void *opaque, unsigned ram, struct mull_error *err)
     if (!vm->ram[ram].size)
         return 0;
     vm->cache->pages[ram] = map_zero(page_table_size(vm, ram));
-    return vm->cache->pages[ram] ? 0
-                                 : mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
+    return vm->cache->pages[ram]
+               ? 0
+               : mull_fail(err, ENOMEM, "soft engine: out of memory for its tables");
 }
 
 int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
@@ -122,6 +142,7 @@ int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
         return mull_fail(err, ENOMEM, "soft engine: out of memory");
     vm->cache = cache;
     cache->vm = vm;
+    cache->jump_fd = -1;
     cache->rw = cache->rx = MAP_FAILED;
 
     size = size ? size : DEFAULT_CODE_CACHE;
@@ -153,7 +174,7 @@ int soft_cache_create(struct soft_vm *vm, uint64_t size, struct mull_error *err)
     const struct mull_code_trace *trace = vm->config.trace;
     if (trace)
         trace->translated(trace->opaque, cache->rx, cache->code_start, UINT64_MAX, "mullion_glue");
-    return 0;
+    return make_empty_jumps(cache, err);
 }
 
 static void unmap(void *p, size_t size)
@@ -175,6 +196,8 @@ void soft_cache_destroy(struct soft_vm *vm)
     for (unsigned i = 0; cache->pages && i < vm->ram_count; i++)
         unmap(cache->pages[i], page_table_size(vm, i));
     free(cache->pages);
+    if (cache->jump_fd >= 0)
+        close(cache->jump_fd);
     free(cache);
     vm->cache = NULL;
 }
@@ -236,9 +259,11 @@ static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **
         soft_vm_destroy((struct mull_vm *)vm);
         return r;
     }
-    vm->watch = (struct mull_memory_watch){
-        .opaque = vm, .code_written = on_code_written, .protect = soft_tlb_protect_all,
-        .plugged = on_plugged, .unplugged = on_unplugged};
+    vm->watch = (struct mull_memory_watch){.opaque = vm,
+                                           .code_written = on_code_written,
+                                           .protect = soft_tlb_protect_all,
+                                           .plugged = on_plugged,
+                                           .unplugged = on_unplugged};
     mull_memory_set_watch(vm->memory, &vm->watch);
     *out = (struct mull_vm *)vm;
     return 0;
@@ -246,17 +271,26 @@ static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **
 
 /* ---- vCPUs ---- */
 
-/* Map the windows: private pages for the TLBs, the same pages of a memfd in front of each. */
-static int map_windows(struct soft_window *window[SOFT_WINDOWS], struct mull_error *err)
+_Static_assert(offsetof(struct soft_window, jump) % 4096 == 0 && SOFT_JUMP_ENTRIES % 512 == 0,
+               "jump tables are whole pages");
+
+/* Map the windows: private pages for the TLBs and the jump tables (of @jump_fd), the same pages of
+ * a memfd in front of each. */
+static int map_windows(struct soft_window *window[SOFT_WINDOWS], int jump_fd,
+                       struct mull_error *err)
 {
     int fd = memfd_create("mullion-vcpu", MFD_CLOEXEC);
     if (fd < 0 || ftruncate(fd, SOFT_COMMON_SIZE) < 0)
         goto fail;
     for (unsigned i = 0; i < SOFT_WINDOWS; i++) {
         window[i] = map_zero(sizeof(struct soft_window));
-        if (!window[i] || mmap(window[i], SOFT_COMMON_SIZE, PROT_READ | PROT_WRITE,
-                               MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+        if (!window[i] ||
+            mmap(window[i], SOFT_COMMON_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+                 0) == MAP_FAILED ||
+            mmap(window[i]->jump, sizeof(window[i]->jump), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_FIXED, jump_fd, 0) == MAP_FAILED)
             goto fail;
+        window[i]->jump_ready = true;
     }
     close(fd);
     return 0;
@@ -302,7 +336,7 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
 
     if (index >= vm->cpus || vm->cpu[index])
         return mull_fail(err, EINVAL, "soft engine: vCPU %u of %u", index, vm->cpus);
-    int r = map_windows(window, err);
+    int r = map_windows(window, vm->cache->jump_fd, err);
     if (r < 0)
         return r;
 
@@ -339,8 +373,6 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
     *copy = *cpuid;
 
     mull_cpu_state_reset(&cpu->s, index, index == 0);
-    for (unsigned w = 0; w < SOFT_WINDOWS; w++)
-        soft_jump_clear(cpu, cpu->windows[w]);
     soft_mode_changed(cpu);
     soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
     __atomic_store_n(&vm->cpu[index], cpu, __ATOMIC_RELEASE);
