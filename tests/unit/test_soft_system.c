@@ -301,6 +301,37 @@ static void test_msr(void **state)
     fix_free(f);
 }
 
+/* What kernels read at boot without asking, and write against errata. */
+static void test_msr_of_models(void **state)
+{
+    static const uint32_t both[] = {0x17, 0x2a, 0x79, 0x8b, 0x1d9, 0x1db, 0x1de, 0x1a0};
+    static const uint32_t amd[] = {
+        0xc0010010, 0xc0010015, 0xc001001a, 0xc001001d, 0xc001001f, 0xc0010055, 0xc0010058,
+        0xc0010061, 0xc0010063, 0xc0010064, 0xc001006b, 0xc0010112, 0xc0010113, 0xc0010114,
+        0xc0010117, 0xc0011020, 0xc0011021, 0xc0011022, 0xc0011023, 0xc0011029, 0xc001102a};
+    struct fix *f = fix_with_host_cpuid();
+    uint64_t v, written = 0;
+    f->bus =
+        (struct mull_engine_bus){.opaque = &written, .msr_read = bus_read, .msr_write = bus_write};
+    fix_long_mode(f, 0, 0);
+    assert_true(read_msr(f, 0x10, &v));
+    for (unsigned is_amd = 0; is_amd < 2; is_amd++) {
+        f->cpu->features.amd = is_amd;
+        for (unsigned i = 0; i < sizeof(both) / sizeof(both[0]); i++) {
+            assert_true(read_msr(f, both[i], &v));
+            assert_true(write_msr(f, both[i], v));
+        }
+        for (unsigned i = 0; i < sizeof(amd) / sizeof(amd[0]); i++) {
+            assert_true(read_msr(f, amd[i], &v) == is_amd);
+            assert_true(write_msr(f, amd[i], v) == is_amd);
+        }
+    }
+    assert_true(read_msr(f, 0xc0010015, &v) && v == 1 << 24); /* HWCR.TscFreqSel */
+    assert_true(read_msr(f, 0xc0010064, &v) && !(v >> 63));   /* PstateEn */
+    assert_false(read_msr(f, 0xc001006c, &v));
+    fix_free(f);
+}
+
 static void test_cpuid(void **state)
 {
     struct fix *f = fix_with_host_cpuid();
@@ -925,13 +956,21 @@ static void test_segment_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cr),           cmocka_unit_test(test_mode_changes),
-        cmocka_unit_test(test_dr),           cmocka_unit_test(test_msr),
-        cmocka_unit_test(test_cpuid),        cmocka_unit_test(test_load_segment),
-        cmocka_unit_test(test_linear),       cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_xsave),        cmocka_unit_test(test_xcr0),
-        cmocka_unit_test(test_ports),        cmocka_unit_test(test_segment_modes),
-        cmocka_unit_test(test_segment_room), cmocka_unit_test(test_debug_pages),
+        cmocka_unit_test(test_cr),
+        cmocka_unit_test(test_mode_changes),
+        cmocka_unit_test(test_dr),
+        cmocka_unit_test(test_msr),
+        cmocka_unit_test(test_msr_of_models),
+        cmocka_unit_test(test_cpuid),
+        cmocka_unit_test(test_load_segment),
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_xsave),
+        cmocka_unit_test(test_xcr0),
+        cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_segment_modes),
+        cmocka_unit_test(test_segment_room),
+        cmocka_unit_test(test_debug_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,10 +55,14 @@ enum {
 #define MSR_PATCH_LOADER 0xc0010020u
 #define MSR_INT_PENDING 0xc0010055u
 #define MSR_MMIO_CONF_BASE 0xc0010058u
+#define MSR_PSTATE_FIRST 0xc0010061u /* limit, control, status, then what each state is */
+#define MSR_PSTATE_LAST 0xc001006bu
 #define MSR_TSEG_BASE 0xc0010112u
 #define MSR_TSEG_MASK 0xc0010113u
 #define MSR_VM_CR 0xc0010114u
 #define MSR_VM_HSAVE 0xc0010117u
+#define MSR_LS_CFG 0xc0011020u
+#define MSR_IC_CFG 0xc0011021u
 #define MSR_DC_CFG 0xc0011022u
 #define MSR_TW_CFG 0xc0011023u
 #define MSR_DE_CFG 0xc0011029u
@@ -236,6 +240,10 @@ static bool constant(const struct soft_cpu *cpu, uint32_t msr, uint64_t *value)
         return true;
     if (!cpu->features.amd)
         return false;
+    /* HWCR says that the TSC runs at P0's frequency: who then asks for that finds no P-state
+     * enabled. */
+    if (msr >= MSR_PSTATE_FIRST && msr <= MSR_PSTATE_LAST)
+        return true;
     switch (msr) {
     case MSR_HWCR:
         *value = HWCR_TSC_FREQ_SEL;
@@ -256,6 +264,8 @@ static bool constant(const struct soft_cpu *cpu, uint32_t msr, uint64_t *value)
     case MSR_TSEG_BASE:
     case MSR_TSEG_MASK:
     case MSR_VM_HSAVE:
+    case MSR_LS_CFG:
+    case MSR_IC_CFG:
     case MSR_DC_CFG:
     case MSR_TW_CFG:
     case MSR_BU_CFG2:
