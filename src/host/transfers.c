@@ -18,9 +18,10 @@
 
 #include "host/disks.h"
 #include "host/events.h"
+#include "host/fetch.h"
 #include "host/machines.h"
-#include "host/store/store.h"
 #include "host/networks.h"
+#include "host/store/store.h"
 #include "host/stores.h"
 #include "machine/appliance/package.h"
 
@@ -429,13 +430,53 @@ static int import_disk(struct task *task, const char *source, struct host_proble
     return ret;
 }
 
+static int step_of_fetch(void *opaque, uint64_t done, uint64_t total)
+{
+    return task_progress(opaque, "fetching it", done, total ? total : done + 1);
+}
+
+/* What must have a digest is fetched whole before anything of it is used.
+ * @return the file, malloc'ed; NULL with @p */
+static char *fetch_source(struct task *task, const char *url, const char *wanted,
+                          struct host_problem *p)
+{
+    struct host *host = task->host;
+    struct mull_error err = {0};
+    char have[65];
+    host_lock(host);
+    json_t *datastore = datastore_find(host, host_text(task->args, "datastore"));
+    char *to = datastore ? host_path(host_text(datastore, "path"), ".%s.fetched", task->id) : NULL;
+    host_unlock(host);
+    if (!to) {
+        host_problem(p, HOST_NOT_FOUND, NULL, "the datastore is gone");
+        return NULL;
+    }
+    int ret = host_fetch(url, to, INT64_MAX, have, step_of_fetch, task, &err);
+    if (ret) {
+        host_problem_from(p, &err);
+    } else if (strcasecmp(have, wanted)) {
+        ret = host_problem(p, HOST_CONFLICT, NULL,
+                           "%s: its SHA-256 is %s, not what was asked for: nothing of it is kept",
+                           url, have);
+        unlink(to);
+    }
+    if (ret) {
+        free(to);
+        return NULL;
+    }
+    return to;
+}
+
 static int import_task(struct task *task, struct host_problem *p)
 {
     struct host *host = task->host;
     const char *upload = host_text(task->args, "upload"), *sha = host_text(task->args, "sha256");
     const char *source = host_text(task->args, "source"), *kind = host_text(task->args, "kind");
     bool appliance = !strcmp(kind, "appliance"), disk = !strcmp(kind, "disk");
-    int ret = *sha ? check_digest(task, source, sha, p) : 0;
+    char *fetched = *sha && !*upload ? fetch_source(task, source, sha, p) : NULL;
+    int ret = *upload && *sha ? check_digest(task, source, sha, p) : *sha && !fetched ? -1 : 0;
+    if (fetched)
+        source = fetched;
     if (ret && appliance) {
         host_lock(host);
         if (!store_delete(host->store, KIND_MACHINE, host_text(task->args, "machine"), NULL))
@@ -456,6 +497,9 @@ static int import_task(struct task *task, struct host_problem *p)
             json_object_del(doc, "_busy");
         host_unlock(host);
     }
+    if (fetched)
+        unlink(fetched);
+    free(fetched);
     return ret;
 }
 
@@ -488,7 +532,10 @@ static int find_source(struct host *host, const struct principal *who, json_t *b
             return host_problem(p, HOST_INVALID, "/path", "must be absolute");
         if (*url && strncmp(url, "http://", 7) && strncmp(url, "https://", 8))
             return host_problem(p, HOST_INVALID, "/url", "must be http: or https:");
+        if (*host_text(body, "sha256") && !*url)
+            return host_problem(p, HOST_INVALID, "/sha256", "is for a url; an upload has its own");
         json_object_set_new(args, "source", json_string(*path ? path : url));
+        json_object_set(args, "sha256", json_object_get(body, "sha256"));
         return 0;
     }
     json_t *doc = store_get(host->store, KIND_UPLOAD, upload);

@@ -258,6 +258,16 @@ def test_image_server(w):
         assert "/images/none" not in "".join(server.asked) and "evil" not in "".join(server.asked)
         local.wait(local.post("/images", {"name": "tiny"}))  # by its recipe
         assert {i["name"] for i in local.get("/images")["items"]} == {"debian-12", "tiny"}
+        # A URL with a digest: all of it is there before anything is used.
+        ask = {"kind": "image", "name": "by-url", "url": server.url + "/debian-12.raw", "sha256": "0" * 64}
+        wrong = local.wait(local.post("/imports", ask), "failed")
+        assert "not what was asked for" in wrong["error"]["detail"], wrong
+        local.wait(local.post("/imports", dict(ask, sha256=hashlib.sha256(disk).hexdigest().upper())))
+        assert local.get("/images/by-url")["capacity"] == 2 << 20
+        refused(422, local.post, "/imports", {"kind": "image", "path": "/x", "sha256": "0" * 64})
+        left = [n for n in os.listdir(os.path.join(daemon.data, "datastores", "default")) if "fetch" in n]
+        assert not left, left
+        local.delete("/images/by-url")
         store = os.path.join(daemon.data, "datastores", "default", ".building")
         assert os.listdir(store) == []
         server.server.shutdown()

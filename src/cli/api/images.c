@@ -43,7 +43,7 @@ static json_t *source_of(struct host_call *call, const char *from, int *status)
 
 static int import_as(struct host_call *call, const char *kind, const char *name, json_t **task)
 {
-    static const char *const options[] = {"datastore", "network"};
+    static const char *const options[] = {"datastore", "network", "sha256"};
     int status = API_FAILED;
     json_t *body = source_of(call, call->argument[0], &status);
     const char *value;
@@ -241,6 +241,7 @@ static int export_machine(struct host_call *call)
 static const struct host_option add_options[] = {
     {"name", "NAME", "what it is called (the file's name)", HOST_TEXT, false},
     {"datastore", "DATASTORE", "where it is kept", HOST_DATASTORE, false},
+    {"sha256", "DIGEST", "what a URL's bytes must have, in hexadecimal digits", HOST_TEXT, false},
     {0},
 };
 
