@@ -1,12 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import type { MachineSummary } from '../src/api/types';
+import type { MachineSummary, Pool } from '../src/api/types';
 import { fuzzyFilter, fuzzyScore } from '../src/lib/fuzzy';
 import { isTyping, keyName } from '../src/lib/hotkeys';
 import { changes, mergePatch } from '../src/lib/patch';
 import { filterMachines } from '../src/lib/query';
 import { parseRoute } from '../src/lib/router';
 import { niceScale, paths, runs, summarize } from '../src/lib/series';
-import { allFolders, allTags, treeRows } from '../src/lib/tree';
+import { allFolders, allTags, byPool, treeRows } from '../src/lib/tree';
+import { amountText, NORMAL, poolTree, RESOURCES, summary } from '../src/pages/resources/amounts';
 import { windowOf } from '../src/ui/virtual';
 
 const machine = (name: string, folder: string, more: Partial<MachineSummary> = {}) =>
@@ -28,6 +29,48 @@ const MACHINES = [
   machine('db-1', '/prod', { tags: ['db'], addresses: ['10.0.0.7'] }),
   machine('lone', '/'),
 ];
+
+const POOLS = [
+  { id: '2', name: 'web', parent: '1', machines: 1 },
+  { id: '1', name: 'prod', parent: null, machines: 0 },
+  { id: '3', name: 'empty', parent: null, machines: 0 },
+] as unknown as Pool[];
+
+describe('resource pools', () => {
+  it('stand in a tree, children behind their parent', () => {
+    expect(poolTree(POOLS).map(({ pool, depth }) => `${depth}${pool.name}`)).toEqual([
+      '0empty',
+      '0prod',
+      '1web',
+    ]);
+  });
+  it('are folders of the inventory, also where they are empty', () => {
+    const { places, idOf } = byPool(POOLS);
+    const rows = treeRows(
+      [machine('a', '/', { pool: '2' }), machine('b', '/', { pool: null })],
+      () => true,
+      places,
+    );
+    expect(rows.map((r) => `${r.level}${r.label}`)).toEqual([
+      '1empty',
+      '1prod',
+      '2web',
+      '3a',
+      '1b',
+    ]);
+    expect(idOf.get('/prod/web')).toBe('2');
+    expect(rows[1]!.count).toBe(1);
+  });
+  it('say what is other than at first', () => {
+    const [cpu, memory, disk] = RESOURCES;
+    expect(summary(cpu!, NORMAL.cpu)).toBe('normal shares');
+    expect(summary(cpu!, { shares: 300, reservation: 50, limit: 150 })).toBe(
+      '300 shares, 50 % kept, 150 % at most',
+    );
+    expect(summary(disk!, { ...NORMAL.disk, iops_limit: 500 })).toContain('disk requests 500 /s');
+    expect(amountText(3 * 1024 ** 3, memory!)).toBe('3 GiB');
+  });
+});
 
 describe('the inventory tree', () => {
   it('has folders before machines, in natural order, closed ones empty', () => {

@@ -159,6 +159,36 @@ test('keeps changes of a running machine for its next start', async () => {
   await page.getByText('1 change at the next start').waitFor({ state: 'detached' });
 });
 
+test('makes a pool, and limits the machine while it runs', async () => {
+  const [first] = await machines();
+  await page.goto(`${url}#/pools`);
+  await page.getByRole('button', { name: 'New pool' }).click();
+  await dialog.getByLabel('Name', { exact: true }).fill('gold');
+  await dialog.getByLabel('CPU shares').selectOption('high');
+  await dialog.getByLabel('CPU limit').fill('2');
+  await dialog.getByRole('button', { name: 'Create' }).click();
+  await dialog.getByText('must be at least 5').waitFor();
+  await dialog.getByLabel('CPU limit').fill('150');
+  await dialog.getByRole('button', { name: 'Create' }).click();
+  await page.getByRole('row', { name: /gold.*high shares, 150 % at most/ }).waitFor();
+  await page.goto(`${url}#/machines/${first.id}/resources`);
+  await page.getByLabel('Resource pool').selectOption({ label: 'gold' });
+  await page.getByLabel('CPU limit').fill('40');
+  await page.getByRole('button', { name: 'Save' }).click();
+  const path = `/machines/${first.id}`;
+  await until(
+    'the limit to hold',
+    async () => (await host.call('GET', path)).json,
+    (m) => m.granted?.cpu === 40 && m.resources.cpu.limit === 40,
+  );
+  await page.getByRole('group', { name: 'Tree by' }).getByRole('button', { name: 'Pools' }).click();
+  await page.getByRole('tree', { name: 'Machines by pool' }).getByText('gold').waitFor();
+  await page
+    .getByRole('group', { name: 'Tree by' })
+    .getByRole('button', { name: 'Folders' })
+    .click();
+});
+
 test('powers it off after saying what happens', async () => {
   await page.getByRole('button', { name: 'More', exact: true }).click();
   await page.getByRole('menuitem', { name: 'Power off' }).click();
@@ -221,6 +251,7 @@ test('shows every other page without an error', async () => {
     ['images', 'Images'],
     ['datastores', 'Datastores'],
     ['networks', 'Networks'],
+    ['pools', 'Resource pools'],
     ['events', 'Events'],
     ['access', 'Access'],
     ['access/groups', 'Access'],

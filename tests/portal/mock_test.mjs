@@ -73,6 +73,7 @@ const PAGES = [
   at('hardware'),
   at('disks'),
   at('networks'),
+  at('resources'),
   at('monitor'),
   at('events'),
   at('permissions'),

@@ -1,28 +1,37 @@
 // The tree of folders and machines. Only rows in view are drawn; the arrow keys walk it.
 import { useRef, useState } from 'preact/hooks';
-import { ChevronDown, ChevronRight, Folder, FolderOpen } from '../ui/icons';
+import { Boxes, ChevronDown, ChevronRight, Folder, FolderOpen } from '../ui/icons';
 import type { MachineSummary } from '../api/types';
 import { stateTone } from '../lib/format';
 import { link, navigate, route } from '../lib/router';
-import { treeRows, type TreeRow } from '../lib/tree';
-import { openFolders, toggleFolder } from '../state/preferences';
-import { machinesLoaded } from '../state/store';
+import { byFolder, byPool, treeRows, type TreeRow } from '../lib/tree';
+import { openFolders, openPools, toggleIn } from '../state/preferences';
+import { machinesLoaded, pools } from '../state/store';
 import { useVirtual } from '../ui/virtual';
 
 const ROW = 28;
 
-const hrefOf = (row: TreeRow): string =>
-  row.kind === 'machine'
-    ? link('machines', row.key)
-    : `#/machines?q=${encodeURIComponent(row.key.includes(' ') ? `folder:"${row.key}"` : `folder:${row.key}`)}`;
+const search = (query: string): string => `#/machines?q=${encodeURIComponent(query)}`;
 
-function Row({ row, active, id }: { row: TreeRow; active: boolean; id: string }) {
+const folderHref = (path: string): string =>
+  search(path.includes(' ') ? `folder:"${path}"` : `folder:${path}`);
+
+interface RowProps {
+  row: TreeRow;
+  active: boolean;
+  id: string;
+  href: string;
+  byPools: boolean;
+  toggle(path: string): void;
+}
+
+function Row({ row, active, id, href, byPools, toggle }: RowProps) {
   const here =
     row.kind === 'machine' &&
     route.value.segments[0] === 'machines' &&
     route.value.segments[1] === row.key;
   const Chevron = row.open ? ChevronDown : ChevronRight;
-  const Icon = row.open ? FolderOpen : Folder;
+  const Icon = byPools ? Boxes : row.open ? FolderOpen : Folder;
   return (
     <div
       id={id}
@@ -35,11 +44,10 @@ function Row({ row, active, id }: { row: TreeRow; active: boolean; id: string })
       class={`tree-row${active ? ' active' : ''}${here ? ' here' : ''}`}
       style={{ paddingLeft: `${6 + (row.level - 1) * 14}px` }}
       onClick={(e) => {
-        if (row.kind === 'folder' && (e.target as Element).closest('.chevron'))
-          toggleFolder(row.key);
-        else navigate(hrefOf(row));
+        if (row.kind === 'folder' && (e.target as Element).closest('.chevron')) toggle(row.key);
+        else navigate(href);
       }}
-      onDblClick={() => row.kind === 'folder' && toggleFolder(row.key)}
+      onDblClick={() => row.kind === 'folder' && toggle(row.key)}
     >
       {row.kind === 'folder' ? (
         <>
@@ -66,13 +74,27 @@ function Row({ row, active, id }: { row: TreeRow; active: boolean; id: string })
 interface TreeProps {
   machines: MachineSummary[];
   expandAll: boolean;
+  by: 'folder' | 'pool';
 }
 
-export function InventoryTree({ machines, expandAll }: TreeProps) {
+export function InventoryTree({ machines, expandAll, by }: TreeProps) {
   const box = useRef<HTMLDivElement>(null);
   const [active, setActive] = useState(0);
-  const open = new Set(openFolders.value);
-  const rows = treeRows(machines, (path) => expandAll || open.has(path));
+  const pooled = by === 'pool' ? byPool(pools.items.value) : null;
+  const list = pooled ? openPools : openFolders;
+  const open = new Set(list.value);
+  const rows = treeRows(
+    machines,
+    (path) => expandAll || open.has(path),
+    pooled ? pooled.places : byFolder,
+  );
+  const toggle = (path: string, to?: boolean): void => toggleIn(list, path, to);
+  const hrefOf = (row: TreeRow): string =>
+    row.kind === 'machine'
+      ? link('machines', row.key)
+      : pooled
+        ? search(`pool:${pooled.idOf.get(row.key) ?? ''}`)
+        : folderHref(row.key);
   const { start, end, onScroll } = useVirtual(box, rows.length, ROW, true);
   const at = Math.min(active, rows.length - 1);
 
@@ -93,9 +115,9 @@ export function InventoryTree({ machines, expandAll }: TreeProps) {
     else if (e.key === 'End') go(rows.length - 1);
     else if (e.key === 'ArrowRight' && row?.kind === 'folder')
       if (row.open) go(at + 1);
-      else toggleFolder(row.key, true);
+      else toggle(row.key, true);
     else if (e.key === 'ArrowLeft' && row)
-      if (row.kind === 'folder' && row.open) toggleFolder(row.key, false);
+      if (row.kind === 'folder' && row.open) toggle(row.key, false);
       else go(rows.slice(0, at).findLastIndex((r) => r.level < row.level));
     else if ((e.key === 'Enter' || e.key === ' ') && row) navigate(hrefOf(row));
     else return;
@@ -109,7 +131,7 @@ export function InventoryTree({ machines, expandAll }: TreeProps) {
     <div
       class="tree"
       role="tree"
-      aria-label="Machines by folder"
+      aria-label={pooled ? 'Machines by pool' : 'Machines by folder'}
       tabIndex={0}
       ref={box}
       onScroll={onScroll}
@@ -118,7 +140,15 @@ export function InventoryTree({ machines, expandAll }: TreeProps) {
     >
       <div style={{ height: `${start * ROW}px` }} role="presentation" />
       {rows.slice(start, end).map((row, i) => (
-        <Row key={row.key} row={row} id={`tree-${start + i}`} active={start + i === at} />
+        <Row
+          key={row.key}
+          row={row}
+          id={`tree-${start + i}`}
+          active={start + i === at}
+          href={hrefOf(row)}
+          byPools={pooled !== null}
+          toggle={toggle}
+        />
       ))}
       <div style={{ height: `${(rows.length - end) * ROW}px` }} role="presentation" />
     </div>

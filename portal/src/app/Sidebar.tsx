@@ -2,7 +2,9 @@ import { useState } from 'preact/hooks';
 import { allTags } from '../lib/tree';
 import { filterMachines } from '../lib/query';
 import { route } from '../lib/router';
-import { machineList } from '../state/store';
+import { treeBy } from '../state/preferences';
+import { has, machineList, pools } from '../state/store';
+import { useCollection } from '../pages/use-loaded';
 import { InventoryTree } from './InventoryTree';
 import { PLACES } from './nav';
 import { Search } from '../ui/icons';
@@ -42,8 +44,28 @@ function Tags() {
   );
 }
 
+/** What the tree is of; where there are no pools, folders are all there is. */
+function TreeChoice() {
+  return (
+    <div class="tree-choice" role="group" aria-label="Tree by">
+      {(['folder', 'pool'] as const).map((by) => (
+        <button
+          type="button"
+          key={by}
+          class={`chip${treeBy.value === by ? ' on' : ''}`}
+          aria-pressed={treeBy.value === by}
+          onClick={() => (treeBy.value = by)}
+        >
+          {by === 'folder' ? 'Folders' : 'Pools'}
+        </button>
+      ))}
+    </div>
+  );
+}
+
 export function Sidebar() {
   const [filter, setFilter] = useState('');
+  const pooled = useCollection(pools).length > 0 && has('pools');
   const found = filterMachines(machineList.value, filter);
   return (
     <aside class="sidebar" aria-label="Inventory">
@@ -59,7 +81,12 @@ export function Sidebar() {
             onInput={(e) => setFilter(e.currentTarget.value)}
           />
         </div>
-        <InventoryTree machines={found} expandAll={filter !== ''} />
+        {pooled && <TreeChoice />}
+        <InventoryTree
+          machines={found}
+          expandAll={filter !== ''}
+          by={pooled ? treeBy.value : 'folder'}
+        />
       </div>
       <Tags />
     </aside>

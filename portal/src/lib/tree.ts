@@ -1,5 +1,5 @@
 // The inventory as rows of a tree: folders (made of the machines' folder paths), machines below them.
-import type { MachineSummary } from '../api/types';
+import type { MachineSummary, Pool } from '../api/types';
 
 export interface TreeRow {
   key: string;
@@ -14,6 +14,15 @@ export interface TreeRow {
   siblings: number;
 }
 
+/** Where machines stand in a tree: paths like "/a/b". */
+export interface Places {
+  of(machine: MachineSummary): string;
+  /** Those to show even where nothing is in them. */
+  all: Iterable<string>;
+}
+
+export const byFolder: Places = { of: (machine) => machine.folder, all: [] };
+
 interface Folder {
   path: string;
   name: string;
@@ -26,23 +35,26 @@ const collator = new Intl.Collator('en', { numeric: true, sensitivity: 'base' })
 export const byName = <T extends { name: string }>(a: T, b: T): number =>
   collator.compare(a.name, b.name);
 
-function build(machines: Iterable<MachineSummary>): Folder {
-  const root: Folder = { path: '/', name: '', folders: new Map(), machines: [], count: 0 };
-  for (const machine of machines) {
-    let at = root;
-    at.count++;
-    for (const part of machine.folder.split('/').filter(Boolean)) {
-      let next = at.folders.get(part);
-      if (!next) {
-        const path = at.path === '/' ? `/${part}` : `${at.path}/${part}`;
-        next = { path, name: part, folders: new Map(), machines: [], count: 0 };
-        at.folders.set(part, next);
-      }
-      at = next;
-      at.count++;
+function folderAt(root: Folder, path: string, more: number): Folder {
+  let at = root;
+  at.count += more;
+  for (const part of path.split('/').filter(Boolean)) {
+    let next = at.folders.get(part);
+    if (!next) {
+      const below = at.path === '/' ? `/${part}` : `${at.path}/${part}`;
+      next = { path: below, name: part, folders: new Map(), machines: [], count: 0 };
+      at.folders.set(part, next);
     }
-    at.machines.push(machine);
+    at = next;
+    at.count += more;
   }
+  return at;
+}
+
+function build(machines: Iterable<MachineSummary>, places: Places): Folder {
+  const root: Folder = { path: '/', name: '', folders: new Map(), machines: [], count: 0 };
+  for (const path of places.all) folderAt(root, path, 0);
+  for (const machine of machines) folderAt(root, places.of(machine), 1).machines.push(machine);
   return root;
 }
 
@@ -50,6 +62,7 @@ function build(machines: Iterable<MachineSummary>): Folder {
 export function treeRows(
   machines: Iterable<MachineSummary>,
   isOpen: (path: string) => boolean,
+  places: Places = byFolder,
 ): TreeRow[] {
   const rows: TreeRow[] = [];
   const visit = (folder: Folder, level: number): void => {
@@ -82,8 +95,19 @@ export function treeRows(
         siblings,
       });
   };
-  visit(build(machines), 1);
+  visit(build(machines, places), 1);
   return rows;
+}
+
+/** Resource pools as places: a pool's path is made of the names of those that it is in. */
+export function byPool(pools: Pool[]): { places: Places; idOf: Map<string, string> } {
+  const known = new Map(pools.map((p) => [p.id, p]));
+  const pathOf = (id: string | null | undefined, depth = 0): string => {
+    const pool = id ? known.get(id) : undefined;
+    return pool && depth < 32 ? `${pathOf(pool.parent, depth + 1)}/${pool.name}` : '';
+  };
+  const idOf = new Map(pools.map((p) => [pathOf(p.id), p.id]));
+  return { places: { of: (m) => pathOf(m.pool) || '/', all: idOf.keys() }, idOf };
 }
 
 /** Every folder there is, parents included, in order. */

@@ -31,6 +31,8 @@ export type Theme = 'auto' | 'light' | 'dark';
 
 export const theme = kept<Theme>('theme', 'auto');
 export const openFolders = kept<string[]>('folders', []);
+export const openPools = kept<string[]>('pools', []);
+export const treeBy = kept<'folder' | 'pool'>('tree', 'folder');
 export const taskPanelOpen = kept('tasks', false);
 export const sidebarOpen = kept('sidebar', true);
 export const machineSort = kept<{ key: string; down: boolean }>('sort', {
@@ -52,9 +54,9 @@ export function applyTheme(): () => void {
   });
 }
 
-export function toggleFolder(path: string, open?: boolean): void {
-  const now = new Set(openFolders.value);
+export function toggleIn(list: Signal<string[]>, path: string, open?: boolean): void {
+  const now = new Set(list.value);
   if (open ?? !now.has(path)) now.add(path);
   else now.delete(path);
-  openFolders.value = [...now];
+  list.value = [...now];
 }
