@@ -525,6 +525,20 @@ int mull_memory_set_rom(struct mull_memory *mem, uint64_t gpa, uint64_t size, bo
     return 0;
 }
 
+bool mull_device_ram_written(struct mull_memory *mem, struct mull_device_ram *ram)
+{
+    bool written = false;
+
+    for (uint64_t i = 0; i < ram->ram.size >> MULL_PAGE_SHIFT; i++)
+        if (!(atomic_load_explicit(&ram->ram.flags[i], memory_order_relaxed) & MULL_PAGE_CLEAN)) {
+            atomic_fetch_or(&ram->ram.flags[i], MULL_PAGE_CLEAN);
+            written = true;
+        }
+    if (written)
+        protect(mem);
+    return written;
+}
+
 void mull_memory_dirty_start(struct mull_memory *mem)
 {
     tracking(mem, true);

@@ -53,6 +53,19 @@ struct mull_region_ops {
 struct mull_memory;
 struct mull_region;
 
+#define MULL_NOWHERE UINT64_MAX
+#define MULL_DEVICE_RAM_MAX 4
+
+/**
+ * Memory of a device that guests see through a region whose functions only copy: a frame buffer. An
+ * engine may read and write it itself, past these functions, where the region is to be seen, but no
+ * code runs from there.
+ */
+struct mull_device_ram {
+    struct mull_ram ram;  /* host (page aligned), size, flags (only MULL_PAGE_CLEAN); no gpa */
+    _Atomic uint64_t gpa; /* page aligned, or MULL_NOWHERE; region.c keeps it */
+};
+
 /** Who must hear of writes to watched pages. One watcher a memory: the engine. */
 struct mull_memory_watch {
     void *opaque;
@@ -73,6 +86,9 @@ struct mull_memory_watch {
     int (*plugged)(void *opaque, unsigned index, struct mull_error *err);
     /* It goes: nothing of it may be known or used when this returns. No vCPU runs. */
     void (*unplugged)(void *opaque, unsigned index);
+    /* Memory of a device is no longer where it was: drop what is cached of where such memory is.
+     * May be NULL. Any thread; returns when every vCPU has. */
+    void (*moved)(void *opaque);
 };
 
 /** Create an empty memory. @return 0 and *out, owned by the caller; or a negative errno. */
@@ -109,8 +125,8 @@ int mull_memory_plug(struct mull_memory *mem, unsigned slot, uint64_t gpa, uint6
 void mull_memory_unplug(struct mull_memory *mem, unsigned slot);
 
 /**
- * Write-protect pages of RAM against the guest's CPUs, or make them writable again (shadow RAM). The
- * caller keeps this state; an engine that cannot protect pages (kvm) leaves them writable.
+ * Write-protect pages of RAM against the guest's CPUs, or make them writable again (shadow RAM).
+ * The caller keeps this state; an engine that cannot protect pages (kvm) leaves them writable.
  *
  * @param gpa, size  page aligned, inside one range
  * @return 0 or -EINVAL
@@ -118,7 +134,8 @@ void mull_memory_unplug(struct mull_memory *mem, unsigned slot);
  */
 int mull_memory_set_rom(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool rom);
 
-/** The RAM ranges in order of address, then those that can be plugged. For engines and for saving. */
+/** The RAM ranges in order of address, then those that can be plugged. For engines and for saving.
+ */
 const struct mull_ram *mull_memory_ram(const struct mull_memory *mem, unsigned *count);
 
 /** The RAM range that holds @gpa, or NULL. */
@@ -140,8 +157,8 @@ uint64_t mull_memory_next_data(const struct mull_memory *mem, const struct mull_
 int mull_memory_discard(struct mull_memory *mem, const struct mull_ram *ram, uint64_t offset,
                         uint64_t len);
 
-/** Let the host keep pages of equal content once (madvise(2), MADV_MERGEABLE), or no longer. @return
- *  0; -ENOTSUP: this memory or this host cannot */
+/** Let the host keep pages of equal content once (madvise(2), MADV_MERGEABLE), or no longer.
+ * @return 0; -ENOTSUP: this memory or this host cannot */
 int mull_memory_merge(struct mull_memory *mem, bool on);
 
 /** @watch is copied; NULL: nobody watches any more. */
@@ -217,6 +234,25 @@ int mull_region_add(struct mull_memory *mem, enum mull_space space, uint64_t bas
 
 /** Move, hide or show a region (a PCI BAR that the guest programs). Any thread. */
 void mull_region_move(struct mull_region *region, uint64_t base, bool visible);
+
+/**
+ * Say that a region's bytes are @ram, which stays the device's and must live until the region is
+ * removed, or mull_device_ram_remove() called. Before the machine runs.
+ *
+ * @return 0; -ENOSPC: there are MULL_DEVICE_RAM_MAX already, all goes through the region's
+ * functions
+ */
+int mull_region_set_ram(struct mull_region *region, struct mull_device_ram *ram);
+
+/** The region goes on by its functions; @ram is not looked at any more. No vCPU runs. */
+void mull_device_ram_remove(struct mull_memory *mem, struct mull_device_ram *ram);
+
+/** The MULL_DEVICE_RAM_MAX places of such memory, each NULL or in use. For engines. */
+struct mull_device_ram *const _Atomic *mull_memory_device_ram(const struct mull_memory *mem);
+
+/** Was @ram written by an engine since the last call? From the first call on that is watched. Any
+ *  thread. */
+bool mull_device_ram_written(struct mull_memory *mem, struct mull_device_ram *ram);
 
 /** Take a region out and free it. A call in progress on another thread may still end after. */
 void mull_region_remove(struct mull_region *region);

@@ -45,6 +45,7 @@ struct mull_memory {
     struct mull_memory_watch watch;
     pthread_rwlock_t map_lock; /* both maps; never held across a region's callback */
     struct mull_space_map map[2];
+    struct mull_device_ram *_Atomic device_ram[MULL_DEVICE_RAM_MAX];
 };
 
 /** Free both maps with their regions. */

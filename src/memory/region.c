@@ -18,6 +18,7 @@ struct mull_region {
     void *opaque;
     const char *name;
     bool visible;
+    struct mull_device_ram *ram; /* NULL: none */
 };
 
 /* Where the visible region may change while walking up the addresses. */
@@ -73,6 +74,45 @@ static void flatten(struct mull_space_map *map)
         else
             map->range[map->ranges++] = (struct mull_range){map->edge[i].at, last, owner};
     }
+}
+
+/* Where the engine may reach a region's memory past its functions: where all of it can be seen. */
+static uint64_t ram_place(const struct mull_region *region)
+{
+    const struct mull_space_map *map = region->map;
+
+    for (unsigned i = 0; region->visible && i < map->ranges; i++)
+        if (map->range[i].region == region && map->range[i].first == region->base &&
+            map->range[i].last == region_last(region) && !(region->base & (MULL_PAGE_SIZE - 1)))
+            return region->base;
+    return MULL_NOWHERE;
+}
+
+/* After flatten(), with the lock: also regions that did not move may be covered now. */
+static void place_ram(struct mull_memory *mem)
+{
+    bool moved = false;
+
+    for (const struct mull_region *r = mem->map[MULL_SPACE_MMIO].oldest; r; r = r->newer) {
+        if (!r->ram)
+            continue;
+        uint64_t place = ram_place(r), before = atomic_exchange(&r->ram->gpa, place);
+        moved |= before != place && before != MULL_NOWHERE;
+    }
+    if (moved && mem->watch.moved)
+        mem->watch.moved(mem->watch.opaque);
+}
+
+static void forget_ram(struct mull_memory *mem, struct mull_region *region)
+{
+    struct mull_device_ram *ram = region->ram;
+
+    region->ram = NULL;
+    for (unsigned i = 0; ram && i < MULL_DEVICE_RAM_MAX; i++)
+        if (mem->device_ram[i] == ram)
+            mem->device_ram[i] = NULL;
+    if (ram && atomic_exchange(&ram->gpa, MULL_NOWHERE) != MULL_NOWHERE && mem->watch.moved)
+        mem->watch.moved(mem->watch.opaque);
 }
 
 /* Room for one more region: each adds at most two edges, so at most two ranges. */
@@ -152,6 +192,7 @@ int mull_region_add(struct mull_memory *mem, enum mull_space space, uint64_t bas
         map->newest = region;
         map->regions++;
         flatten(map);
+        place_ram(mem);
     }
     pthread_rwlock_unlock(&mem->map_lock);
     if (rc) {
@@ -172,7 +213,41 @@ void mull_region_move(struct mull_region *region, uint64_t base, bool visible)
         region->base = base;
     region->visible = visible && ok; /* a BAR can be programmed beyond the end of the space */
     flatten(region->map);
+    place_ram(mem);
     pthread_rwlock_unlock(&mem->map_lock);
+}
+
+int mull_region_set_ram(struct mull_region *region, struct mull_device_ram *ram)
+{
+    struct mull_memory *mem = region->mem;
+    int code = -ENOSPC;
+
+    pthread_rwlock_wrlock(&mem->map_lock);
+    for (unsigned i = 0; code && i < MULL_DEVICE_RAM_MAX; i++) {
+        if (mem->device_ram[i])
+            continue;
+        atomic_store(&ram->gpa, MULL_NOWHERE);
+        region->ram = ram;
+        mem->device_ram[i] = ram;
+        place_ram(mem);
+        code = 0;
+    }
+    pthread_rwlock_unlock(&mem->map_lock);
+    return code;
+}
+
+void mull_device_ram_remove(struct mull_memory *mem, struct mull_device_ram *ram)
+{
+    pthread_rwlock_wrlock(&mem->map_lock);
+    for (struct mull_region *r = mem->map[MULL_SPACE_MMIO].oldest; r; r = r->newer)
+        if (r->ram == ram)
+            forget_ram(mem, r);
+    pthread_rwlock_unlock(&mem->map_lock);
+}
+
+struct mull_device_ram *const _Atomic *mull_memory_device_ram(const struct mull_memory *mem)
+{
+    return (struct mull_device_ram *const _Atomic *)mem->device_ram;
 }
 
 void mull_region_remove(struct mull_region *region)
@@ -192,6 +267,8 @@ void mull_region_remove(struct mull_region *region)
         map->newest = region->older;
     map->regions--;
     flatten(map);
+    forget_ram(mem, region);
+    place_ram(mem);
     pthread_rwlock_unlock(&mem->map_lock);
     free(region);
 }

@@ -286,6 +286,91 @@ static void test_regions(void **state)
     mull_memory_destroy(mem);
 }
 
+static void count_up(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+static uint64_t read_zero(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    return 0;
+}
+
+static void write_nothing(void *opaque, unsigned cpu, uint64_t offset, unsigned size,
+                          uint64_t value)
+{
+}
+
+/* A device's memory is where its region is, as long as all of that can be seen. */
+static void test_device_ram(void **state)
+{
+    static const struct mull_region_ops ops = {read_zero, write_nothing, 1, 8};
+    static _Atomic uint8_t flags[4];
+    struct mull_device_ram ram = {.ram = {.size = 0x4000, .flags = flags}}, more[4] = {{{0}}};
+    struct mull_memory *mem = make();
+    struct mull_region *region, *cover, *others[4];
+    unsigned moved = 0;
+    const struct mull_memory_watch watch = {.opaque = &moved, .moved = count_up};
+
+    mull_memory_set_watch(mem, &watch);
+    assert_int_equal(
+        mull_region_add(mem, MULL_SPACE_MMIO, 0x80000000, 0x4000, &ops, NULL, "it", &region, NULL),
+        0);
+    assert_null(mull_memory_device_ram(mem)[0]);
+    assert_int_equal(mull_region_set_ram(region, &ram), 0);
+    assert_ptr_equal(mull_memory_device_ram(mem)[0], &ram);
+    assert_int_equal(ram.gpa, 0x80000000);
+    mull_region_move(region, 0x90000000, true);
+    assert_int_equal(ram.gpa, 0x90000000);
+    assert_int_equal(moved, 1);
+    mull_region_move(region, 0x90000800, true); /* not whole pages */
+    assert_int_equal(ram.gpa, MULL_NOWHERE);
+    mull_region_move(region, 0x90000000, false);
+    assert_int_equal(ram.gpa, MULL_NOWHERE);
+    mull_region_move(region, 0x90000000, true);
+    assert_int_equal(moved, 2);
+    assert_int_equal(
+        mull_region_add(mem, MULL_SPACE_MMIO, 0x90003ffc, 4, &ops, NULL, "cover", &cover, NULL), 0);
+    assert_int_equal(ram.gpa, MULL_NOWHERE);
+    mull_region_remove(cover);
+    assert_int_equal(ram.gpa, 0x90000000);
+    assert_int_equal(moved, 3);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(mull_region_add(mem, MULL_SPACE_MMIO, 0xa0000000 + 0x1000 * i, 0x1000,
+                                         &ops, NULL, "another", &others[i], NULL),
+                         0);
+        assert_int_equal(mull_region_set_ram(others[i], &more[i]), i < 3 ? 0 : -ENOSPC);
+    }
+    mull_device_ram_remove(mem, &ram);
+    assert_null(mull_memory_device_ram(mem)[0]);
+    assert_int_equal(moved, 4);
+    mull_region_move(region, 0xb0000000, true);
+    assert_int_equal(ram.gpa, MULL_NOWHERE);
+    mull_region_remove(others[1]);
+    assert_null(mull_memory_device_ram(mem)[2]);
+    mull_memory_destroy(mem);
+}
+
+/* What is written is seen once, and watched from then on. */
+static void test_device_ram_written(void **state)
+{
+    static _Atomic uint8_t flags[4];
+    struct mull_device_ram ram = {.ram = {.size = 0x4000, .flags = flags}};
+    struct mull_memory *mem = make();
+    unsigned protects = 0;
+    const struct mull_memory_watch watch = {.opaque = &protects, .protect = count_up};
+
+    mull_memory_set_watch(mem, &watch);
+    assert_true(mull_device_ram_written(mem, &ram));
+    assert_false(mull_device_ram_written(mem, &ram));
+    assert_int_equal(protects, 1);
+    flags[3] = 0; /* as an engine does */
+    assert_true(mull_device_ram_written(mem, &ram));
+    assert_false(mull_device_ram_written(mem, &ram));
+    assert_int_equal(protects, 2);
+    mull_memory_destroy(mem);
+}
+
 /* The flattened map against the definition, over random adds, moves and removals. */
 static void test_regions_random(void **state)
 {
@@ -336,6 +421,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranges),          cmocka_unit_test(test_access),
         cmocka_unit_test(test_watch_and_dirty), cmocka_unit_test(test_regions),
+        cmocka_unit_test(test_device_ram),      cmocka_unit_test(test_device_ram_written),
         cmocka_unit_test(test_regions_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

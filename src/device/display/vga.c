@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "device/display/vga_internal.h"
 
@@ -567,8 +568,9 @@ static void destroy(struct mull_device *device)
     for (unsigned i = 0; i < sizeof(v->region) / sizeof(v->region[0]); i++)
         mull_region_remove(v->region[i]);
     mull_pci_function_fini(&v->pci);
+    mull_device_ram_remove(v->mem, &v->ram); /* the BAR may be another device's */
     pthread_mutex_destroy(&v->lock);
-    free(v);
+    munmap(v, sizeof(*v));
 }
 
 static int after_load(void *object, uint32_t version, struct mull_error *err)
@@ -630,6 +632,8 @@ struct mull_device *mull_vga_device(struct mull_vga *vga)
 
 uint64_t mull_vga_changes(struct mull_vga *vga)
 {
+    if (mull_device_ram_written(vga->mem, &vga->ram))
+        changed(vga);
     return atomic_load_explicit(&vga->changes, memory_order_relaxed);
 }
 
@@ -654,10 +658,8 @@ static int screen_text(void *opaque, char *out, size_t room)
     return mull_vga_text(opaque, out, room);
 }
 
-static const struct mull_screen_ops screen_ops = {.changes = screen_changes,
-                                                  .size = screen_size,
-                                                  .render = screen_render,
-                                                  .text = screen_text};
+static const struct mull_screen_ops screen_ops = {
+    .changes = screen_changes, .size = screen_size, .render = screen_render, .text = screen_text};
 
 const struct mull_screen *mull_vga_screen(struct mull_vga *vga)
 {
@@ -687,8 +689,12 @@ static int add_regions(struct mull_vga *v, struct mull_error *err)
 
 int mull_vga_add_memory(struct mull_vga *v, struct mull_pci_function *f, struct mull_error *err)
 {
-    return mull_pci_add_bar(f, 0, VGA_MEMORY, false, false, true, &linear_ops, v, "VGA memory",
-                            v->mem, err);
+    int code = mull_pci_add_bar(f, 0, VGA_MEMORY, false, false, true, &linear_ops, v, "VGA memory",
+                                v->mem, err);
+
+    if (!code)
+        mull_region_set_ram(f->bar[0].region, &v->ram); /* without it, it is slow */
+    return code;
 }
 
 const struct mull_region_ops *mull_vga_registers(void)
@@ -713,12 +719,17 @@ int mull_vga_create(const struct mull_device_env *env, struct mull_pci_bus *bus,
                     const struct mull_vga_config *cfg, struct mull_vga **out,
                     struct mull_error *err)
 {
-    struct mull_vga *v = calloc(1, sizeof(*v));
+    /* Zeroes that take no memory until they are touched, and whole pages for engines. */
+    struct mull_vga *v = mmap(NULL, sizeof(*v), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     int code;
 
     *out = NULL;
-    if (!v)
+    if (v == MAP_FAILED)
         return mull_fail(err, ENOMEM, "VGA: no memory");
+    v->ram = (struct mull_device_ram){
+        .ram = {.host = v->memory, .size = VGA_MEMORY, .flags = v->page_flags},
+        .gpa = MULL_NOWHERE};
     v->device = (struct mull_device){
         .ops = cfg->inlaid ? &inlaid_ops : &ops, .name = "vga", .object = v};
     v->mem = env->memory;

@@ -50,7 +50,10 @@ struct mull_vga {
     uint16_t dispi_index, dispi[DISPI_COUNT];
     uint8_t retrace;
     struct mull_region *region[4];
-    uint8_t memory[VGA_MEMORY]; /* planes interleaved, or linear */
+    struct mull_device_ram ram; /* memory, for engines */
+    _Atomic uint8_t page_flags[VGA_MEMORY >> MULL_PAGE_SHIFT];
+    /* Planes interleaved, or linear. */
+    uint8_t memory[VGA_MEMORY] __attribute__((aligned(4096)));
 };
 
 static inline bool vga_linear(const struct mull_vga *v)

@@ -253,6 +253,7 @@ static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **
     vm->bus = config->bus;
     vm->cpus = config->cpus;
     vm->ram = mull_memory_ram(vm->memory, &vm->ram_count);
+    vm->device_ram = mull_memory_device_ram(vm->memory);
 
     int r = soft_cache_create(vm, config->code_cache, err);
     if (r < 0) {
@@ -263,7 +264,8 @@ static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **
                                            .code_written = on_code_written,
                                            .protect = soft_tlb_protect_all,
                                            .plugged = on_plugged,
-                                           .unplugged = on_unplugged};
+                                           .unplugged = on_unplugged,
+                                           .moved = soft_tlb_forget_all};
     mull_memory_set_watch(vm->memory, &vm->watch);
     *out = (struct mull_vm *)vm;
     return 0;

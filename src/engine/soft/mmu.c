@@ -56,19 +56,20 @@ static void read_entry(const struct soft_vm *vm, uint64_t gpa, bool wide, struct
                     : __atomic_load_n((const uint32_t *)host, __ATOMIC_RELAXED);
 }
 
-static _Atomic uint8_t *page_flags(const struct mull_ram *ram, uint64_t gpa)
+static _Atomic uint8_t *page_flags(const struct mull_ram *ram, const uint8_t *host)
 {
-    return &ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT];
+    return &ram->flags[(uint64_t)(host - ram->host) >> MULL_PAGE_SHIFT];
 }
 
 /* After a write of ours to RAM: dirty tracking and translations of what was there. The flags are
  * looked at after the write is visible, as mull_mem_write() does. */
-static void wrote(struct soft_cpu *cpu, const struct mull_ram *ram, uint64_t gpa, unsigned size)
+static void wrote(struct soft_cpu *cpu, const struct mull_ram *ram, const uint8_t *host,
+                  uint64_t gpa, unsigned size)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    uint8_t flags = atomic_load_explicit(page_flags(ram, gpa), memory_order_relaxed);
+    uint8_t flags = atomic_load_explicit(page_flags(ram, host), memory_order_relaxed);
     if (flags & MULL_PAGE_CLEAN)
-        atomic_fetch_and(page_flags(ram, gpa), (uint8_t)~MULL_PAGE_CLEAN);
+        atomic_fetch_and(page_flags(ram, host), (uint8_t)~MULL_PAGE_CLEAN);
     if (flags & MULL_PAGE_CODE)
         soft_code_written(cpu->vm, cpu, gpa, size);
 }
@@ -91,7 +92,7 @@ static bool set_entry_bits(struct soft_cpu *cpu, struct entry *e, bool wide, uin
     }
     if (done) {
         e->value |= bits;
-        wrote(cpu, e->ram, e->gpa, wide ? 8 : 4);
+        wrote(cpu, e->ram, host, e->gpa, wide ? 8 : 4);
     }
     return done;
 }
@@ -155,6 +156,22 @@ static void set_page(struct soft_cpu *cpu, struct soft_page *page, uint64_t gpa)
     page->gpa = gpa;
     page->ram = find_ram(cpu->vm, gpa);
     page->host = page->ram ? page->ram->host + (gpa - page->ram->gpa) : NULL;
+    page->device = NULL;
+}
+
+/* For data there is also what devices lend, such as a frame buffer. */
+static void find_device_ram(const struct soft_vm *vm, struct soft_page *page)
+{
+    for (unsigned i = 0; !page->host && i < MULL_DEVICE_RAM_MAX; i++) {
+        const struct mull_device_ram *d =
+            atomic_load_explicit(&vm->device_ram[i], memory_order_relaxed);
+        uint64_t gpa = d ? atomic_load_explicit(&d->gpa, memory_order_relaxed) : MULL_NOWHERE;
+        if (gpa == MULL_NOWHERE || page->gpa - gpa >= d->ram.size)
+            continue;
+        page->ram = &d->ram;
+        page->host = d->ram.host + (page->gpa - gpa);
+        page->device = d;
+    }
 }
 
 /* Reserved bits of a present entry of 32-bit or PAE paging. @level: 3 is PAE's pointer table. */
@@ -437,7 +454,7 @@ bool soft_translate_quiet(struct soft_cpu *cpu, uint64_t va, uint64_t *gpa)
 static bool allow_write(struct soft_window *win, unsigned slot, uint64_t tag,
                         const struct soft_page *page, bool want)
 {
-    _Atomic uint8_t *flags = page_flags(page->ram, page->gpa);
+    _Atomic uint8_t *flags = page_flags(page->ram, page->host);
 
     for (;;) {
         uint8_t now = atomic_load_explicit(flags, memory_order_relaxed);
@@ -455,6 +472,21 @@ static bool allow_write(struct soft_window *win, unsigned slot, uint64_t tag,
             return true;
         __atomic_store_n(&win->write_tag[slot], soft_tlb_invalid(slot), __ATOMIC_RELAXED);
     }
+}
+
+/* Has a device's memory moved since it was looked up? As in allow_write(), it moves first, then
+ * soft_tlb_forget_all() looks for the tags. */
+static bool has_moved(struct soft_window *win, unsigned slot, const struct soft_page *page)
+{
+    if (!page->device)
+        return false;
+    atomic_thread_fence(memory_order_seq_cst);
+    uint64_t gpa = atomic_load(&page->device->gpa);
+    if (gpa != MULL_NOWHERE && page->gpa - gpa == (uint64_t)(page->host - page->ram->host))
+        return false;
+    __atomic_store_n(&win->write_tag[slot], soft_tlb_invalid(slot), __ATOMIC_RELAXED);
+    __atomic_store_n(&win->read_tag[slot], soft_tlb_invalid(slot), __ATOMIC_RELAXED);
+    return true;
 }
 
 /* Enter a page of RAM. @want_write: for a write, @can_write: it may also be written. @return: the
@@ -484,9 +516,9 @@ static bool install(struct soft_cpu *cpu, enum soft_window_id id, uint64_t va,
     __atomic_store_n(&win->read_tag[slot], tag, __ATOMIC_RELAXED);
     __atomic_store_n(&win->page[slot], (uint64_t)(uintptr_t)page->host & MULL_PAGE_MASK,
                      __ATOMIC_RELAXED);
-    if (!can_write || !page->dirty || page->ram->readonly)
-        return !want_write;
-    return allow_write(win, slot, tag, page, want_write) || !want_write;
+    bool writable = can_write && page->dirty && !page->ram->readonly &&
+                    allow_write(win, slot, tag, page, want_write);
+    return !has_moved(win, slot, page) && (writable || !want_write);
 }
 
 /* The window whose rights an access has. */
@@ -509,6 +541,7 @@ bool soft_tlb_fill(struct soft_cpu *cpu, uint64_t va, unsigned size, bool write)
 
     if (crosses_page(va, size) || !soft_canonical(va) || !walk(cpu, &w, &page))
         return false;
+    find_device_ram(cpu->vm, &page);
     return install(cpu, cpu->window_id, va, &page, write, w.can_write);
 }
 
@@ -534,10 +567,10 @@ void *soft_direct(struct soft_cpu *cpu, uint64_t va, unsigned size, unsigned acc
     uint8_t *host = tlb_lookup(cpu->window[id], va, write);
     if (host)
         return host;
-    if (!soft_canonical(va) || !walk(cpu, &w, &page) ||
-        !install(cpu, id, va, &page, write, w.can_write))
+    if (!soft_canonical(va) || !walk(cpu, &w, &page))
         return NULL;
-    return page.host;
+    find_device_ram(cpu->vm, &page);
+    return install(cpu, id, va, &page, write, w.can_write) ? page.host : NULL;
 }
 
 /* ---- Access from C ---- */
@@ -566,9 +599,9 @@ static void write_page(struct soft_cpu *cpu, const struct soft_page *page, const
                        unsigned size)
 {
     if (page->host) {
-        if (!page->ram->readonly && !(*page_flags(page->ram, page->gpa) & MULL_PAGE_ROM)) {
+        if (!page->ram->readonly && !(*page_flags(page->ram, page->host) & MULL_PAGE_ROM)) {
             soft_copy_guest(page->host, from, size);
-            wrote(cpu, page->ram, page->gpa, size);
+            wrote(cpu, page->ram, page->host, page->gpa, size);
         }
         return;
     }
@@ -596,8 +629,10 @@ static enum soft_result fetch_page(struct soft_cpu *cpu, uint64_t va, unsigned a
         return soft_raise_error(cpu, SOFT_GP, 0);
     if (!walk(cpu, &w, page))
         return soft_raise_page(cpu, va, w.error);
-    if ((access & ACCESS_KIND) != SOFT_EXEC)
+    if ((access & ACCESS_KIND) != SOFT_EXEC) {
+        find_device_ram(cpu->vm, page);
         install(cpu, window_for(cpu, access), va, page, access & SOFT_WRITE, w.can_write);
+    }
     if (cpu->vm->debug.watches && (access & SOFT_SYSTEM))
         soft_debug_touch(cpu, va, 1, access); /* soft_linear() does not see it */
     return SOFT_NEXT;
@@ -1019,4 +1054,19 @@ void soft_tlb_protect_all(void *opaque)
         for (unsigned k = SOFT_WIN_USER; cpu && k < SOFT_WINDOWS; k++)
             soft_cells_protect_all(cpu->windows[k]);
     }
+}
+
+void soft_tlb_forget_all(void *opaque)
+{
+    struct soft_vm *vm = opaque;
+
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        for (unsigned k = 0; cpu && k < SOFT_WINDOWS; k++) {
+            fill_invalid(cpu->windows[k]->write_tag, 0, SOFT_TLB_ENTRIES);
+            fill_invalid(cpu->windows[k]->read_tag, 0, SOFT_TLB_ENTRIES);
+        }
+    }
+    atomic_thread_fence(memory_order_seq_cst);
 }

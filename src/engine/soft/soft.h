@@ -72,6 +72,7 @@ struct soft_page {
     uint64_t gpa;  /* of the address asked for */
     uint8_t *host; /* of the address asked for; NULL: not RAM */
     const struct mull_ram *ram;
+    const struct mull_device_ram *device; /* NULL: none; else where it is may change */
     bool user, writable, global, dirty; /* of the leaf entry, all levels combined */
     uint8_t log2_size;                  /* 12, 21, 22, 30 */
 };
@@ -504,6 +505,9 @@ void soft_tlb_protect(struct soft_vm *vm, const struct mull_ram *ram, uint64_t g
 /** mull_memory_watch.protect of the soft engine (@vm: struct soft_vm): all write permissions go. */
 void soft_tlb_protect_all(void *vm);
 
+/** Memory of a device has moved: drop everything. Any thread. */
+void soft_tlb_forget_all(void *vm);
+
 /** Recompute cpu->mode, window_id and gs_base after CPL, CRs, EFER, XCR0, EFLAGS.AC/VM, or a
  *  segment changed. */
 void soft_mode_changed(struct soft_cpu *cpu);
@@ -711,6 +715,7 @@ struct soft_vm {
     struct mull_memory *memory;
     const struct mull_ram *ram;
     unsigned ram_count;
+    struct mull_device_ram *const _Atomic *device_ram;
     const struct mull_engine_bus *bus;
     struct soft_cache *cache;
     struct soft_cpu *cpu[MULL_MAX_CPUS];
