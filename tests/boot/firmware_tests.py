@@ -238,6 +238,22 @@ def uefi_shell(ctx):
         expect(b"UEFI variables" in m.errors, m.errors)
 
 
+def uefi_frame_buffer(ctx):
+    """What the guest writes to the frame buffer itself is seen: a viewer that asks only for what has
+    changed gets what is typed into the shell."""
+    need(*UEFI)
+    path = ctx.path("vnc")
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "128M", "--firmware", "uefi",
+                               "--control", ctx.path("control"), "--display", f"vnc=unix:{path}",
+                               "--console", "stdio"]) as m:
+        m.wait_for("Shell>", 180 * ctx.patience)
+        client = Client(path)
+        expect(len(set(client.update())) > 1, "an empty picture")
+        for _ in range(3):
+            client.key(ord("x"))
+            expect(any(client.update(True)), "nothing has changed")
+
+
 def uefi_by_file(ctx):
     """UEFI from a file of one's own, with the template beside it; a store of another size. The 4 MiB
     build begins in 32-bit code, which maps all the addresses that the processor may have."""
@@ -279,5 +295,6 @@ TESTS["screen-and-keys"] = screen_and_keys
 TESTS["vnc-screen-and-keys"] = vnc_screen
 TESTS["vnc-foreign-client"] = vnc_foreign_client
 TESTS["uefi-shell-and-variables"] = uefi_shell
+TESTS["uefi-frame-buffer"] = uefi_frame_buffer
 TESTS["uefi-by-file"] = uefi_by_file
 TESTS["firmware-refused"] = bad_firmware
