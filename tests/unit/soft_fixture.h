@@ -57,6 +57,7 @@ static inline struct fix *fix_new(void)
     assert_int_equal(mull_memory_add_ram(f->mem, FIX_ROM, 0x10000, true, &err), 0);
     f->vm.memory = f->mem;
     f->vm.ram = mull_memory_ram(f->mem, &f->vm.ram_count);
+    f->vm.device_ram = mull_memory_device_ram(f->mem);
     f->vm.cpus = 1;
     f->vm.bus = &f->bus;
     f->cpu = fix_pages(SOFT_COMMON_SIZE);

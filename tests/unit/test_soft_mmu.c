@@ -267,6 +267,68 @@ static bool hits(struct fix *f, enum soft_window_id w, uint64_t va, bool write)
     return (va & MULL_PAGE_MASK) + (write ? win->write_tag[i] : win->read_tag[i]) == 0;
 }
 
+static uint64_t read_ones(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
+{
+    return ~0ull;
+}
+
+static void write_nowhere(void *opaque, unsigned cpu, uint64_t offset, unsigned size,
+                          uint64_t value)
+{
+}
+
+/* Memory that a device lends is data like RAM, where it is now; it is not executed. */
+static void test_device_ram(void **state)
+{
+    static const struct mull_region_ops ops = {read_ones, write_nowhere, 1, 8};
+    static uint8_t memory[0x2000] __attribute__((aligned(4096)));
+    static _Atomic uint8_t flags[2];
+    struct mull_device_ram ram = {.ram = {.host = memory, .size = sizeof(memory), .flags = flags}};
+    struct fix *f = fix_new();
+    struct mull_region *region;
+    struct soft_page page;
+    uint32_t value = 0x12345678;
+
+    fix_long_mode(f, 0, 0);
+    f->vm.watch = (struct mull_memory_watch){
+        .opaque = &f->vm, .protect = soft_tlb_protect_all, .moved = soft_tlb_forget_all};
+    mull_memory_set_watch(f->mem, &f->vm.watch);
+    fix_map(f, VA, 0x10001000, FIX_W | FIX_D);
+    assert_int_equal(mull_region_add(f->mem, MULL_SPACE_MMIO, 0x10000000, sizeof(memory), &ops,
+                                     NULL, "lent", &region, NULL),
+                     0);
+    assert_int_equal(mull_region_set_ram(region, &ram), 0);
+    assert_int_equal(soft_translate(f->cpu, VA, SOFT_EXEC, &page), SOFT_NEXT);
+    assert_null(page.host);
+    assert_int_equal(soft_write(f->cpu, VA + 8, &value, 4, 0), SOFT_NEXT);
+    assert_memory_equal(memory + 0x1008, &value, 4);
+    assert_true(hits(f, SOFT_WIN_KERNEL_AC, VA, true));
+    assert_ptr_equal(soft_direct(f->cpu, VA + 8, 4, SOFT_WRITE), memory + 0x1008);
+
+    /* Watched: a write is seen once more. */
+    assert_true(mull_device_ram_written(f->mem, &ram));
+    assert_false(hits(f, SOFT_WIN_KERNEL_AC, VA, true));
+    assert_true(soft_tlb_fill(f->cpu, VA, 4, false));
+    assert_false(mull_device_ram_written(f->mem, &ram));
+    assert_true(soft_tlb_fill(f->cpu, VA, 4, true));
+    assert_true(mull_device_ram_written(f->mem, &ram));
+
+    /* Elsewhere: nothing is left of where it was. */
+    assert_true(soft_tlb_fill(f->cpu, VA, 4, true));
+    mull_region_move(region, 0x20000000, true);
+    assert_false(hits(f, SOFT_WIN_KERNEL_AC, VA, false));
+    assert_false(hits(f, SOFT_WIN_KERNEL_AC, VA, true));
+    assert_false(soft_tlb_fill(f->cpu, VA, 4, false));
+    fix_map(f, VA, 0x20001000, FIX_W | FIX_D);
+    assert_true(soft_tlb_fill(f->cpu, VA, 4, true));
+    mull_device_ram_remove(f->mem, &ram);
+    assert_false(hits(f, SOFT_WIN_KERNEL_AC, VA, true));
+    assert_int_equal(soft_read(f->cpu, VA, &value, 4, 0), SOFT_NEXT);
+    assert_int_equal(value, 0xffffffff);
+    mull_memory_set_watch(f->mem, NULL);
+    fix_free(f);
+}
+
 static void test_tlb_fill(void **state)
 {
     struct fix *f = fix_new();
@@ -662,10 +724,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rights),         cmocka_unit_test(test_supervisor_rights),
         cmocka_unit_test(test_accessed_dirty), cmocka_unit_test(test_large_and_reserved),
-        cmocka_unit_test(test_legacy_paging),  cmocka_unit_test(test_tlb_fill),
-        cmocka_unit_test(test_flush),          cmocka_unit_test(test_pcid),
-        cmocka_unit_test(test_exec),           cmocka_unit_test(test_access),
-        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_legacy_paging),  cmocka_unit_test(test_device_ram),
+        cmocka_unit_test(test_tlb_fill),       cmocka_unit_test(test_flush),
+        cmocka_unit_test(test_pcid),           cmocka_unit_test(test_exec),
+        cmocka_unit_test(test_access),         cmocka_unit_test(test_vectors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
