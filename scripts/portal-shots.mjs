@@ -19,16 +19,8 @@ mkdirSync(out, { recursive: true });
 
 const DESKTOP = { width: 1440, height: 900 };
 const PHONE = { width: 390, height: 844 };
-// As the real host answers (src/api/rest/ops_host.c): what it does not do is in no picture.
-const missing = [
-  'disk-import',
-  'network-bridge',
-  'network-isolated',
-  'network-nat',
-  'pools',
-  'templates',
-];
-const mock = await startMock({ machines: 500, dist, missing });
+// A host that can do all (`missing` of GET /host: src/api/rest/ops_host.c).
+const mock = await startMock({ machines: 500, dist });
 const machines = [...mock.api.machines.values()];
 const machine = machines.find((m) => m.pending) ?? machines[0];
 const at = (tab = '') => `#/machines/${machine.id}${tab && `/${tab}`}`;
@@ -93,6 +85,7 @@ const SHOTS = [
   },
   { name: 'console-vnc', path: at('console'), dark: true, act: pause(1500) },
   { name: 'hardware', path: at('hardware') },
+  { name: 'resources', path: at('resources') },
   { name: 'disks', path: at('disks'), act: snapshots },
   { name: 'monitor', path: at('monitor'), dark: true },
   { name: 'permissions', path: at('permissions') },
@@ -102,6 +95,7 @@ const SHOTS = [
   { name: 'datastores', path: '#/datastores', act: tasks },
   { name: 'files', path: () => `#/datastores/${mock.api.lists.datastores[0].id}/images` },
   { name: 'networks', path: '#/networks' },
+  { name: 'pools', path: '#/pools' },
   { name: 'users', path: '#/access' },
   { name: 'events', path: '#/events' },
   { name: 'audit', path: '#/audit' },

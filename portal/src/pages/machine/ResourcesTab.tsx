@@ -19,7 +19,7 @@ type Draft = Record<string, unknown> & { pool: string | null };
 
 function Granted({ machine }: { machine: TabProps['machine'] }) {
   const { granted } = machine;
-  if (!granted) return <p class="muted">The machine does not run.</p>;
+  if (!granted) return <p class="muted">The machine does not run, or has just started.</p>;
   const said = (key: string): string => {
     const n = granted[key as keyof typeof granted];
     const field = RESOURCES.find((r) => r.key === key)!;
@@ -106,10 +106,11 @@ export function ResourcesTab({ machine, reload }: TabProps) {
             <Granted machine={machine} />
           </Panel>
           {RESOURCES.map((field) => (
-            <Panel key={field.key} title={`${field.title} for it`}>
+            <Panel key={field.key} title={field.title}>
               <fieldset disabled={!isAdministrator.value} class="form">
                 <AmountFields
                   field={field}
+                  bare
                   value={(now[field.key] ?? {}) as Amounts}
                   onChange={(value) => set({ [field.key]: value })}
                   at={(member) => problemAt(wrong, `/resources/${field.key}/${member}`)}

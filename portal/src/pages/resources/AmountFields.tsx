@@ -4,13 +4,15 @@ import { isLevel, type Amounts, type ResourceField } from './amounts';
 
 interface AmountFieldsProps {
   field: ResourceField;
+  /** Without a heading of its own: what it is in has one. */
+  bare?: boolean;
   value: Amounts;
   onChange(value: Amounts): void;
   /** What is wrong with a member. */
   at(member: string): string | null;
 }
 
-export function AmountFields({ field, value, onChange, at }: AmountFieldsProps) {
+export function AmountFields({ field, bare, value, onChange, at }: AmountFieldsProps) {
   const { title } = field;
   const level = isLevel(value.shares) ? String(value.shares) : 'custom';
   const shown = (n: unknown, scale: number): number | null =>
@@ -19,7 +21,7 @@ export function AmountFields({ field, value, onChange, at }: AmountFieldsProps) 
     n === null || Number.isNaN(n) ? null : Math.round(n * scale);
   return (
     <>
-      <h3>{title}</h3>
+      {!bare && <h3>{title}</h3>}
       <SelectField
         label={`${title} shares`}
         value={level}
