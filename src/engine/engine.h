@@ -56,6 +56,13 @@ struct mull_engine_bus {
     /* The guest wrote TSC or TSC_ADJUST: this CPU's tsc_offset is new (TSC deadlines, pvclock). From
      * the vCPU's own thread; not needed after state_set. */
     void (*tsc_offset)(void *opaque, unsigned cpu, uint64_t offset);
+
+    /* Calls by VMware's convention (device/vmware/tools.h): an IN of 32 bits from call_port with
+     * call_magic in EAX, from any privilege, changes the general registers (by MULL_RAX, ...).
+     * NULL: there are none, it is a port like others. */
+    uint16_t call_port;
+    uint32_t call_magic;
+    void (*call)(void *opaque, unsigned cpu, uint64_t gpr[16]);
 };
 
 /** One CPUID leaf. `subleaf` counts where `indexed`. */

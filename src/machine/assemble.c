@@ -308,6 +308,7 @@ static int make_platform(struct mull_machine *m, const struct mull_machine_confi
         .firmware = m->firmware != NULL,
         .screen = machine_wants_screen(m, config),
         .tpm = config->tpm && config->tpm_state,
+        .vmware = config->vmware_tools,
         .events = {.opaque = m,
                    .poweroff = machine_event_poweroff,
                    .reset = machine_event_reset,

@@ -101,8 +101,8 @@ struct mull_network_config {
     uint16_t vlans[MULL_CONFIG_VLANS];
     bool has_mac;
     uint8_t mac[6];
-    char *tftp;      /* user: the folder that TFTP serves; NULL: none */
-    char *bootfile;  /* user: what DHCP tells the guest to boot, below that folder */
+    char *tftp;             /* user: the folder that TFTP serves; NULL: none */
+    char *bootfile;         /* user: what DHCP tells the guest to boot, below that folder */
     unsigned forward_count; /* user: as for mull_passt_parse_forward() */
     char *forward[MULL_CONFIG_FORWARDS];
 };
@@ -180,7 +180,7 @@ struct mull_machine_config {
     uint64_t memory;                 /* bytes */
     uint64_t memory_max;             /* as much can it become while it runs; 0: no more */
     unsigned cpus;
-    unsigned cpus_max; /* as many can it have while it runs; 0: no more */
+    unsigned cpus_max;                /* as many can it have while it runs; 0: no more */
     unsigned sockets, cores, threads; /* 0: not said; else their product is cpus */
     char *engine;                     /* "auto", "soft", "kvm" */
     bool no_reboot;                   /* a guest's reset ends the machine */
@@ -211,12 +211,13 @@ struct mull_machine_config {
     struct mull_video_config video;
     bool tablet, keyboard; /* on USB */
     bool tpm;
-    uint64_t vsock_cid;       /* the guest's address among virtual sockets; 0: 3 */
-    char *vsock_path;         /* the host's socket for them; NULL: there are none */
-    char *tpm_state;          /* folder of its state; NULL: there is no TPM yet */
+    uint64_t vsock_cid; /* the guest's address among virtual sockets; 0: 3 */
+    char *vsock_path;   /* the host's socket for them; NULL: there are none */
+    char *tpm_state;    /* folder of its state; NULL: there is no TPM yet */
     enum mull_watchdog watchdog;
     uint64_t code_cache;      /* soft engine: bytes for translated code; 0: its choice */
     bool packed_rings;        /* virtio devices offer packed virtqueues, too */
+    bool vmware_tools;        /* VMware's backdoor for open-vm-tools, and its name in CPUID */
     bool balloon;             /* the guest can give memory back while it runs */
     bool localtime;           /* the RTC shows local time, not UTC */
     char *usb;                /* "1.1", "2.0", "3.0"; NULL: none */

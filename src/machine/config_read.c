@@ -631,6 +631,7 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         "usb",
         "uuid",
         "video",
+        "vmware_tools",
         "vsock",
         "watchdog",
         /* clang-format on */
@@ -668,6 +669,8 @@ static int read_root(struct reader *r, json_t *root, struct mull_machine_config 
         ret = read_string(r, root, "tpm_state", &c->tpm_state);
     if (!ret)
         ret = read_bool(r, root, "balloon", &c->balloon);
+    if (!ret)
+        ret = read_bool(r, root, "vmware_tools", &c->vmware_tools);
     if (!ret)
         ret = read_bool(r, root, "packed_rings", &c->packed_rings);
     if (!ret)

@@ -260,6 +260,7 @@ json_t *mull_machine_config_write(const struct mull_machine_config *c)
     put_true(root, "tpm", c->tpm);
     put_text(root, "tpm_state", c->tpm_state);
     put_true(root, "balloon", c->balloon);
+    put_true(root, "vmware_tools", c->vmware_tools);
     put_true(root, "packed_rings", c->packed_rings);
     if (c->watchdog != MULL_WATCHDOG_OFF)
         put_text(root, "watchdog", mull_watchdog_names[c->watchdog]);

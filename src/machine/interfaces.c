@@ -8,7 +8,9 @@
 #include "device/legacy/i6300esb.h"
 #include "device/legacy/tpm_crb.h"
 #include "device/virtio/balloon.h"
+#include "device/vmware/tools.h"
 #include "machine/internal.h"
+#include "platform/lapic.h"
 
 static int make_share(struct mull_machine *m, const struct mull_device_env *env, unsigned i,
                       const struct mull_share_config *share, struct mull_error *err)
@@ -138,6 +140,38 @@ static int make_vsock(struct mull_machine *m, const struct mull_device_env *env,
     return ret;
 }
 
+static void tools_call(void *opaque, uint64_t gpr[16])
+{
+    mull_tools_call(opaque, gpr);
+}
+
+static void parse_uuid(const char *text, uint8_t out[16])
+{
+    for (unsigned i = 0; text && i < 16; i++) {
+        unsigned value;
+        if (*text == '-')
+            text++;
+        if (sscanf(text, "%2x", &value) != 1)
+            return;
+        out[i] = (uint8_t)value;
+        text += 2;
+    }
+}
+
+static int make_tools(struct mull_machine *m, const struct mull_device_env *env,
+                      const struct mull_machine_config *config, struct mull_error *err)
+{
+    struct mull_tools_config cfg = {.memory = config->memory, .lapic_hz = MULL_LAPIC_TIMER_HZ};
+    parse_uuid(config->uuid, cfg.uuid);
+    int ret = mull_tools_create(env, &cfg, &m->tools, err);
+    if (ret)
+        return ret;
+    machine_add_device(m, m->tools);
+    mull_platform_set_call(m->platform, MULL_BACKDOOR_PORT, MULL_BACKDOOR_MAGIC, tools_call,
+                           m->tools);
+    return 0;
+}
+
 int machine_interface_devices(struct mull_machine *m, const struct mull_device_env *env,
                               const struct mull_machine_config *config, struct mull_error *err)
 {
@@ -146,6 +180,8 @@ int machine_interface_devices(struct mull_machine *m, const struct mull_device_e
         ret = make_share(m, env, i, &config->share[i], err);
     if (!ret && config->balloon)
         ret = make_balloon(m, env, err);
+    if (!ret && config->vmware_tools)
+        ret = make_tools(m, env, config, err);
     if (!ret && config->vsock_path)
         ret = make_vsock(m, env, config, err);
     if (!ret && config->tpm && config->tpm_state)

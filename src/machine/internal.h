@@ -115,6 +115,7 @@ struct mull_machine {
     uint64_t code_cache;         /* bytes, as configured */
     bool packed_rings;           /* for virtio devices that come later, too */
     struct mull_device *balloon; /* NULL: none; one of the devices, too */
+    struct mull_device *tools;   /* the same */
     uint8_t *vga_rom;
     struct machine_rom net_rom[MULL_NICS_THERE]; /* by model */
     unsigned boot_paths;

@@ -536,6 +536,11 @@ struct mull_input *mull_machine_input(struct mull_machine *m)
     return m->input.ps2 || m->input.sinks ? &m->input : NULL;
 }
 
+struct mull_device *mull_machine_tools(struct mull_machine *m)
+{
+    return m->tools;
+}
+
 struct mull_device *mull_machine_balloon(struct mull_machine *m)
 {
     return m->balloon;

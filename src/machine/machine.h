@@ -198,6 +198,9 @@ struct mull_device *mull_machine_balloon(struct mull_machine *m);
  *  information says whether that is so. Loop's thread. @return 0 or a negative errno */
 int mull_machine_trim(struct mull_machine *m, struct mull_error *err);
 
+/** VMware's interface (device/vmware/tools.h); the same. */
+struct mull_device *mull_machine_tools(struct mull_machine *m);
+
 /** The I/O loop, for the process's own descriptors and timers. It runs from start to halt. */
 struct mull_loop *mull_machine_loop(struct mull_machine *m);
 

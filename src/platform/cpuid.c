@@ -280,7 +280,7 @@ static int hypervisor(const struct mull_cpuid_policy *p, struct mull_cpuid *tabl
 
     for (uint32_t leaf = 0x40000000; leaf <= 0x40000010; leaf++)
         drop(table, leaf);
-    memcpy(signature, "KVMKVMKVM\0\0\0", 12);
+    memcpy(signature, p->vmware ? "VMwareVMware" : "KVMKVMKVM\0\0\0", 12);
     if ((code = add(table,
                     (struct mull_cpuid_entry){.leaf = 0x40000000,
                                               .eax = 0x40000010,
@@ -288,8 +288,9 @@ static int hypervisor(const struct mull_cpuid_policy *p, struct mull_cpuid *tabl
                                               .ecx = signature[1],
                                               .edx = signature[2]},
                     err)) < 0 ||
-        (code = add(table, (struct mull_cpuid_entry){.leaf = 0x40000001, .eax = features}, err)) <
-            0)
+        (!p->vmware &&
+         (code = add(table, (struct mull_cpuid_entry){.leaf = 0x40000001, .eax = features}, err)) <
+             0))
         return code;
     return add(table,
                (struct mull_cpuid_entry){.leaf = 0x40000010,

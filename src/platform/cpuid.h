@@ -17,6 +17,7 @@ struct mull_cpuid_policy {
     uint64_t address_end;  /* nothing that the guest can address lies at or above; 0: unknown */
     uint32_t kvm_features; /* CPUID 40000001h EAX that the platform implements; ignored where the
                               engine brings that leaf itself */
+    bool vmware;           /* the hypervisor is VMware's, with its timing leaf, not KVM's */
 };
 
 /** Complete @table, the engine's template, for vCPU @index. */

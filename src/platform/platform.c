@@ -36,6 +36,8 @@ struct mull_platform {
     struct mull_device pci_device;
     struct mull_platform_config config;
     struct mull_engine_bus bus;
+    void (*call)(void *opaque, uint64_t gpr[16]); /* mull_platform_set_call() */
+    void *call_opaque;
     struct mull_vm *vm;
     struct mull_vcpu *vcpu[MULL_MAX_CPUS];
     atomic_bool connected;
@@ -335,6 +337,22 @@ static struct mull_engine_bus make_bus(struct mull_platform *p)
     };
 }
 
+static void bus_call(void *opaque, unsigned cpu, uint64_t gpr[16])
+{
+    struct mull_platform *p = opaque;
+    p->call(p->call_opaque, gpr);
+}
+
+void mull_platform_set_call(struct mull_platform *p, uint16_t port, uint32_t magic,
+                            void (*call)(void *opaque, uint64_t gpr[16]), void *opaque)
+{
+    p->call = call;
+    p->call_opaque = opaque;
+    p->bus.call_port = port;
+    p->bus.call_magic = magic;
+    p->bus.call = bus_call;
+}
+
 const struct mull_engine_bus *mull_platform_bus(struct mull_platform *p)
 {
     return &p->bus;
@@ -360,6 +378,7 @@ int mull_platform_cpuid(struct mull_platform *p, unsigned index, struct mull_cpu
         .tsc_hz = mull_clock_tsc_hz(p->config.clock),
         .address_end = p->mmio64_base + MMIO64_SIZE,
         .kvm_features = MULL_KVMPV_FEATURES,
+        .vmware = p->config.vmware,
     };
     int code = p->config.engine->cpuid(out, err);
 

@@ -84,7 +84,8 @@ struct mull_platform_config {
     bool firmware;      /* firmware runs first: it assigns BARs and gets the ACPI tables from
                            mull_platform_acpi() */
     bool screen;        /* there are a VGA and a keyboard controller; with firmware always */
-    bool tpm; /* there is a TPM: the ACPI tables say so */
+    bool tpm;           /* there is a TPM: the ACPI tables say so */
+    bool vmware;        /* CPUID names VMware as the hypervisor: for guests with its tools */
     struct mull_platform_events events;
 };
 
@@ -111,6 +112,10 @@ int mull_platform_cpuid(struct mull_platform *p, unsigned index, struct mull_cpu
  *  vCPU runs. @vm may be NULL for an engine without a local APIC of its own. */
 void mull_platform_connect(struct mull_platform *p, struct mull_vm *vm,
                            struct mull_vcpu *const *vcpus);
+
+/** Give calls through a port (engine.h, `call`) to @call; before any vCPU runs. */
+void mull_platform_set_call(struct mull_platform *p, uint16_t port, uint32_t magic,
+                            void (*call)(void *opaque, uint64_t gpr[16]), void *opaque);
 
 /** A line by its number: 0..15 are the ISA interrupts (both 8259A and I/O APIC; IRQ 0 is pin 2
  *  there), 16..23 only I/O APIC pins. Beyond: an unconnected one. */

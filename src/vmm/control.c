@@ -19,6 +19,7 @@
 #include "vmm/parts.h"
 #include "vmm/resources.h"
 #include "vmm/screen.h"
+#include "vmm/tools.h"
 
 #include "vmm/gdb.h"
 
@@ -144,13 +145,20 @@ static const struct {
     {"balloon.trim", vmm_balloon_trim, NULL},
     {"limits.set", NULL, vmm_limits_set},
     {"merge", NULL, vmm_merge},
+    {"tools", NULL, vmm_tools},
+    {"tools.power", NULL, vmm_tools_power},
     {"usage", NULL, vmm_usage},
     {"screen", NULL, vmm_screen_text},
     {"screenshot", NULL, vmm_screen_shot},
     {"sendkey", NULL, vmm_screen_keys},
-    {"status", method_status, NULL}, {"stats", method_stats, NULL}, {"powerdown", method_powerdown, NULL},
-    {"reset", method_reset, NULL},   {"pause", method_pause, NULL}, {"resume", method_resume, NULL},
-    {"quit", method_quit, NULL},     {"gdb", method_gdb, NULL},
+    {"status", method_status, NULL},
+    {"stats", method_stats, NULL},
+    {"powerdown", method_powerdown, NULL},
+    {"reset", method_reset, NULL},
+    {"pause", method_pause, NULL},
+    {"resume", method_resume, NULL},
+    {"quit", method_quit, NULL},
+    {"gdb", method_gdb, NULL},
 };
 
 static json_t *rpc_error(int code, const char *message)
@@ -188,7 +196,7 @@ static json_t *dispatch(struct mull_machine *m, json_t *request,
     return rpc_error(RPC_NO_METHOD,
                      "no such method; there are attach, balloon.set, balloon.stats, detach, gdb, "
                      "limits.set, merge, parts, pause, powerdown, quit, reset, resume, screen, "
-                     "screenshot, sendkey, stats, status and usage");
+                     "screenshot, sendkey, stats, status, tools, tools.power and usage");
 }
 
 char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len)
@@ -241,8 +249,7 @@ static void drop_peer(struct peer *p)
 /* @return false: the peer is gone */
 static bool answer_line(struct peer *p, size_t len)
 {
-    char *answer =
-        vmm_control_answer_with(p->control->machine, p->line, len, &p->descriptors);
+    char *answer = vmm_control_answer_with(p->control->machine, p->line, len, &p->descriptors);
     vmm_descriptors_close(&p->descriptors);
     if (!answer)
         return true;

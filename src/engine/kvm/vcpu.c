@@ -69,6 +69,33 @@ static struct mull_memory *memory(struct mull_vcpu *vcpu)
     return vcpu->vm->config.memory;
 }
 
+/* A call with registers; KVM itself puts EAX in when the vCPU goes on. @return false: it is none */
+static bool exit_call(struct mull_vcpu *vcpu, uint8_t *data)
+{
+    static const unsigned order[] = {MULL_RAX, MULL_RBX, MULL_RCX, MULL_RDX,
+                                     MULL_RSI, MULL_RDI, MULL_RBP};
+    const struct mull_engine_bus *bus = vcpu->vm->config.bus;
+    struct kvm_run *run = vcpu->run;
+    struct kvm_regs regs;
+
+    if (!bus->call || run->io.port != bus->call_port || run->io.size != 4 || run->io.count != 1 ||
+        run->io.direction != KVM_EXIT_IO_IN || ioctl(vcpu->fd, KVM_GET_REGS, &regs) ||
+        (uint32_t)regs.rax != bus->call_magic)
+        return false;
+    __u64 *const at[] = {&regs.rax, &regs.rbx, &regs.rcx, &regs.rdx,
+                         &regs.rsi, &regs.rdi, &regs.rbp};
+    uint64_t gpr[16] = {0};
+    for (unsigned i = 0; i < 7; i++)
+        gpr[order[i]] = *at[i];
+    bus->call(bus->opaque, vcpu->index, gpr);
+    for (unsigned i = 0; i < 7; i++)
+        *at[i] = gpr[order[i]];
+    uint32_t eax = (uint32_t)gpr[MULL_RAX];
+    memcpy(data, &eax, 4);
+    ioctl(vcpu->fd, KVM_SET_REGS, &regs);
+    return true;
+}
+
 static void exit_io(struct mull_vcpu *vcpu)
 {
     struct kvm_run *run = vcpu->run;
@@ -76,6 +103,8 @@ static void exit_io(struct mull_vcpu *vcpu)
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
     vcpu->stats.pio++;
+    if (exit_call(vcpu, data))
+        return;
     if (size != 1 && size != 2 && size != 4)
         return;
     for (uint32_t i = 0; i < run->io.count; i++, data += size) {

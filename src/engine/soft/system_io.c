@@ -66,10 +66,24 @@ static enum soft_result io_done(struct soft_cpu *cpu, const struct soft_insn *in
     return __atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) ? SOFT_NEXT : SOFT_JUMP;
 }
 
+static bool is_call(const struct soft_cpu *cpu, uint16_t port, unsigned size)
+{
+    const struct mull_engine_bus *bus = cpu->vm->bus;
+    return bus->call && port == bus->call_port && size == 4 &&
+           (uint32_t)cpu->s.gpr[MULL_RAX] == bus->call_magic;
+}
+
 enum soft_result soft_sys_in(struct soft_cpu *cpu, const struct soft_insn *in)
 {
     uint16_t port = port_operand(cpu, &in->op[1]);
     unsigned size = in->op[0].size;
+
+    if (is_call(cpu, port, size)) {
+        soft_vectors_park(cpu);
+        cpu->stats.pio++;
+        cpu->vm->bus->call(cpu->vm->bus->opaque, cpu->index, cpu->s.gpr);
+        return io_done(cpu, in);
+    }
     enum soft_result r = check_port(cpu, port, size);
 
     if (r != SOFT_NEXT)
