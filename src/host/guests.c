@@ -11,6 +11,7 @@
 
 #include "host/agent.h"
 #include "host/netkeeper.h"
+#include "host/store/store.h"
 #include "host/supervisor.h"
 
 #define CALLERS_MAX 2
@@ -54,20 +55,65 @@ static void take_id(void *opaque, struct vm *vm)
     snprintf(l->id[l->count++], HOST_ID_MAX, "%s", vm->id);
 }
 
+/* Has the machine VMware's interface for guests? */
+static bool has_tools(struct host *host, const char *id)
+{
+    host_lock(host);
+    json_t *doc = store_get(host->store, KIND_MACHINE, id);
+    bool has = json_is_true(json_object_get(json_object_get(doc, "config"), "vmware_tools"));
+    host_unlock(host);
+    return has;
+}
+
+static json_t *text_or_null(const char *text)
+{
+    return *text ? json_string(text) : json_null();
+}
+
+/* What open-vm-tools have told the machine's process. @return addresses, a new reference, or NULL
+ */
+static json_t *ask_tools(struct host *host, const char *id, json_t **guest)
+{
+    json_t *answer = NULL, *addresses = NULL;
+    if (vm_call(host, id, "tools", NULL, &answer, NULL))
+        return NULL;
+    if (json_is_true(json_object_get(answer, "running"))) {
+        json_t *list = json_object_get(answer, "addresses");
+        addresses = json_is_array(list) ? json_incref(list) : json_array();
+        *guest = json_pack("{s:s, s:o, s:o, s:o}", "agent", "open-vm-tools", "version",
+                           text_or_null(host_text(answer, "version")), "hostname",
+                           text_or_null(host_text(answer, "hostname")), "os",
+                           text_or_null(host_text(answer, "os")));
+    }
+    json_decref(answer);
+    return addresses;
+}
+
 static void look_at(struct host *host, const char *id)
 {
     struct mull_error err = {0};
     struct host_agent *agent = NULL;
     char *path = vm_file(host, id, "agent.sock");
-    json_t *addresses = NULL;
+    json_t *addresses = NULL, *guest = NULL;
+    bool tools = has_tools(host, id); /* whom it costs nothing to ask */
     if (path && !host_agent_open(path, LOOK_OPEN_MS, &agent, &err))
         addresses = host_agent_addresses(agent, &err);
     host_agent_close(agent);
     free(path);
+    if (addresses)
+        guest = json_pack("{s:s, s:n, s:n, s:n}", "agent", "qemu-guest-agent", "version",
+                          "hostname", "os");
+    else if (tools)
+        addresses = ask_tools(host, id, &guest);
     host_lock(host);
     struct vm *vm = vm_of(host, id);
     if (vm && vm->pidfd >= 0) {
-        vm->agent_quiet = addresses ? 0 : LOOK_QUIET_ROUNDS;
+        vm->agent_quiet = addresses || tools ? 0 : LOOK_QUIET_ROUNDS;
+        if (guest && !json_equal(guest, vm->guest ? vm->guest : json_null())) {
+            json_decref(vm->guest);
+            vm->guest = json_incref(guest);
+            vm_touch(vm);
+        }
         if (addresses && !json_equal(addresses, vm->addresses ? vm->addresses : json_null())) {
             json_decref(vm->addresses);
             vm->addresses = json_incref(addresses);
@@ -77,6 +123,7 @@ static void look_at(struct host *host, const char *id)
     }
     host_unlock(host);
     json_decref(addresses);
+    json_decref(guest);
 }
 
 /* @return false: it ends */
@@ -315,6 +362,8 @@ int guest_shutdown(struct host *host, const char *id)
     char *path = vm_file(host, id, "agent.sock");
     int ret = path ? host_agent_open(path, LOOK_OPEN_MS, &agent, &err) : -ENOMEM;
     free(path);
+    if (ret && has_tools(host, id))
+        return vm_call(host, id, "tools.power", json_pack("{s:s}", "action", "halt"), NULL, NULL);
     if (ret)
         return ret;
     ret = host_agent_shutdown(agent, false, &err);

@@ -75,6 +75,7 @@ json_t *machine_render(struct host *host, json_t *doc, bool full)
         json_integer(memory ? json_integer_value(memory) : (json_int_t)MULL_MEMORY_DEFAULT));
     json_object_set_new(o, "engine", text_or_null(vm->engine));
     json_object_set_new(o, "uptime", runs ? json_real(uptime) : json_null());
+    json_object_set(o, "guest", vm->guest ? vm->guest : json_null());
     json_object_set_new(o, "addresses", vm->addresses ? json_incref(vm->addresses) : json_array());
     json_object_set_new(o, "usage",
                         json_pack("{s:f, s:I}", "cpu", runs ? vm->cpu : 0.0, "memory",

@@ -78,6 +78,7 @@ void vm_forget(struct host *host, const char *id)
             continue;
         *at = vm->next;
         json_decref(vm->addresses);
+        json_decref(vm->guest);
         free(vm);
         return;
     }
@@ -256,6 +257,8 @@ static void ended(struct vm *vm)
     *vm->engine = '\0';
     json_decref(vm->addresses);
     vm->addresses = NULL;
+    json_decref(vm->guest);
+    vm->guest = NULL;
     vm->agent_quiet = 0;
     netkeeper_disconnect(vm->host, vm->id);
     balance_ended(vm);

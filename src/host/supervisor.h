@@ -37,6 +37,7 @@ struct vm {
     struct console *console; /* the loop's */
     json_t *addresses;       /* that its agent has told; NULL: not known */
     bool leased;             /* ... or only its leases say */
+    json_t *guest;           /* who its agent is and says it is; NULL: not known */
     unsigned agent_quiet;    /* rounds in which it is not asked */
     struct vm_resources resources;
     struct vm *next;

@@ -1,6 +1,8 @@
-/* See guest_rpc.h. The commands: open-vm-tools, lib/include/vmware/guestrpc and services/plugins. */
+/* See guest_rpc.h. The commands: open-vm-tools, lib/include/vmware/guestrpc and services/plugins.
+ */
 #include "device/vmware/guest_rpc.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +65,18 @@ static size_t info_set(struct guest_rpc *g, char *text, char answer[GUEST_RPC_AN
     return say(answer, true, "");
 }
 
+bool guest_rpc_address(const struct guest_rpc *g, char out[46])
+{
+    int i = find_pair(g, "guestinfo.ip");
+    uint8_t bytes[16];
+    if (i < 0 || strlen(g->pair[i].value) >= 46 ||
+        (inet_pton(AF_INET, g->pair[i].value, bytes) != 1 &&
+         inet_pton(AF_INET6, g->pair[i].value, bytes) != 1))
+        return false;
+    snprintf(out, 46, "%s", g->pair[i].value);
+    return true;
+}
+
 /* "  TYPE VALUE", the value binary for some */
 static size_t set_guest_info(struct guest_rpc *g, const char *text, size_t size,
                              char answer[GUEST_RPC_ANSWER])
@@ -84,7 +98,10 @@ static size_t set_guest_info(struct guest_rpc *g, const char *text, size_t size,
         memcpy(g->info.address, found, (size_t)n * sizeof(found[0]));
         g->info.address_count = (unsigned)n;
     }
-    return say(answer, true, "");
+    /* What is not understood is refused, so that the guest says it in an older way: the system's
+     * name in place of INFO_OS_DETAILED. */
+    bool known = type <= INFO_IPADDRESS_V3;
+    return say(answer, known, known ? "" : "Unknown type");
 }
 
 /* ---- RPCI ---- */
@@ -144,6 +161,7 @@ const char *guest_tclo_pop(struct guest_tclo *t)
     const char *command = t->queue[t->first];
     t->first = (t->first + 1) % GUEST_RPC_QUEUE;
     t->count--;
+    t->sent = command;
     return command;
 }
 
@@ -164,7 +182,11 @@ void guest_tclo_result(struct guest_rpc *g, struct guest_tclo *t, const uint8_t 
         g->registered = true;
         guest_tclo_push(t, "Capabilities_Register");
         guest_tclo_push(t, "Set_Option broadcastIP 1");
+        if (g->asked) /* on a channel that is no more */
+            guest_tclo_push(t, g->asked);
     }
+    if (t->sent && t->sent == g->asked && size >= 2 && !memcmp(message, "OK", 2))
+        g->asked = NULL;
     if (t->toolbox)
         g->heartbeat_ns = now_ns;
 }

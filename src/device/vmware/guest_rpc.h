@@ -19,6 +19,7 @@ struct guest_rpc {
     struct mull_tools_info info;
     bool registered;
     uint64_t heartbeat_ns; /* of the host's clock; 0: never */
+    const char *asked;     /* to halt or to reboot, and it has not said that it will; or NULL */
     unsigned pairs;
     struct {
         char key[GUEST_RPC_KEY], value[GUEST_RPC_VALUE];
@@ -27,7 +28,8 @@ struct guest_rpc {
 
 /** One TCLO channel's: what the guest is to do. */
 struct guest_tclo {
-    bool toolbox; /* it is the tools' own service, not a user's session */
+    bool toolbox;     /* it is the tools' own service, not a user's session */
+    const char *sent; /* the last command */
     unsigned first, count;
     const char *queue[GUEST_RPC_QUEUE]; /* constant strings */
 };
@@ -35,6 +37,10 @@ struct guest_tclo {
 /** Answer a message (RPCI). @return the answer's length in @answer */
 size_t guest_rpc_answer(struct guest_rpc *g, const uint8_t *message, size_t size,
                         char answer[GUEST_RPC_ANSWER]);
+
+/** The one address that a guest broadcasts before it tells of its cards. @return false: it has not
+ */
+bool guest_rpc_address(const struct guest_rpc *g, char out[46]);
 
 /** A new TCLO channel. */
 void guest_tclo_open(struct guest_tclo *t);

@@ -330,6 +330,8 @@ void mull_tools_info(struct mull_device *device, struct mull_tools_info *out)
 
     pthread_mutex_lock(&t->lock);
     *out = t->rpc.info;
+    if (!out->address_count && guest_rpc_address(&t->rpc, out->address[0]))
+        out->address_count = 1;
     out->running = runs(t);
     out->heartbeat = t->rpc.heartbeat_ns ? (double)(now_ns() - t->rpc.heartbeat_ns) / 1e9 : 0;
     pthread_mutex_unlock(&t->lock);
@@ -338,15 +340,16 @@ void mull_tools_info(struct mull_device *device, struct mull_tools_info *out)
 int mull_tools_power(struct mull_device *device, enum mull_tools_power what)
 {
     struct tools *t = (struct tools *)device;
+    const char *command = what == MULL_TOOLS_HALT ? "OS_Halt" : "OS_Reboot";
     int ret = -ENOTCONN;
 
     pthread_mutex_lock(&t->lock);
-    for (unsigned i = 0; i < CHANNELS && runs(t); i++)
+    t->rpc.asked = t->rpc.registered ? command : NULL;
+    if (t->rpc.registered)
+        ret = 0; /* without a channel now: when it is opened again */
+    for (unsigned i = 0; i < CHANNELS && t->rpc.registered; i++)
         if (t->channel[i].protocol == PROTOCOL_TCLO && t->channel[i].tclo.toolbox)
-            ret = guest_tclo_push(&t->channel[i].tclo,
-                                  what == MULL_TOOLS_HALT ? "OS_Halt" : "OS_Reboot")
-                      ? 0
-                      : -EBUSY;
+            ret = guest_tclo_push(&t->channel[i].tclo, command) ? 0 : -EBUSY;
     pthread_mutex_unlock(&t->lock);
     return ret;
 }

@@ -116,6 +116,18 @@ export function SummaryTab({ machine }: TabProps) {
           <Facts
             rows={[
               ['Addresses', <Addresses list={machine.addresses} />],
+              ...(machine.guest
+                ? ([
+                    [
+                      'Guest',
+                      [machine.guest.hostname, machine.guest.os].filter(Boolean).join(', ') || '–',
+                    ],
+                    [
+                      'Agent',
+                      [machine.guest.agent, machine.guest.version].filter(Boolean).join(' '),
+                    ],
+                  ] as [string, string][])
+                : []),
               ['Up', running ? duration(machine.uptime) : '–'],
               ['Engine', machine.engine ? <Badge>{machine.engine}</Badge> : '–'],
             ]}
