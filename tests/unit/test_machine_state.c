@@ -185,10 +185,27 @@ static void add_more(struct mull_machine *m)
     machine_add_device(m, device);
 }
 
+/* @param more  members that a version may not know yet, each with its comma */
+static int parse(const char *firmware, const char *video, const char *disks, const char *more,
+                 struct mull_machine_config *config, struct mull_error *err)
+{
+    char json[4096];
+
+    snprintf(json, sizeof(json),
+             "{\"engine\": \"soft\", \"memory\": 134217728, \"cpus\": 1, \"cpus_max\": 2,"
+             " \"firmware\": \"%s\", \"video\": {\"model\": \"%s\"}, \"test_devices\": true,"
+             " \"balloon\": true, %s \"watchdog\": \"none\", \"vsock\": {\"path\": \"%s/vsock\"},"
+             " \"input\": {\"tablet\": true, \"keyboard\": true}, \"disks\": [%s],"
+             " \"cdroms\": [{\"bus\": \"sata\"}, {\"bus\": \"ide\"}, {\"bus\": \"scsi\"}],"
+             " \"consoles\": [{\"type\": \"none\"}, {\"type\": \"none\", \"device\": \"virtio\"}]}",
+             firmware, video, more, folder, disks);
+    return mull_machine_config_parse(json, config, err);
+}
+
 static struct mull_machine *make(const char *firmware, const char *video)
 {
     static const char *const buses[] = {"virtio", "scsi", "nvme", "sata", "ide", "pvscsi"};
-    char json[4096], disks[1024] = "";
+    char disks[1024] = "";
     struct mull_machine_config config;
     struct mull_error err = {0};
     struct mull_machine *m = NULL;
@@ -201,15 +218,11 @@ static struct mull_machine *make(const char *firmware, const char *video)
             "%s{\"path\": \"%s/%s\", \"format\": \"raw\", \"readonly\": true, \"bus\": \"%s\"}",
             i ? ", " : "", folder, buses[i], buses[i]);
     }
-    snprintf(json, sizeof(json),
-             "{\"engine\": \"soft\", \"memory\": 134217728, \"cpus\": 1, \"cpus_max\": 2,"
-             " \"firmware\": \"%s\", \"video\": {\"model\": \"%s\"}, \"test_devices\": true,"
-             " \"balloon\": true, \"watchdog\": \"none\", \"vsock\": {\"path\": \"%s/vsock\"},"
-             " \"input\": {\"tablet\": true, \"keyboard\": true}, \"disks\": [%s],"
-             " \"cdroms\": [{\"bus\": \"sata\"}, {\"bus\": \"ide\"}, {\"bus\": \"scsi\"}],"
-             " \"consoles\": [{\"type\": \"none\"}, {\"type\": \"none\", \"device\": \"virtio\"}]}",
-             firmware, video, folder, disks);
-    int ret = mull_machine_config_parse(json, &config, &err);
+    int ret = parse(firmware, video, disks, "\"vmware_tools\": true,", &config, &err);
+    if (ret) {
+        mull_machine_config_free(&config);
+        ret = parse(firmware, video, disks, "", &config, &err);
+    }
     if (!ret)
         ret = mull_machine_create(&config, NULL, &m, &err);
     mull_machine_config_free(&config);
