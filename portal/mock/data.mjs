@@ -294,7 +294,20 @@ export const NETWORKS = [
     state: 'down',
     reason: 'The bridge mull-quar is missing',
   },
-].map((n) => ({ id: uuid(`network ${n.name}`), state: 'up', reason: null, ...n }));
+].map((n) => ({
+  id: uuid(`network ${n.name}`),
+  state: 'up',
+  reason: null,
+  vlans: n.type === 'bridge' ? [20, 30] : [],
+  subnet6: n.type === 'nat' ? 'fd6d:756c:6c00:1::/64' : null,
+  gateway: n.type === 'nat' ? n.subnet.replace('.0/24', '.1') : null,
+  domain: n.type === 'nat' ? `${n.name}.internal` : null,
+  mtu: 1500,
+  guard: n.type !== 'user',
+  reservations: {},
+  interface: n.bridge,
+  ...n,
+}));
 
 export const POOLS = makePools(uuid);
 

@@ -47,11 +47,44 @@ export function importRoute(api, body) {
   });
 }
 
-export function listRoute(api, method, [first, id], query, body) {
+// The ports or leases of a network: those of some machines that run.
+function networkPart(api, network, what) {
+  return [...api.machines.values()]
+    .filter((m) => m.state === 'running' && network.type !== 'user')
+    .slice(0, 6)
+    .map((m, i) => {
+      const mac = m.config.networks[0].mac;
+      const address = (network.gateway ?? '10.20.0.1').replace(/1$/, `${20 + i}`);
+      return what === 'ports'
+        ? {
+            machine: m.id,
+            name: m.name,
+            card: 0,
+            mac,
+            interface: `tap${i}`,
+            addresses: [address],
+            vlan: network.vlan,
+            vlans: [],
+          }
+        : {
+            address,
+            mac,
+            name: m.name,
+            machine: m.id,
+            machine_name: m.name,
+            expires: null,
+            reserved: i === 0,
+          };
+    });
+}
+
+export function listRoute(api, method, [first, id, what], query, body) {
   const list = api.lists[first];
   const key = ['users', 'groups', 'images'].includes(first) ? 'name' : 'id';
   const at = list.findIndex((x) => x[key] === id);
   if (id && at < 0) throw new Refusal(404, 'not-found', 'There is none.');
+  if (method === 'GET' && first === 'networks' && what)
+    return api.page(networkPart(api, list[at], what), query);
   if (method === 'GET') return id ? { status: 200, body: list[at] } : api.page(list, query);
   if (method === 'DELETE') {
     list.splice(at, 1);

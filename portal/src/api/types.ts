@@ -32,6 +32,7 @@ export interface NetworkConfig {
   model?: string;
   mac?: string;
   forward?: string[];
+  vlan?: number;
   [other: string]: unknown;
 }
 
@@ -80,6 +81,8 @@ export type Template = Schemas['Template'];
 export type Datastore = Schemas['Datastore'];
 export type StoredFile = Schemas['File'];
 export type Network = Schemas['Network'];
+export type NetworkPort = Schemas['NetworkPort'];
+export type NetworkLease = Schemas['NetworkLease'];
 export type Pool = Schemas['Pool'];
 export type Task = Schemas['Task'];
 export type TaskState = Task['state'];

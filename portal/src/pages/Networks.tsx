@@ -1,16 +1,17 @@
 import { useState } from 'preact/hooks';
 import { Network as NetworkIcon, Plus, Trash2 } from '../ui/icons';
-import { post, remove } from '../api/client';
-import type { Network } from '../api/types';
+import { getAll, post, remove } from '../api/client';
+import type { Network, NetworkLease, NetworkPort } from '../api/types';
 import { count } from '../lib/format';
 import { ask, notifyProblem } from '../state/notices';
 import { has, isAdministrator, networks } from '../state/store';
-import { Badge, Banner, Empty, Page, Status } from '../ui/bits';
+import { Badge, Banner, Empty, Facts, Page, Status } from '../ui/bits';
 import { Button } from '../ui/Button';
 import { DataTable, type Column } from '../ui/DataTable';
+import { Dialog } from '../ui/Dialog';
 import { CheckField, NumberField, TextField } from '../ui/Field';
 import { FormDialog } from './FormDialog';
-import { useCollection } from './use-loaded';
+import { useCollection, useLoaded } from './use-loaded';
 
 const TYPES: Record<Network['type'], { label: string; hint: string }> = {
   user: {
@@ -169,6 +170,81 @@ function CreateNetwork({ onClose }: { onClose(): void }) {
   );
 }
 
+const PORTS: Column<NetworkPort>[] = [
+  {
+    key: 'name',
+    title: 'Machine',
+    width: 'minmax(100px, 1fr)',
+    cell: (p) => <a href={`#/machines/${p.machine}`}>{p.name}</a>,
+  },
+  { key: 'card', title: 'Card', width: '60px', cell: (p) => p.card + 1 },
+  {
+    key: 'mac',
+    title: 'MAC address',
+    width: '160px',
+    cell: (p) => <span class="mono">{p.mac}</span>,
+  },
+  { key: 'vlan', title: 'VLAN', width: '70px', from: 'tablet', cell: (p) => p.vlan ?? '–' },
+];
+
+const LEASES: Column<NetworkLease>[] = [
+  {
+    key: 'address',
+    title: 'Address',
+    width: 'minmax(140px, 1.4fr)',
+    cell: (l) => <span class="mono">{l.address}</span>,
+  },
+  { key: 'name', title: 'Name', width: 'minmax(100px, 1fr)', cell: (l) => l.name },
+  {
+    key: 'reserved',
+    title: 'Reserved',
+    width: '90px',
+    from: 'tablet',
+    cell: (l) => (l.reserved ? 'Yes' : '–'),
+  },
+];
+
+function NetworkDetails({ network, onClose }: { network: Network; onClose(): void }) {
+  const path = `/networks/${network.id}`;
+  const ports = useLoaded(() => getAll<NetworkPort>(`${path}/ports`), [path], 5000);
+  const leases = useLoaded(() => getAll<NetworkLease>(`${path}/leases`), [path], 5000);
+  const problem = ports.problem ?? leases.problem;
+  return (
+    <Dialog title={network.name} size="large" onClose={onClose}>
+      {problem && <Banner tone="bad">{problem}</Banner>}
+      {network.reason && <Banner tone="bad">{network.reason}</Banner>}
+      <Facts
+        rows={[
+          ['Type', TYPES[network.type].label],
+          ['Gateway', network.gateway ?? '–'],
+          ['IPv6', network.subnet6 ?? '–'],
+          ['Domain', network.domain ?? '–'],
+          ['MTU', network.mtu],
+          ['Own addresses only', network.guard ? 'Yes' : 'No'],
+        ]}
+      />
+      <h3>Cards of running machines</h3>
+      <DataTable
+        label="Cards of running machines"
+        columns={PORTS}
+        items={ports.value ?? []}
+        keyOf={(p) => p.interface}
+      />
+      {network.dhcp && network.type !== 'user' && (
+        <>
+          <h3>Leases</h3>
+          <DataTable
+            label="Leases"
+            columns={LEASES}
+            items={leases.value ?? []}
+            keyOf={(l) => l.address}
+          />
+        </>
+      )}
+    </Dialog>
+  );
+}
+
 async function drop(network: Network): Promise<void> {
   const answer = await ask({
     title: `Delete the network ${network.name}?`,
@@ -192,6 +268,8 @@ async function drop(network: Network): Promise<void> {
 export function Networks() {
   const list = useCollection(networks);
   const [creating, setCreating] = useState(false);
+  const [open, setOpen] = useState<string | null>(null);
+  const opened = list.find((n) => n.id === open);
   return (
     <Page
       title="Networks"
@@ -212,6 +290,7 @@ export function Networks() {
             columns={COLUMNS}
             items={list}
             keyOf={(n) => n.id}
+            onOpen={(n) => setOpen(n.id)}
             actions={
               isAdministrator.value
                 ? (n) => (
@@ -230,6 +309,7 @@ export function Networks() {
           <Empty icon={NetworkIcon} title="No networks" />
         )}
       </div>
+      {opened && <NetworkDetails network={opened} onClose={() => setOpen(null)} />}
       {creating && <CreateNetwork onClose={() => setCreating(false)} />}
     </Page>
   );

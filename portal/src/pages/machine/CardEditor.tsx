@@ -18,13 +18,15 @@ export function CardEditor({ cards, onChange, error }: CardEditorProps) {
   const known = useCollection(networks);
   const set = (index: number, part: Partial<NetworkConfig>): void =>
     onChange(cards.map((card, i) => (i === index ? { ...card, ...part } : card)));
+  const vlansOf = (card: NetworkConfig): number[] =>
+    known.find((n) => n.name === card.name)?.vlans ?? [];
   const choose = (index: number, name: string): void => {
     const network = known.find((n) => n.name === name);
     set(
       index,
       name === 'none'
         ? { type: 'none', name: undefined }
-        : { type: network?.type === 'user' || !network ? 'user' : cards[index]?.type, name },
+        : { type: network?.type === 'user' || !network ? 'user' : 'host', name, vlan: undefined },
     );
   };
   return (
@@ -74,15 +76,28 @@ export function CardEditor({ cards, onChange, error }: CardEditorProps) {
                 label: m,
               }))}
             />
-            <TextField
-              label="Forwarded ports"
-              placeholder="tcp:8080:80"
-              value={(card.forward ?? []).join(' ')}
-              onInput={(text) => {
-                const forward = text.split(/\s+/).filter(Boolean);
-                set(i, { forward: forward.length ? forward : undefined });
-              }}
-            />
+            {vlansOf(card).length > 0 && (
+              <SelectField
+                label={`VLAN of card ${i + 1}`}
+                value={String(card.vlan ?? '')}
+                onInput={(vlan) => set(i, { vlan: vlan ? Number(vlan) : undefined })}
+                options={[
+                  { value: '', label: "the network's" },
+                  ...vlansOf(card).map((v) => ({ value: String(v), label: String(v) })),
+                ]}
+              />
+            )}
+            {card.type !== 'host' && (
+              <TextField
+                label="Forwarded ports"
+                placeholder="tcp:8080:80"
+                value={(card.forward ?? []).join(' ')}
+                onInput={(text) => {
+                  const forward = text.split(/\s+/).filter(Boolean);
+                  set(i, { forward: forward.length ? forward : undefined });
+                }}
+              />
+            )}
             <Button
               icon={Trash2}
               variant="ghost"
