@@ -25,13 +25,13 @@ static void invalidate(struct soft_cell *cell)
 
 void soft_cells_init(struct soft_window *win)
 {
+    if (win->cell_ready)
+        return;
     for (unsigned i = 0; i < SOFT_CELLS; i++) {
         invalidate(&win->cell[i]);
         win->cell_left[i] = BUDGET;
     }
-    soft_zero(win->cell_logged, sizeof(win->cell_logged));
-    soft_zero(win->cell_slot, sizeof(win->cell_slot));
-    win->cell_count = 0;
+    win->cell_ready = true;
 }
 
 void soft_cells_clear(struct soft_window *win)

@@ -7,7 +7,7 @@
 
 #include "engine/soft/soft.h"
 
-/** Once for each user window, before its first use. */
+/** Before a user window is used: the first time its cells are made empty. */
 void soft_cells_init(struct soft_window *win);
 
 /** All of them go. By the window's vCPU. */

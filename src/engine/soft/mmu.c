@@ -856,6 +856,7 @@ static void forget_spaces(struct soft_cpu *cpu)
 
 static void flush_everything(struct soft_cpu *cpu)
 {
+    soft_cells_init(cpu->window[SOFT_WIN_USER]);
     for (unsigned i = 0; i < SOFT_WIN_COUNT; i++)
         flush_window(cpu, cpu->window[i]);
     forget_spaces(cpu);
@@ -871,8 +872,6 @@ static void empty_tables(struct soft_cpu *cpu)
         cpu->windows[i]->lower_filled = SOFT_TLB_LOG + 1;
         cpu->windows[i]->upper_filled = true;
         cpu->windows[i]->exec_lower = true;
-        if (i >= SOFT_WIN_USER)
-            soft_cells_init(cpu->windows[i]);
         flush_window(cpu, cpu->windows[i]);
     }
 }
@@ -924,6 +923,7 @@ void soft_tlb_switch(struct soft_cpu *cpu, bool keep)
     struct soft_window *win = cpu->windows[SOFT_WIN_USER + next];
 
     cpu->stats.tlb_flushes++;
+    soft_cells_init(win);
     if (found < 0 || !keep || mmu->space[next].cr3 != cpu->s.cr3)
         flush_window(cpu, win);
     mmu->space[next].valid = true;

@@ -95,6 +95,7 @@ struct soft_window {
      * which slots' pages may have cells. */
     struct soft_cell cell[SOFT_CELLS];
     int32_t cell_left[SOFT_CELLS]; /* misses until soft_cell_roams() is asked */
+    bool cell_ready;
     uint32_t cell_count;
     uint16_t cell_log[SOFT_CELLS];
     uint16_t cell_logged[SOFT_CELLS];
