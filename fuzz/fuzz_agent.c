@@ -1,6 +1,7 @@
 /* Fuzzes the client of guest agents: whatever a guest says on its channel instead of answers. */
 #include <jansson.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
