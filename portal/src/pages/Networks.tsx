@@ -48,7 +48,7 @@ const COLUMNS: Column<Network>[] = [
       <span title={n.reason ?? undefined}>
         <Status
           tone={n.state === 'up' ? 'ok' : 'bad'}
-          text={n.state === 'up' ? 'Up' : (n.reason ?? 'Down')}
+          text={n.state === 'up' ? 'Up' : 'Down'}
         />
       </span>
     ),
