@@ -135,11 +135,17 @@ static void take_usage(struct vm *vm, json_t *usage)
 static void ask(struct host *host, const char *id)
 {
     json_t *usage = NULL;
-    int ret = call(host, id, "usage", json_pack("{s:b}", "refresh", 1), &usage);
     host_lock(host);
     struct vm *vm = vm_of(host, id);
-    if (!ret && vm && vm->pidfd >= 0)
+    unsigned changes = vm ? vm->changes : 0;
+    host_unlock(host);
+    int ret = call(host, id, "usage", json_pack("{s:b}", "refresh", 1), &usage);
+    host_lock(host);
+    vm = vm_of(host, id);
+    if (!ret && vm && vm->pidfd >= 0) {
         take_usage(vm, usage);
+        vm_take_state(vm, usage, changes);
+    }
     host_unlock(host);
     json_decref(usage);
 }

@@ -227,7 +227,8 @@ static int build(struct task *task, const char *name, char *folder, struct host_
     else if (ret)
         host_problem(p, HOST_CONFLICT, NULL, "%s: cannot be built: %s", name, strerror(-ret));
     else if ((ret = follow(&b)))
-        host_problem(p, HOST_CONFLICT, NULL, "%s: %s", name,
+        host_problem(p, strstr(b.words, strerror(ENOSPC)) ? HOST_NO_SPACE : HOST_CONFLICT, NULL,
+                     "%s: %s", name,
                      ret == -ECANCELED   ? "cancelled"
                      : ret == -ETIMEDOUT ? "took longer than an hour"
                                          : last_line(b.words));

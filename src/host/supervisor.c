@@ -115,6 +115,7 @@ void vm_set_state(struct vm *vm, enum vm_state state, const char *reason)
     struct host *host = vm->host;
     bool told = vm->state != state;
     vm->state = state;
+    vm->changes++;
     snprintf(vm->reason, sizeof(vm->reason), "%s", reason ? reason : "");
     json_t *doc = store_get(host->store, KIND_MACHINE, vm->id);
     pthread_cond_broadcast(&host->changed);
@@ -127,9 +128,11 @@ void vm_set_state(struct vm *vm, enum vm_state state, const char *reason)
         snprintf(object, sizeof(object), "machine:%s", vm->id);
         snprintf(type, sizeof(type), "machine.%s", vm_state_names[state]);
         host_event(host, type, object, host_text(doc, "name"), NULL,
-                   state == VM_CRASHED ? "error" : "info", NULL, "%s is %s%s%s",
-                   host_text(doc, "name"), vm_state_names[state], *vm->reason ? ": " : "",
-                   vm->reason);
+                   state == VM_CRASHED                 ? "error"
+                   : state == VM_PAUSED && *vm->reason ? "warning"
+                                                       : "info",
+                   NULL, "%s is %s%s%s", host_text(doc, "name"), vm_state_names[state],
+                   *vm->reason ? ": " : "", vm->reason);
     }
 }
 
@@ -417,23 +420,28 @@ static int ask(struct host *host, const char *id, json_t **status, struct mull_e
     return ret;
 }
 
-/* Lock held. */
-static void take_status(struct vm *vm, json_t *status)
+void vm_take_state(struct vm *vm, const json_t *said, unsigned changes)
 {
-    const char *state = host_text(status, "state");
-    snprintf(vm->engine, sizeof(vm->engine), "%.7s", host_text(status, "engine"));
-    vm->uptime = json_number_value(json_object_get(status, "uptime"));
-    vm->uptime_ns = mull_now_ns();
-    if (vm->state == VM_STOPPING)
+    const char *state = host_text(said, "state"), *reason = host_text(said, "reason");
+    if (vm->changes != changes || vm->state == VM_STOPPING)
         return;
-    if (!strcmp(state, "paused") && vm->state != VM_PAUSED)
-        vm_set_state(vm, VM_PAUSED, "");
+    if (!strcmp(state, "paused") && (vm->state != VM_PAUSED || strcmp(vm->reason, reason)))
+        vm_set_state(vm, VM_PAUSED, reason);
     else if (!strcmp(state, "running") && vm->state != VM_RUNNING)
         vm_set_state(vm, VM_RUNNING, "");
 }
 
-int vm_start(struct host *host, const char *id, const char *config, const char *log,
-             const int *fds, unsigned count, const _Atomic bool *cancelled, struct host_problem *p)
+/* Lock held. */
+static void take_status(struct vm *vm, json_t *status)
+{
+    snprintf(vm->engine, sizeof(vm->engine), "%.7s", host_text(status, "engine"));
+    vm->uptime = json_number_value(json_object_get(status, "uptime"));
+    vm->uptime_ns = mull_now_ns();
+    vm_take_state(vm, status, vm->changes);
+}
+
+int vm_start(struct host *host, const char *id, const char *config, const char *log, const int *fds,
+             unsigned count, const _Atomic bool *cancelled, struct host_problem *p)
 {
     struct mull_error err = {0};
     int ret = count <= VM_FDS_MAX ? start_process(host, id, config, log, fds, count, &err)

@@ -21,6 +21,7 @@ struct vm {
     char id[HOST_ID_MAX];
     enum vm_state state;
     char reason[256];       /* of its state; or empty */
+    unsigned changes;       /* of its state, counted */
     char task[HOST_ID_MAX]; /* at work on it; or empty */
     char engine[8];
     double uptime;           /* guest seconds ... */
@@ -54,6 +55,9 @@ void vm_forget(struct host *host, const char *id);
 bool vm_runs(const struct vm *vm);
 /** Lock held: another state, told to everybody who listens. */
 void vm_set_state(struct vm *vm, enum vm_state state, const char *reason);
+/** What its process has said of its state ("state", "reason") while @changes was so: it pauses by
+ *  itself where a disk's on_error says so. What is older than a change is not believed. Lock held. */
+void vm_take_state(struct vm *vm, const json_t *said, unsigned changes);
 /** Something that callers see of it has changed. Lock held. */
 void vm_touch(struct vm *vm);
 /** Call for each that has a process. Lock held. */

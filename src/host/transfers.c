@@ -127,7 +127,7 @@ int upload_open(struct host *host, json_t *doc, uint64_t offset, struct host_pro
     int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
     free(path);
     if (fd < 0)
-        return host_problem(p, HOST_INTERNAL, NULL, "upload: %s", strerror(errno));
+        return host_problem_from(p, &(struct mull_error){.code = errno});
     struct stat st;
     if (flock(fd, LOCK_EX | LOCK_NB)) {
         close(fd);
@@ -411,7 +411,7 @@ static int import_disk(struct task *task, const char *source, struct host_proble
     int ret = path && made ? take_disk(task, source, made, false, p)
                            : host_problem(p, HOST_NOT_FOUND, NULL, "the machine is gone");
     if (!ret && rename(made, path)) {
-        ret = host_problem(p, HOST_INTERNAL, NULL, "%s: %s", path, strerror(errno));
+        ret = host_problem_from(p, &(struct mull_error){.code = errno});
         unlink(made);
     }
     free(made);

@@ -139,6 +139,7 @@ struct mull_machine {
     enum mull_machine_state state;
     enum mull_machine_end end;
     struct mull_error end_error;
+    char paused_by[160]; /* an error that paused it; empty after it is resumed */
     uint32_t exit_value;
     bool hold;       /* vCPU threads must stay out of the engine */
     bool cpu_hold;   /* for the same, until their CPU time is paid for; written by the loop */

@@ -125,8 +125,8 @@ static void log_triple_fault(struct machine_vcpu *v, const struct mull_exit *exi
     char where[80] = "";
 
     if (s && !m->engine->vcpu_get(v->vcpu, s, NULL))
-        snprintf(where, sizeof(where), " at %04x:%llx, CR0 %llx, CR2 %llx", s->seg[MULL_CS].selector,
-                 (unsigned long long)s->rip, (unsigned long long)s->cr0,
+        snprintf(where, sizeof(where), " at %04x:%llx, CR0 %llx, CR2 %llx",
+                 s->seg[MULL_CS].selector, (unsigned long long)s->rip, (unsigned long long)s->cr0,
                  (unsigned long long)s->cr2);
     free(s);
     mull_log(m->log, MULL_LOG_ERROR, "guest: triple fault on vCPU %u%s%s%s; the machine stops",
@@ -396,10 +396,12 @@ void machine_event_disk_pause(void *opaque, const struct mull_block_request *req
     struct mull_machine *m = opaque;
     if (atomic_exchange(&m->pause_wanted, true))
         return;
-    mull_log(m->log, MULL_LOG_ERROR,
-             "a disk failed at byte %llu: %s; the machine is paused: make room or repair it, then "
-             "resume",
+    pthread_mutex_lock(&m->lock);
+    snprintf(m->paused_by, sizeof(m->paused_by),
+             "a disk failed at byte %llu: %s: make room or repair it, then resume",
              (unsigned long long)request->offset, strerror(-error));
+    mull_log(m->log, MULL_LOG_ERROR, "machine %s is paused: %s", m->name, m->paused_by);
+    pthread_mutex_unlock(&m->lock);
     if (mull_loop_post(m->loop, pause_posted, m))
         mull_log(m->log, MULL_LOG_ERROR, "machine %s: no memory to pause it", m->name);
 }
@@ -421,6 +423,9 @@ int machine_resume_now(struct mull_machine *m, struct mull_error *err)
     if (m->debug.held && m->debug.attached)
         return mull_fail(err, EBUSY, "machine %s: a debugger holds it", m->name);
     m->debug.held = false;
+    pthread_mutex_lock(&m->lock);
+    *m->paused_by = '\0';
+    pthread_mutex_unlock(&m->lock);
     mull_clock_resume(m->clock);
     machine_devices(m, MACHINE_RESUME);
     for (unsigned i = 0; i < MULL_CONFIG_DISKS; i++)
@@ -509,6 +514,7 @@ void mull_machine_info(struct mull_machine *m, struct mull_machine_info *info)
         .resets = m->resets,
         .exit_value = m->exit_value,
     };
+    memcpy(info->paused_by, m->paused_by, sizeof(info->paused_by));
     pthread_mutex_unlock(&m->lock);
 }
 

@@ -45,6 +45,7 @@ struct mull_machine_info {
     uint64_t guest_ns; /* guest time since power-on */
     unsigned resets;
     uint32_t exit_value; /* MULL_END_EXIT */
+    char paused_by[160]; /* what paused it, where nobody asked for it; or empty */
 };
 
 /**

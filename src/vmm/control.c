@@ -57,7 +57,7 @@ struct vmm_control {
 
 /* ---- Methods ---- */
 
-static const char *state_name(enum mull_machine_state state)
+const char *vmm_state_name(enum mull_machine_state state)
 {
     static const char *const names[] = {"created", "running", "paused", "ended"};
     return names[state];
@@ -67,11 +67,12 @@ static json_t *method_status(struct mull_machine *m, struct mull_error *err)
 {
     struct mull_machine_info info;
     mull_machine_info(m, &info);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:I, s:I}", "name", info.name,
-                     "state", state_name(info.state), "engine", info.engine, "engine_reason",
-                     info.engine_why, "kernel", info.kernel, "cpus", (json_int_t)info.cpus,
-                     "memory", (json_int_t)info.memory, "uptime", (double)info.guest_ns / 1e9,
-                     "resets", (json_int_t)info.resets, "pid", (json_int_t)getpid());
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:I, s:I}", "name", info.name,
+                     "state", vmm_state_name(info.state), "reason", info.paused_by, "engine",
+                     info.engine, "engine_reason", info.engine_why, "kernel", info.kernel, "cpus",
+                     (json_int_t)info.cpus, "memory", (json_int_t)info.memory, "uptime",
+                     (double)info.guest_ns / 1e9, "resets", (json_int_t)info.resets, "pid",
+                     (json_int_t)getpid());
 }
 
 static void add_stat(void *opaque, unsigned cpu, const char *name, uint64_t value)

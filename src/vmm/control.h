@@ -23,6 +23,9 @@ struct vmm_control_config {
 int vmm_control_create(const struct vmm_control_config *config, struct vmm_control **out,
                        struct mull_error *err);
 
+/** "created", "running", "paused", "ended". */
+const char *vmm_state_name(enum mull_machine_state state);
+
 /** Answer one request, as text. @return a line to free(), or NULL: nothing to answer (a
  *  notification) or no memory. Separate for tests and fuzzing. */
 char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len);

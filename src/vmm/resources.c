@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "vmm/balloon.h"
+#include "vmm/control.h"
 
 #define CPU_MAX 6400         /* percent: 64 vCPUs */
 #define RATE_MAX (1ll << 50) /* bytes or requests a second: more is no limit */
@@ -97,7 +98,8 @@ json_t *vmm_usage(struct mull_machine *m, json_t *params, struct mull_error *err
     mull_machine_info(m, &info);
     mull_machine_io(m, add_io, &l);
     json_t *balloon = mull_machine_balloon(m) ? vmm_balloon_stats(m, params, err) : json_null();
-    return json_pack("{s:{s:I, s:I}, s:b, s:I, s:o, s:o, s:o}", "cpu", "used",
+    return json_pack("{s:s, s:s, s:{s:I, s:I}, s:b, s:I, s:o, s:o, s:o}", "state",
+                     vmm_state_name(info.state), "reason", info.paused_by, "cpu", "used",
                      (json_int_t)usage.cpu_ns, "held", (json_int_t)usage.cpu_held_ns, "merging",
                      usage.merging, "memory", (json_int_t)info.memory, "disks", l.disks, "networks",
                      l.networks, "balloon", balloon ? balloon : json_null());

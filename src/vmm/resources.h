@@ -15,7 +15,8 @@ json_t *vmm_limits_set(struct mull_machine *m, json_t *params, struct mull_error
 /** Params "on": merge equal pages of memory with those of others. {"merging": what it is now} */
 json_t *vmm_merge(struct mull_machine *m, json_t *params, struct mull_error *err);
 
-/** {"cpu": {"used", "held"} in ns, "merging", "memory": bytes, "disks": [{"index", "kind",
+/** {"state", "reason": what paused it where nobody asked for it, "cpu": {"used", "held"} in ns,
+ *  "merging", "memory": bytes, "disks": [{"index", "kind",
  *  "read_bytes", "reads", "written_bytes", "writes", "flushes", "waited"}], "networks": [{"index",
  *  "in_bytes", "in_packets", "out_bytes", "out_packets", "waited"}], "balloon": as balloon.stats
  *  answers, or null} */
