@@ -201,9 +201,17 @@ def test_database(w):
     """What cannot be written down is refused; what is known stays so; the end and the next start find it so."""
     local = w.local
     machine = local.machine("steady", disks=[{"capacity": MIB}])
+    own = next(d for d in local.get("/datastores")["items"] if d["name"] == "default")["id"]
+    gone = local.machine("gone", disks=[{"capacity": MIB}], datastore=own)
+    local.do("/imports", {"kind": "image", "path": w.raw, "name": "gone", "datastore": own})
+    # Who has to make room can: there is some kept for that.
     w.fill(w.data)
-    refusals = []
-    for i in range(2000):
+    local.delete("/images/gone")
+    w.fill(w.data)
+    w.forget(gone)
+    assert not every_file(os.path.join(w.data, "datastores"))
+    refusals, kept = [], -1
+    for i in range(20000):
         w.fill(w.data)
         answer = local.raw("PATCH", "/machines/" + machine, {"description": f"{i} " + "x" * 3000})
         if answer.status != 200:
@@ -219,6 +227,10 @@ def test_database(w):
     if answer.status == 202:
         local.wait(answer.json, None)
     w.daemon.kill()
+    local.close()
+    w.daemon.start()
+    assert local.get("/machines/" + machine)["description"].startswith(f"{kept} ")
+    w.daemon.stop()
     local.close()
     w.empty(w.data)
     w.daemon.start()

@@ -4,9 +4,16 @@
 #include "host/store/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LOG_RESERVE (8 << 20) /* of the write-ahead log, which is emptied at 4 MiB */
+#define GROWTH (1 << 20)
 
 int store_fail(struct store *store, struct mull_error *err, const char *what)
 {
@@ -53,6 +60,34 @@ static int read_objects(struct store *store, struct mull_error *err)
     return code == SQLITE_DONE ? 0 : store_fail(store, err, "objects");
 }
 
+/* The write-ahead log, which SQLite locks nothing in: closing it again costs it no lock. */
+static int open_log(struct store *store)
+{
+    return open(sqlite3_filename_wal(sqlite3_db_filename(store->db, "main")),
+                O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+}
+
+/* Room that is kept for changes while the disk is full: without it nobody could delete anything to
+ * make some. A file system that knows no such thing goes without. */
+static void reserve_room(struct store *store)
+{
+    int growth = GROWTH, keep = 1;
+    struct stat st;
+    sqlite3_file_control(store->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &growth);
+    if (!stat(sqlite3_db_filename(store->db, "main"), &st)) {
+        sqlite3_int64 size = st.st_size + growth;
+        sqlite3_file_control(store->db, "main", SQLITE_FCNTL_SIZE_HINT, &size);
+    }
+    sqlite3_file_control(store->db, "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
+    int fd = open_log(store);
+    if (fd < 0)
+        return;
+    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, LOG_RESERVE))
+        mull_log(store->log, MULL_LOG_INFO, "database: no room is kept for it: %s",
+                 strerror(errno));
+    close(fd);
+}
+
 int store_open(const char *path, const struct mull_log *log, struct store **out,
                struct mull_error *err)
 {
@@ -83,6 +118,8 @@ int store_open(const char *path, const struct mull_log *log, struct store **out,
         ret = store_fail(store, err, "objects");
     if (!ret)
         ret = read_objects(store, err);
+    if (!ret)
+        reserve_room(store);
     if (ret) {
         store_close(store);
         return ret;
@@ -204,7 +241,18 @@ int store_sync(struct store *store, struct mull_error *err)
 {
     /* Whatever is in the log is written, and both files are synced. */
     int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_FULL, NULL, NULL);
-    return code == SQLITE_OK ? 0 : store_fail(store, err, "checkpoint");
+    if (code == SQLITE_OK)
+        return 0;
+    if ((code & 0xff) != SQLITE_FULL)
+        return store_fail(store, err, "checkpoint");
+    /* No room to grow into: what is in the log, and synced, is on the disk as well. */
+    int fd = open_log(store);
+    int ret = fd < 0 || fdatasync(fd)
+                  ? mull_fail(err, errno, "database: its log: %s", strerror(errno))
+                  : 0;
+    if (fd >= 0)
+        close(fd);
+    return ret;
 }
 
 static sqlite3_stmt *prepare(struct store *store, const char *sql, va_list args)
