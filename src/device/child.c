@@ -173,13 +173,19 @@ static bool ended(struct mull_child *child)
     return !child->pid;
 }
 
+int mull_child_kill(pid_t pid, int pidfd)
+{
+    return pidfd < 0 ? kill(pid, SIGKILL)
+                     : (int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
 void mull_child_stop(struct mull_child *child, int grace_ms)
 {
     for (int ms = 0; ms < grace_ms && !ended(child); ms++) {
         struct pollfd p = {.fd = child->pidfd, .events = POLLIN};
         poll(&p, 1, 1);
     }
-    if (!ended(child) && !kill(child->pid, SIGKILL))
+    if (!ended(child) && !mull_child_kill(child->pid, child->pidfd))
         while (waitpid(child->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     child->pid = 0;

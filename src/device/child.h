@@ -39,6 +39,10 @@ int mull_child_start(const char *const argv[], int fd, const char *hint, struct 
 void mull_child_messages(const struct mull_child *child, const struct mull_log *log, char *line,
                          size_t size);
 
+/** Send SIGKILL to a child by its pidfd, which the sandbox leaves the right to; by its PID where @pidfd
+ *  is -1. @return as kill(2) */
+int mull_child_kill(pid_t pid, int pidfd);
+
 /** End it, after @grace_ms at the latest by force, and close the descriptors. */
 void mull_child_stop(struct mull_child *child, int grace_ms);
 

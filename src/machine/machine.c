@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/threads.h"
 #include "machine/internal.h"
 
 #define VCPU_STACK (2u << 20)
@@ -220,6 +221,7 @@ static int make_thread(pthread_t *thread, void *(*fn)(void *opaque), void *opaqu
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
     for (unsigned i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
         sigdelset(&all, faults[i]);
+    sigdelset(&all, MULL_EVERY_THREAD);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, stack);
     pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -22,6 +22,9 @@
 #include "vmm/tools.h"
 
 #include "vmm/gdb.h"
+#ifdef VMM_HOSTILE /* a program that tests alone have: tests/sandbox */
+#include "hostile.h"
+#endif
 
 #define LINE_MAX_BYTES 65536u
 #define PEERS_MAX 8
@@ -160,6 +163,9 @@ static const struct {
     {"resume", method_resume, NULL},
     {"quit", method_quit, NULL},
     {"gdb", method_gdb, NULL},
+#ifdef VMM_HOSTILE
+    {"test.try", NULL, vmm_hostile_try},
+#endif
 };
 
 static json_t *rpc_error(int code, const char *message)

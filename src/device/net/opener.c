@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "device/child.h"
+
 struct request {
     uint32_t id;
     char name[MULL_OPENER_NAME_MAX + 1];
@@ -155,7 +157,7 @@ static int start(const char *what, int folder, const char *path, struct mull_ope
         close(pair[0]);
         return mull_fail(err, code, "%s: cannot start a process: %s", what, strerror(code));
     }
-    *out = (struct mull_opener){pair[0], pid};
+    *out = (struct mull_opener){pair[0], pid, (int)syscall(SYS_pidfd_open, pid, 0)};
     return 0;
 }
 
@@ -182,9 +184,11 @@ void mull_opener_stop(struct mull_opener *o)
     if (o->pid <= 0)
         return;
     close(o->socket); /* it ends by that; only a file system that hangs can keep it */
-    kill(o->pid, SIGKILL);
+    mull_child_kill(o->pid, o->pidfd);
     while (waitpid(o->pid, NULL, 0) < 0 && errno == EINTR)
         ;
+    if (o->pidfd >= 0)
+        close(o->pidfd);
     *o = (struct mull_opener){.socket = -1};
 }
 

@@ -17,6 +17,7 @@
 struct mull_opener {
     int socket; /* readable when there is an answer; -1: not started */
     pid_t pid;
+    int pidfd; /* -1: the kernel has none */
 };
 
 /** Start one. @param root  the folder; must be there */

@@ -19,6 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "device/child.h"
+
 #define END_MS 1000
 #define FORWARD_TEXT 96
 
@@ -369,7 +371,7 @@ void mull_passt_child_stop(struct mull_passt_child *child)
         poll(&p, 1, 1);
     }
     /* In a sandbox we may have lost the right to kill one that has changed its user. */
-    if (child->pid && !kill(child->pid, SIGKILL))
+    if (child->pid && !mull_child_kill(child->pid, child->pidfd))
         while (waitpid(child->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     child->pid = 0;
