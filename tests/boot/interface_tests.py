@@ -193,11 +193,11 @@ def balloon(ctx):
                                check=False)
         expect("actual: 192.0 MiB" in shown.stdout and "guest free: " in shown.stdout,
                shown.stdout + shown.stderr)
-        free = int(ask(ctx, m, "free", r"free (\d+)")[1])
+        free = int(ask(ctx, m, "free", r"free (\d+)\s")[1])
         c.call("balloon.set", params={"memory": 512 << 20})
         wait_until(ctx, "the balloon is empty", lambda: c.call("balloon.stats")["result"][
             "actual"] == 512 << 20)
-        more = int(ask(ctx, m, "free", r"free (\d+)")[1])
+        more = int(ask(ctx, m, "free", r"free (\d+)\s")[1])
         expect(more > free + (200 << 10), f"{free} KiB free with the balloon, {more} without")
         # The guest names its free pages; it has the same memory after that.
         shown = subprocess.run([ctx.program, "balloon", path, "--trim"], capture_output=True,

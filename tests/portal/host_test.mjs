@@ -80,7 +80,7 @@ test('refuses a wrong password and lets the right one in', async () => {
 test('uploads an image', async () => {
   const path = join(files, 'small.qcow2');
   execFileSync(join(build, 'mullion'), ['image', 'convert', small, path, '--to', 'qcow2']);
-  await page.getByRole('button', { name: 'Import' }).click();
+  await page.getByRole('button', { name: 'Import', exact: true }).click();
   await page.locator('input[type=file]').setInputFiles(path);
   expect(
     (await dialog.getByLabel('Name', { exact: true }).inputValue()) === 'small',
@@ -202,7 +202,7 @@ test('imports an appliance by upload, and shows the task', async () => {
   const exported = await host.task('POST', `/machines/${first.id}/export`, { format: 'ova' });
   const path = join(files, 'appliance.ova');
   writeFileSync(path, (await host.call('GET', exported.result.download)).body);
-  await page.getByRole('button', { name: 'Import' }).click();
+  await page.getByRole('button', { name: 'Import', exact: true }).click();
   await page.locator('input[type=file]').setInputFiles(path);
   const chosen = page.getByRole('radio', { name: /Appliance/ });
   expect(
@@ -272,14 +272,14 @@ test('makes a token and a user', async () => {
   await page.goto(`${url}#/access/tokens`);
   await page.getByRole('button', { name: 'New token' }).click();
   await dialog.getByLabel('Name').fill('script');
-  await page.getByRole('button', { name: 'Create' }).click();
+  await dialog.getByRole('button', { name: 'Create' }).click();
   await page.getByText('it is not shown again').waitFor();
   await page.getByRole('button', { name: 'Done' }).click();
   await page.goto(`${url}#/access`);
   await page.getByRole('button', { name: 'New user' }).click();
   await dialog.getByLabel('User', { exact: true }).fill('marek');
   await dialog.getByLabel('Password').fill('a-long-password-1');
-  await page.getByRole('button', { name: 'Create' }).click();
+  await dialog.getByRole('button', { name: 'Create' }).click();
   await page.getByRole('row', { name: /marek/ }).waitFor();
 });
 

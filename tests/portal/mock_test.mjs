@@ -169,7 +169,7 @@ test('says when the host is gone, and comes back by itself', async () => {
 test('goes on with an upload that was broken', async () => {
   const page = await open();
   mock.api.failUploads = 2;
-  await page.getByRole('button', { name: 'Import' }).click();
+  await page.getByRole('button', { name: 'Import', exact: true }).click();
   await page.locator('input[type=file]').setInputFiles({
     name: 'broken line.qcow2',
     mimeType: 'application/octet-stream',
