@@ -4,6 +4,7 @@ such (507), leaves nothing behind and works once there is room; guests are pause
 disks' on_error says. On small file systems (tmpfs) in a mount namespace that this makes for itself; where that is
 not allowed each test says that it was skipped."""
 import argparse
+import functools
 import os
 import re
 import shutil
@@ -14,14 +15,11 @@ import time
 
 import client
 from client import PATIENCE, Client, Daemon, Refused
+from networks import Skip, run
 
 INSIDE = "MULLION_FULL_INSIDE"
 MIB = 1 << 20
 STORE, DATA = 48 * MIB, 96 * MIB
-
-
-class Skip(Exception):
-    """The host cannot run this test; the reason is said."""
 
 
 def every_file(*folders):
@@ -318,28 +316,16 @@ def test_guests(w):
     w.forget(*machines)
 
 
-def run(tests, world, reason):
-    """TAP, with tests that are skipped by their names."""
-    import traceback
-    failed = 0
-    print(f"1..{len(tests)}", flush=True)
-    for i, test in enumerate(tests, 1):
-        begin = time.monotonic()
+def with_room_after(test):
+    """A test that broke must not break the others."""
+    @functools.wraps(test)
+    def whole(w):
         try:
-            if reason:
-                raise Skip(reason)
-            test(world)
-            print(f"ok {i} - {test.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)
-        except Skip as why:
-            print(f"ok {i} - {test.__name__} # SKIP {why}", flush=True)
-        except Exception:  # a test may break in any way
-            failed += 1
-            print("".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), end="")
-            print("# " + world.daemon.messages()[-2000:].replace("\n", "\n# "))
-            print(f"not ok {i} - {test.__name__}", flush=True)
-            for where in (world.data, world.store):
-                world.empty(where)
-    return 1 if failed else 0
+            test(w)
+        finally:
+            for where in (w.data, w.store):
+                w.empty(where)
+    return whole
 
 
 def why_not():
@@ -361,7 +347,7 @@ def main():
     reason = None if os.environ.get(INSIDE) else why_not()
     if not reason and not os.environ.get(INSIDE):
         os.execvpe("unshare", ["unshare", "--mount", sys.executable, *sys.argv], dict(os.environ, **{INSIDE: "1"}))
-    tests = [f for n, f in globals().items() if n.startswith("test_") and
+    tests = [with_room_after(f) for n, f in globals().items() if n.startswith("test_") and
              (not args.only or any(o in n for o in args.only))]
     if reason:
         return run(tests, None, reason)
