@@ -205,12 +205,25 @@ static void last_words(struct host *host, const char *id, char *out, size_t room
     free(path);
 }
 
+#define GONE ".gone"
+
+/* The whole folder goes in one step: half of one would tell the next daemon of a crash. */
 static void remove_runtime(struct host *host, const char *id)
 {
-    char *folder = vm_file(host, id, "");
-    if (folder)
-        host_remove_tree(folder);
+    char *folder = host_path(host->places.runtime, "%s", id);
+    char *gone = host_path(host->places.runtime, "%s" GONE, id);
+    if (folder && gone) {
+        host_remove_tree(gone);
+        host_remove_tree(rename(folder, gone) ? folder : gone);
+    }
     free(folder);
+    free(gone);
+}
+
+static bool is_gone(const char *name)
+{
+    size_t n = strlen(name);
+    return n == HOST_ID_MAX - 1 + strlen(GONE) && !strcmp(name + HOST_ID_MAX - 1, GONE);
 }
 
 static enum vm_state judge(struct vm *vm, const struct life *life, char *reason, size_t room)
@@ -671,8 +684,13 @@ static void bury(struct host *host, const char *id)
     char reason[256];
     if (vm && wanted(host, id)) {
         struct life life = read_life(host, id);
-        vm->state = VM_RUNNING;
-        enum vm_state state = judge(vm, &life, reason, sizeof(reason));
+        /* Where no process has put its number, the daemon ended before there was one. */
+        enum vm_state state = VM_STOPPED;
+        *reason = '\0';
+        if (life.pid > 0) {
+            vm->state = VM_RUNNING;
+            state = judge(vm, &life, reason, sizeof(reason));
+        }
         vm_set_state(vm, state, reason);
     }
     remove_runtime(host, id);
@@ -689,6 +707,12 @@ int supervisor_open(struct host *host, struct mull_error *err)
     host_lock(host);
     while ((e = readdir(dir))) {
         char id[HOST_ID_MAX];
+        if (is_gone(e->d_name)) {
+            char *left = host_path(host->places.runtime, "%s", e->d_name);
+            if (left)
+                host_remove_tree(left);
+            free(left);
+        }
         if (strlen(e->d_name) != HOST_ID_MAX - 1 || e->d_name[8] != '-')
             continue;
         snprintf(id, sizeof(id), "%.36s", e->d_name);

@@ -947,6 +947,16 @@ def test_end_stops_or_keeps_machines(w):
         daemon.start()
         got = Client(daemon).get("/machines/" + machine)
         assert got["state"] == "stopped" and not got["state_reason"], got
+        # It went before the process of a start was there, or in the middle of clearing up.
+        daemon.kill()
+        for name in (machine, machine + ".gone"):
+            os.mkdir(os.path.join(daemon.runtime, name))
+            with open(os.path.join(daemon.runtime, name, "life"), "w", encoding="utf-8"):
+                pass
+        daemon.start()
+        got = Client(daemon).get("/machines/" + machine)
+        assert got["state"] == "stopped" and not got["state_reason"], got
+        assert not [n for n in os.listdir(daemon.runtime) if n.startswith(machine)]
         # A clean end: the next start is the host's, and starts what wants to be.
         Client(daemon).do(f"/machines/{machine}/start")
         daemon.process.send_signal(signal.SIGUSR1)

@@ -46,10 +46,7 @@ const COLUMNS: Column<Network>[] = [
     width: 'minmax(90px, 1fr)',
     cell: (n) => (
       <span title={n.reason ?? undefined}>
-        <Status
-          tone={n.state === 'up' ? 'ok' : 'bad'}
-          text={n.state === 'up' ? 'Up' : 'Down'}
-        />
+        <Status tone={n.state === 'up' ? 'ok' : 'bad'} text={n.state === 'up' ? 'Up' : 'Down'} />
       </span>
     ),
     sort: (n) => n.state,
