@@ -120,7 +120,8 @@ size_t guest_rpc_answer(struct guest_rpc *g, const uint8_t *message, size_t size
     char *text = malloc(size + 1);
     if (!text)
         return say(answer, false, "No memory");
-    memcpy(text, message, size);
+    if (size) /* an empty message has no bytes anywhere */
+        memcpy(text, message, size);
     text[size] = '\0';
     size_t n = 0;
     for (unsigned i = 0; i < sizeof(accepted) / sizeof(accepted[0]) && !n; i++)
