@@ -9,6 +9,7 @@
 
 #include "cli/api/groups.h"
 #include "cli/api/output.h"
+#include "cli/api/transfer.h"
 #include "cli/terminal.h"
 
 #define EXPECT_MOST 8192
@@ -273,22 +274,11 @@ static char *files_path(struct host_call *call, const char *place, int *status)
 
 static int fetch(struct host_call *call, const char *from, const char *to)
 {
-    struct mull_error err = {0};
     int status = API_FAILED;
     char *path = files_path(call, from, &status);
-    FILE *out = !path ? NULL : strcmp(to, "-") ? fopen(to, "we") : stdout;
 
-    if (path && !out)
-        status = host_fail(API_FAILED, "%s: %s", to, strerror(errno));
-    if (out) {
-        int64_t got = api_download(call->api, path, out, NULL, NULL, &err);
-
-        status = got < 0 ? host_failed(call, &err) : API_DONE;
-        if ((out == stdout ? fflush(out) : fclose(out)) && !status)
-            status = host_fail(API_FAILED, "%s: %s", to, strerror(errno));
-        if (status && out != stdout)
-            unlink(to);
-    }
+    if (path)
+        status = transfer_save(call, path, to);
     free(path);
     return status;
 }

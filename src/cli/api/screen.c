@@ -8,6 +8,7 @@
 
 #include "cli/api/groups.h"
 #include "cli/api/output.h"
+#include "cli/api/transfer.h"
 
 /* ---- The screen ---- */
 
@@ -30,7 +31,6 @@ static int screen(struct host_call *call)
 static int screenshot(struct host_call *call)
 {
     const char *name = host_option(call, "output");
-    struct mull_error err = {0};
     char own[256];
     int status;
 
@@ -41,19 +41,8 @@ static int screenshot(struct host_call *call)
     char *id = host_find(call, "/machines", "machine", call->argument[0], &status);
     char *path = id ? api_path(call->api, "/machines/%s/screenshot", id) : NULL;
     free(id);
-    if (!path)
-        return status;
-    FILE *out = strcmp(name, "-") ? fopen(name, "we") : stdout;
-    if (!out) {
-        free(path);
-        return host_fail(API_FAILED, "%s: %s", name, strerror(errno));
-    }
-    status = api_download(call->api, path, out, NULL, NULL, &err) < 0 ? host_failed(call, &err)
-                                                                      : API_DONE;
-    if ((out == stdout ? fflush(out) : fclose(out)) && !status)
-        status = host_fail(API_FAILED, "%s: %s", name, strerror(errno));
-    if (status && out != stdout)
-        unlink(name);
+    if (path)
+        status = transfer_save(call, path, name);
     free(path);
     return status;
 }

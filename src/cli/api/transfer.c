@@ -146,6 +146,22 @@ char *transfer_upload(struct host_call *call, const char *file, int *status)
     return NULL;
 }
 
+int transfer_save(struct host_call *call, const char *path, const char *file)
+{
+    struct mull_error err = {0};
+    FILE *out = strcmp(file, "-") ? fopen(file, "we") : stdout;
+
+    if (!out)
+        return host_fail(API_FAILED, "%s: %s", file, strerror(errno));
+    int64_t got = api_download(call->api, path, out, NULL, NULL, &err);
+    int status = got < 0 ? host_failed(call, &err) : API_DONE;
+    if ((out == stdout ? fflush(out) : fclose(out)) && !status)
+        status = host_fail(API_FAILED, "%s: %s", file, strerror(errno));
+    if (status && out != stdout)
+        unlink(file);
+    return status;
+}
+
 int transfer_download(struct host_call *call, const char *path, const char *file)
 {
     bool to_stdout = !strcmp(file, "-");

@@ -8,6 +8,11 @@
  *  terminal. @return the upload's id, malloc'ed; NULL: *status is set */
 char *transfer_upload(struct host_call *call, const char *file, int *status);
 
+/** Download what is small to @file ("-": standard output), without a bar; a file that is not whole
+ * is removed.
+ *  @return the exit status */
+int transfer_save(struct host_call *call, const char *path, const char *file);
+
 /** Download to @file ("-": standard output), whole or not at all. @return the exit status */
 int transfer_download(struct host_call *call, const char *path, const char *file);
 
