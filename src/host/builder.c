@@ -16,12 +16,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "host/disks.h"
 #include "host/events.h"
 #include "host/image_server.h"
 #include "host/store/store.h"
 #include "host/stores.h"
 #include "host/tasks.h"
+#include "host/transfers.h"
 
 #define FOLDER ".building"
 #define MINUTES_MAX 60
@@ -194,24 +194,16 @@ static int adopt(struct task *task, const char *name, const char *folder, bool f
  * @return 0, -ENOENT: it has none of that name; else -1 with @p */
 static int fetch(struct task *task, const char *name, const char *folder, struct host_problem *p)
 {
-    struct mull_error err = {0};
     bool known;
     char *file = image_server_fetch(task, name, folder, &known, p);
     if (!file)
         return known ? -1 : -ENOENT;
-    json_t *what = disk_describe(file, NULL, true, &err);
-    char *made = host_path(folder, "image.qcow2.new"), *place = host_path(folder, "image.qcow2");
-    int ret = !what ? -1
-              : !made || !place
-                  ? mull_fail(&err, ENOMEM, "no memory")
-                  : disk_make(task, made, "qcow2", 0, file, host_text(what, "format"), &err);
-    if (!ret && rename(made, place))
-        ret = mull_fail(&err, errno, "%s: %s", place, strerror(errno));
-    json_decref(what);
+    char *place = host_path(folder, "image.qcow2");
+    int ret = place ? transfer_take_disk(task, file, place, false, p)
+                    : host_problem(p, HOST_INTERNAL, NULL, "no memory");
     free(file);
-    free(made);
     free(place);
-    return ret ? host_problem_from(p, &err) : adopt(task, name, folder, true, p);
+    return ret ? ret : adopt(task, name, folder, true, p);
 }
 
 static int build(struct task *task, const char *name, char *folder, struct host_problem *p)

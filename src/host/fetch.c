@@ -22,8 +22,8 @@ struct fetch {
     int fd, ret;
     uint64_t done, most;
     gnutls_hash_hd_t hash;
-    fetch_progress step;
-    void *opaque;
+    struct task *task;
+    const char *what;
 };
 
 static size_t take(char *data, size_t one, size_t count, void *opaque)
@@ -44,7 +44,8 @@ static int tell(void *opaque, curl_off_t total, curl_off_t done, curl_off_t up_t
 {
     struct fetch *f = opaque;
 
-    if (f->step && f->step(f->opaque, (uint64_t)done, total > 0 ? (uint64_t)total : 0))
+    /* Where no end is known there is always some way to go. */
+    if (task_progress(f->task, f->what, (uint64_t)done, (uint64_t)(total > 0 ? total : done + 1)))
         f->ret = -ECANCELED;
     return f->ret != 0;
 }
@@ -109,10 +110,10 @@ static int fetch_into(struct fetch *f, const char *url, struct mull_error *err)
     return ret;
 }
 
-int host_fetch(const char *url, const char *to, uint64_t most, char sha256[65], fetch_progress step,
-               void *opaque, struct mull_error *err)
+int host_fetch(struct task *task, const char *what, const char *url, const char *to, uint64_t most,
+               char sha256[65], struct mull_error *err)
 {
-    struct fetch f = {.most = most, .step = step, .opaque = opaque};
+    struct fetch f = {.most = most, .task = task, .what = what};
     uint8_t digest[32];
 
     unlink(to);

@@ -15,20 +15,6 @@
 #define SUMS_MAX (1u << 20)
 #define IMAGE_MAX (1ull << 40)
 
-/* ---- Fetching ---- */
-
-static int step(void *opaque, uint64_t done, uint64_t total)
-{
-    return task_progress(opaque, "fetching the image", done, total ? total : done + 1);
-}
-
-static int no_step(void *opaque, uint64_t done, uint64_t total)
-{
-    const struct task *task = opaque;
-
-    return task->cancelled;
-}
-
 /* "https://SERVER/FOLDER/" and a file's name. @return malloc'ed */
 static char *url_of(const char *server, const char *file)
 {
@@ -47,7 +33,7 @@ char *image_server_fetch(struct task *task, const char *name, const char *folder
     struct mull_error err = {0};
     char file[128], promised[65], have[65];
     char *url = url_of(server, "SHA256SUMS"), *to = host_path(folder, "SHA256SUMS");
-    int ret = url && to ? host_fetch(url, to, SUMS_MAX, have, no_step, task, &err)
+    int ret = url && to ? host_fetch(task, "asking the image server", url, to, SUMS_MAX, have, &err)
                         : mull_fail(&err, ENOMEM, "no memory");
     char *sums = ret ? NULL : host_read_file(to, SUMS_MAX, NULL, &err);
 
@@ -58,10 +44,10 @@ char *image_server_fetch(struct task *task, const char *name, const char *folder
     if (!*known)
         return NULL;
     url = sums ? url_of(server, file) : NULL;
-    to = sums ? host_path(folder, "%s", file) : NULL;
+    to = sums ? host_path(folder, "fetched") : NULL;
     ret = !sums         ? -1
           : !url || !to ? mull_fail(&err, ENOMEM, "no memory")
-                        : host_fetch(url, to, IMAGE_MAX, have, step, task, &err);
+                        : host_fetch(task, "fetching the image", url, to, IMAGE_MAX, have, &err);
     if (ret && err.code == ECANCELED)
         host_problem(p, HOST_CONFLICT, NULL, "cancelled");
     else if (ret)

@@ -349,10 +349,8 @@ static int import_appliance(struct task *task, const char *source, struct host_p
     return ret;
 }
 
-/* What a stranger gives as a disk is checked, and copied as QCOW2 or, an ISO, as it is.
- * @return 0, or -1 with @p */
-static int take_disk(struct task *task, const char *source, const char *made, bool iso,
-                     struct host_problem *p)
+int transfer_take_disk(struct task *task, const char *source, const char *made, bool iso,
+                       struct host_problem *p)
 {
     struct mull_error err = {0};
     json_t *what = disk_describe(source, NULL, true, &err);
@@ -378,7 +376,7 @@ static int import_image(struct task *task, const char *source, struct host_probl
     host_unlock(host);
     int ret = made ? 0 : host_problem(p, HOST_NOT_FOUND, NULL, "the datastore is gone");
     if (!ret)
-        ret = take_disk(task, source, made, iso, p);
+        ret = transfer_take_disk(task, source, made, iso, p);
     if (!ret) {
         host_lock(host);
         ret = image_adopt(host, name, iso ? "iso" : "image", made, host_text(datastore, "id"),
@@ -408,7 +406,7 @@ static int import_disk(struct task *task, const char *source, struct host_proble
     json_t *datastore = store_get(host->store, KIND_DATASTORE, host_text(machine, "datastore"));
     char *made = datastore ? host_path(host_text(datastore, "path"), ".%s.qcow2", task->id) : NULL;
     host_unlock(host);
-    int ret = path && made ? take_disk(task, source, made, false, p)
+    int ret = path && made ? transfer_take_disk(task, source, made, false, p)
                            : host_problem(p, HOST_NOT_FOUND, NULL, "the machine is gone");
     if (!ret && rename(made, path)) {
         ret = host_problem_from(p, &(struct mull_error){.code = errno});
@@ -430,11 +428,6 @@ static int import_disk(struct task *task, const char *source, struct host_proble
     return ret;
 }
 
-static int step_of_fetch(void *opaque, uint64_t done, uint64_t total)
-{
-    return task_progress(opaque, "fetching it", done, total ? total : done + 1);
-}
-
 /* What must have a digest is fetched whole before anything of it is used.
  * @return the file, malloc'ed; NULL with @p */
 static char *fetch_source(struct task *task, const char *url, const char *wanted,
@@ -451,7 +444,7 @@ static char *fetch_source(struct task *task, const char *url, const char *wanted
         host_problem(p, HOST_NOT_FOUND, NULL, "the datastore is gone");
         return NULL;
     }
-    int ret = host_fetch(url, to, INT64_MAX, have, step_of_fetch, task, &err);
+    int ret = host_fetch(task, "fetching it", url, to, INT64_MAX, have, &err);
     if (ret) {
         host_problem_from(p, &err);
     } else if (strcasecmp(have, wanted)) {

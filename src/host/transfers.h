@@ -36,7 +36,12 @@ json_t *export_start(struct host *host, const struct principal *who, json_t *mac
 /** Where a task's exports to download are, malloc'ed. */
 char *export_folder(struct host *host, const char *id);
 
-/* ---- What imports and exports share ---- */
+/* ---- What imports, exports and builds share ---- */
+
+/** Check what a stranger gives as a disk, and copy it to @made: as QCOW2, or an ISO as it is. Lock
+ * not held. @return 0, or -1 with @p */
+int transfer_take_disk(struct task *task, const char *source, const char *made, bool iso,
+                       struct host_problem *p);
 
 /** A time from now, as JSON. */
 json_t *transfer_expires(double hours);

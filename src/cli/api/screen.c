@@ -1,6 +1,5 @@
 /* `mullion screen`, `screenshot`, `sendkey` and `top` of machines that a host keeps. Those of a
  * machine of one's own are in cli/screen.c and cli/stats.c. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
