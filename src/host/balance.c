@@ -11,7 +11,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/rpc.h"
 #include "host/events.h"
 #include "host/resources.h"
 #include "host/store/store.h"
@@ -31,42 +30,17 @@ struct balance {
 
 /* ---- Running machines ---- */
 
-struct ids {
-    char (*id)[HOST_ID_MAX];
-    size_t count, room;
-};
-
 static void take_id(void *opaque, struct vm *vm)
 {
-    struct ids *l = opaque;
-    if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
-        return;
-    if (l->count == l->room) {
-        size_t room = l->room ? 2 * l->room : 64;
-        void *more = realloc(l->id, room * sizeof(*l->id));
-        if (!more)
-            return;
-        l->id = more;
-        l->room = room;
-    }
-    snprintf(l->id[l->count++], HOST_ID_MAX, "%s", vm->id);
+    if (vm->state == VM_RUNNING || vm->state == VM_PAUSED)
+        vm_ids_add(opaque, vm);
 }
 
 static int call(struct host *host, const char *id, const char *method, json_t *params,
                 json_t **result)
 {
-    struct mull_rpc rpc;
     struct mull_error err = {0};
-    char *path = vm_file(host, id, "control.sock");
-    int ret = path ? mull_rpc_open(&rpc, path, RPC_SECONDS, &err) : -ENOMEM;
-    free(path);
-    if (ret) {
-        json_decref(params);
-        return ret;
-    }
-    ret = mull_rpc_call(&rpc, method, params, result, &err);
-    mull_rpc_close(&rpc);
-    return ret;
+    return vm_ask(host, id, RPC_SECONDS, method, params, result, &err);
 }
 
 /* ---- What they take ---- */
@@ -466,7 +440,7 @@ static void note_memory(struct host *host, bool is_short)
 
 static void once(struct host *host)
 {
-    struct ids l = {0};
+    struct vm_ids l = {0};
     host_lock(host);
     vm_each(host, take_id, &l);
     host_unlock(host);

@@ -125,8 +125,8 @@ int host_fetch(struct task *task, const char *what, const char *url, const char 
                   : fetch_into(&f, url, err);
     if (f.hash)
         gnutls_hash_deinit(f.hash, digest);
-    for (unsigned i = 0; i < 32 && !ret; i++)
-        sprintf(sha256 + 2 * i, "%02x", digest[i]);
+    if (!ret)
+        host_hex(digest, sizeof(digest), sha256);
     if (close(f.fd) && !ret)
         ret = mull_fail(err, errno, "%s: %s", to, strerror(errno));
     if (ret)

@@ -31,28 +31,12 @@ struct guests {
 
 /* ---- Addresses ---- */
 
-struct look {
-    struct host *host;
-    char (*id)[HOST_ID_MAX];
-    size_t count, room;
-};
-
 static void take_id(void *opaque, struct vm *vm)
 {
-    struct look *l = opaque;
     bool due = vm->agent_quiet == 0;
     vm->agent_quiet -= !due;
-    if (vm->state != VM_RUNNING || !due)
-        return;
-    if (l->count == l->room) {
-        size_t room = l->room ? 2 * l->room : 64;
-        void *more = realloc(l->id, room * sizeof(*l->id));
-        if (!more)
-            return;
-        l->id = more;
-        l->room = room;
-    }
-    snprintf(l->id[l->count++], HOST_ID_MAX, "%s", vm->id);
+    if (vm->state == VM_RUNNING && due)
+        vm_ids_add(opaque, vm);
 }
 
 /* Has the machine VMware's interface for guests? */
@@ -144,7 +128,7 @@ static void *look_around(void *opaque)
 {
     struct host *host = opaque;
     while (sleep_for(host->guests, LOOK_SECONDS)) {
-        struct look l = {.host = host};
+        struct vm_ids l = {0};
         host_lock(host);
         vm_each(host, take_id, &l);
         host_unlock(host);

@@ -147,6 +147,8 @@ double host_now(void);
 /** host_time() of now as a JSON string. */
 json_t *host_now_json(void);
 
+/** Bytes as hexadecimal digits: @out has 2 * @len + 1. */
+void host_hex(const void *data, size_t len, char *out);
 /** Random bytes as hexadecimal digits: @out has 2 * @bytes + 1. */
 void host_random_hex(char *out, size_t bytes);
 /** The SHA-256 of a text, in hexadecimal digits. */

@@ -99,6 +99,19 @@ void vm_each(struct host *host, void (*fn)(void *opaque, struct vm *vm), void *o
         }
 }
 
+void vm_ids_add(struct vm_ids *ids, const struct vm *vm)
+{
+    if (ids->count == ids->room) {
+        size_t room = ids->room ? 2 * ids->room : 64;
+        void *more = realloc(ids->id, room * sizeof(*ids->id));
+        if (!more)
+            return;
+        ids->id = more;
+        ids->room = room;
+    }
+    snprintf(ids->id[ids->count++], HOST_ID_MAX, "%s", vm->id);
+}
+
 void vm_touch(struct vm *vm)
 {
     struct host *host = vm->host;
@@ -419,18 +432,26 @@ static void sleep_ms(long ms)
     nanosleep(&t, NULL);
 }
 
-/* Ask a process how its machine is. */
-static int ask(struct host *host, const char *id, json_t **status, struct mull_error *err)
+int vm_ask(struct host *host, const char *id, unsigned seconds, const char *method, json_t *params,
+           json_t **result, struct mull_error *err)
 {
     struct mull_rpc rpc;
     char *path = vm_file(host, id, "control.sock");
-    int ret = path ? mull_rpc_open(&rpc, path, RPC_SECONDS, err) : -ENOMEM;
-    if (!ret) {
-        ret = mull_rpc_call(&rpc, "status", NULL, status, err);
-        mull_rpc_close(&rpc);
-    }
+    int ret = path ? mull_rpc_open(&rpc, path, seconds, err) : -ENOMEM;
     free(path);
+    if (ret) {
+        json_decref(params);
+        return 1;
+    }
+    ret = mull_rpc_call(&rpc, method, params, result, err);
+    mull_rpc_close(&rpc);
     return ret;
+}
+
+/* Ask a process how its machine is. */
+static int ask(struct host *host, const char *id, json_t **status, struct mull_error *err)
+{
+    return vm_ask(host, id, RPC_SECONDS, "status", NULL, status, err);
 }
 
 void vm_take_state(struct vm *vm, const json_t *said, unsigned changes)
@@ -500,20 +521,11 @@ int vm_start(struct host *host, const char *id, const char *config, const char *
 int vm_call(struct host *host, const char *id, const char *method, json_t *params, json_t **result,
             struct host_problem *p)
 {
-    struct mull_rpc rpc;
     struct mull_error err = {0};
-    char *path = vm_file(host, id, "control.sock");
-    int ret = path ? mull_rpc_open(&rpc, path, RPC_SECONDS, &err) : -ENOMEM;
-    if (ret) {
-        json_decref(params);
-        host_problem(p, HOST_CONFLICT, NULL, "the machine does not run");
-    } else {
-        ret = mull_rpc_call(&rpc, method, params, result, &err);
-        mull_rpc_close(&rpc);
-        if (ret)
-            host_problem(p, HOST_CONFLICT, NULL, "%s", err.message);
-    }
-    free(path);
+    int ret = vm_ask(host, id, RPC_SECONDS, method, params, result, &err);
+    if (ret)
+        host_problem(p, HOST_CONFLICT, NULL, "%s",
+                     ret > 0 ? "the machine does not run" : err.message);
     return ret ? -1 : 0;
 }
 

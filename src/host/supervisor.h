@@ -56,23 +56,36 @@ bool vm_runs(const struct vm *vm);
 /** Lock held: another state, told to everybody who listens. */
 void vm_set_state(struct vm *vm, enum vm_state state, const char *reason);
 /** What its process has said of its state ("state", "reason") while @changes was so: it pauses by
- *  itself where a disk's on_error says so. What is older than a change is not believed. Lock held. */
+ *  itself where a disk's on_error says so. What is older than a change is not believed. Lock held.
+ */
 void vm_take_state(struct vm *vm, const json_t *said, unsigned changes);
 /** Something that callers see of it has changed. Lock held. */
 void vm_touch(struct vm *vm);
 /** Call for each that has a process. Lock held. */
 void vm_each(struct host *host, void (*fn)(void *opaque, struct vm *vm), void *opaque);
 
+/** Names of machines, for who lets go of the lock before looking at each. All zeroes: none. */
+struct vm_ids {
+    char (*id)[HOST_ID_MAX]; /* the caller frees it */
+    size_t count, room;
+};
+/** Add one; where there is no memory it is left out. */
+void vm_ids_add(struct vm_ids *ids, const struct vm *vm);
+
 /* Lock not held: */
+
+/** Ask a machine's process. @param params  taken, or NULL. @param result  a new reference, or NULL:
+ * not wanted. @return 0; 1: nobody listens; -errno; with @err */
+int vm_ask(struct host *host, const char *id, unsigned seconds, const char *method, json_t *params,
+           json_t **result, struct mull_error *err);
 
 /** Start the process of a machine that is STARTING, and wait until it runs.
  *  @param config  what it is to run (JSON), @log where its messages go
  *  @param fds  descriptors that it gets, as VM_FIRST_FD and on
  *  @param cancelled  looked at now and then */
 #define VM_FIRST_FD 5
-int vm_start(struct host *host, const char *id, const char *config, const char *log,
-             const int *fds, unsigned count, const _Atomic bool *cancelled,
-             struct host_problem *p);
+int vm_start(struct host *host, const char *id, const char *config, const char *log, const int *fds,
+             unsigned count, const _Atomic bool *cancelled, struct host_problem *p);
 
 /** Call a method of its control channel. @param params  taken. @param result  may be NULL */
 int vm_call(struct host *host, const char *id, const char *method, json_t *params, json_t **result,

@@ -229,8 +229,7 @@ static int check_digest(struct task *task, const char *path, const char *wanted,
     gnutls_hash_deinit(hash, digest);
     close(fd);
     free(buf);
-    for (unsigned i = 0; i < 32; i++)
-        sprintf(have + 2 * i, "%02x", digest[i]);
+    host_hex(digest, sizeof(digest), have);
     if (ret)
         return host_problem(p, HOST_CONFLICT, NULL, "cancelled");
     if (strcasecmp(have, wanted))

@@ -19,8 +19,8 @@
 #include "host/host.h"
 
 const char *const host_kind_names[HOST_KINDS + 1] = {
-    "setting",  "user",  "group",    "grant",     "token",   "machine", "upload",
-    "download", "image", "template", "datastore", "network", "pool", "task",    NULL};
+    "setting", "user",     "group",     "grant",   "token", "machine", "upload", "download",
+    "image",   "template", "datastore", "network", "pool",  "task",    NULL};
 
 static const struct {
     int status;
@@ -147,22 +147,27 @@ static void random_bytes(void *out, size_t n)
     }
 }
 
+void host_hex(const void *data, size_t len, char *out)
+{
+    const uint8_t *bytes = data;
+    for (size_t i = 0; i < len; i++)
+        sprintf(out + 2 * i, "%02x", bytes[i]);
+}
+
 void host_random_hex(char *out, size_t bytes)
 {
     uint8_t raw[64];
     if (bytes > sizeof(raw))
         bytes = sizeof(raw);
     random_bytes(raw, bytes);
-    for (size_t i = 0; i < bytes; i++)
-        sprintf(out + 2 * i, "%02x", raw[i]);
+    host_hex(raw, bytes, out);
 }
 
 void host_sha256_hex(const void *data, size_t len, char out[65])
 {
     uint8_t digest[32];
     gnutls_hash_fast(GNUTLS_DIG_SHA256, data, len, digest);
-    for (unsigned i = 0; i < 32; i++)
-        sprintf(out + 2 * i, "%02x", digest[i]);
+    host_hex(digest, sizeof(digest), out);
 }
 
 void host_uuid(char out[HOST_ID_MAX])
