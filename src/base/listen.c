@@ -24,8 +24,7 @@ static bool is_stale(const struct sockaddr_un *address)
     return refused;
 }
 
-int mull_listen_unix(const char *path, const char *what, int backlog, int *out,
-                     struct mull_error *err)
+int mull_listen_unix(const char *path, const char *what, int *out, struct mull_error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path))
@@ -47,7 +46,7 @@ int mull_listen_unix(const char *path, const char *what, int backlog, int *out,
                          saved == EADDRINUSE ? "in use by somebody else; give another path"
                                              : strerror(saved));
     }
-    if (listen(fd, backlog)) {
+    if (listen(fd, SOMAXCONN)) {
         saved = errno;
         close(fd);
         unlink(path);

@@ -397,7 +397,7 @@ static void listener_readable(void *opaque, uint32_t events)
 
 static int start_listening(struct vmm_control *c, const char *path, struct mull_error *err)
 {
-    int ret = mull_listen_unix(path, "--control ", PEERS_MAX, &c->listener, err);
+    int ret = mull_listen_unix(path, "--control ", &c->listener, err);
     if (ret)
         return ret;
     c->path = path;

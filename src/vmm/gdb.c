@@ -239,7 +239,7 @@ static int start_listening(struct vmm_gdb *gdb, const char *where, struct mull_e
     }
     if (!strncmp(copy, unix_prefix, sizeof(unix_prefix) - 1)) {
         gdb->path = strdup(copy + sizeof(unix_prefix) - 1);
-        ret = gdb->path ? mull_listen_unix(gdb->path, "--gdb unix=", 1, &gdb->listener, err)
+        ret = gdb->path ? mull_listen_unix(gdb->path, "--gdb unix=", &gdb->listener, err)
                         : mull_fail(err, ENOMEM, "gdb: no memory");
     } else {
         ret = listen_tcp(gdb, copy, err);

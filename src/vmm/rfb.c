@@ -556,7 +556,7 @@ static int start_listening(struct vmm_rfb *s, const char *where, struct mull_err
 
     if (!strncmp(where, "unix:", 5)) {
         s->path = strdup(where + 5);
-        ret = s->path ? mull_listen_unix(s->path, "--display vnc=unix:", 8, &s->listener, err)
+        ret = s->path ? mull_listen_unix(s->path, "--display vnc=unix:", &s->listener, err)
                       : mull_fail(err, ENOMEM, "--display: no memory");
     } else {
         ret = listen_tcp(s, where, err);

@@ -725,7 +725,7 @@ static int listen_at(struct vsock *s, const char *path, struct mull_error *err)
     if (!*path || strlen(path) + 11 >= sizeof(s->path))
         return mull_fail(err, ENAMETOOLONG, "--vsock path=%s: give 1 to %zu characters", path,
                          sizeof(s->path) - 12);
-    int ret = mull_listen_unix(path, "--vsock path=", 64, &s->listen_fd, err);
+    int ret = mull_listen_unix(path, "--vsock path=", &s->listen_fd, err);
     if (ret)
         return ret;
     strcpy(s->path, path);
