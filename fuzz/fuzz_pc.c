@@ -63,6 +63,7 @@ static struct mull_block *open_block(struct pc *p)
 
 static void make(struct pc *p)
 {
+    static struct mull_clock *clock; /* made once: it measures the host's */
     struct mull_pci_config pci = {
         .mmio_base = MMIO, .mmio_size = 0x30000000, .io_base = 0xc000, .io_size = 0x1000};
     struct mull_ahci_config ahci = {.name = "ahci.0"};
@@ -75,8 +76,9 @@ static void make(struct pc *p)
     if (mull_memory_create(NULL, &p->env.memory, NULL) ||
         mull_memory_add_ram(p->env.memory, 0, 0xa0000, false, NULL) ||
         mull_memory_add_ram(p->env.memory, 0xc0000, 0x100000, false, NULL) ||
-        mull_loop_create(&p->env.loop, NULL) || mull_clock_create(&p->env.clock, NULL))
+        mull_loop_create(&p->env.loop, NULL) || (!clock && mull_clock_create(&clock, NULL)))
         abort();
+    p->env.clock = clock;
     lpc = (struct mull_lpc_config){.memory = p->env.memory};
     pci.memory = p->env.memory;
     pci.firmware = true;
@@ -86,8 +88,8 @@ static void make(struct pc *p)
     p->block[0] = open_block(p);
     p->block[1] = open_block(p);
     ahci.drive[0] = (struct mull_drive){.present = true, .block = p->block[0]};
-    ahci.drive[1] = (struct mull_drive){
-        .present = true, .cdrom = true, .readonly = true, .block = p->block[1]};
+    ahci.drive[1] =
+        (struct mull_drive){.present = true, .cdrom = true, .readonly = true, .block = p->block[1]};
     if (mull_pci_bus_create(&pci, &p->bus, NULL) || mull_lpc_create(&lpc, p->bus, &p->lpc, NULL) ||
         mull_vga_create(&p->env, p->bus, &vga, &p->vga, NULL) ||
         mull_ahci_create(&p->env, p->bus, &ahci, &p->ahci, NULL) ||
@@ -120,7 +122,6 @@ static void destroy(struct pc *p)
     mull_block_close(p->block[0]);
     mull_block_close(p->block[1]);
     mull_loop_destroy(p->env.loop);
-    mull_clock_destroy(p->env.clock);
     mull_memory_destroy(p->env.memory);
 }
 

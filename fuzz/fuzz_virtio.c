@@ -12,6 +12,7 @@
 
 /* The common configuration structure (virtio 1.2, 4.1.4.3), at the start of the BAR. */
 enum {
+    DEVICE_FEATURE_SELECT = 0x00,
     DRIVER_FEATURE_SELECT = 0x08,
     DRIVER_FEATURE = 0x0c,
     STATUS = 0x14,
@@ -110,8 +111,12 @@ static void set_up(struct fuzz_guest *g, uint32_t features, unsigned log_size)
     bar_write(g, DRIVER_FEATURE_SELECT, 4, 0);
     bar_write(g, DRIVER_FEATURE, 4, features & (uint32_t)bar_read(g, 4, 4));
     bar_write(g, DRIVER_FEATURE_SELECT, 4, 1);
+    bar_write(g, DEVICE_FEATURE_SELECT, 4, 1);
+    /* Of the device's own features behind the first 32: all, or none. */
+    uint32_t more = features & 0x40000000 ? (uint32_t)bar_read(g, 4, 4) & 0xfffc0000 : 0;
+    bar_write(g, DEVICE_FEATURE_SELECT, 4, 0);
     bar_write(g, DRIVER_FEATURE, 4,
-              (features & 0x80000000 ? 0x101 : 1) | (g->env.packed_rings ? 4 : 0));
+              more | (features & 0x80000000 ? 0x101 : 1) | (g->env.packed_rings ? 4 : 0));
     bar_write(g, STATUS, 1, 0xb);
     g->size = (uint16_t)(1u << log_size % 7);
     for (unsigned i = 0; i < g->queues; i++) {

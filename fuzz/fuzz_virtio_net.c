@@ -53,7 +53,12 @@ static void event(struct fuzz_guest *g, uint32_t arg)
         n->front.link(n->front.opaque, arg & 8);
         return;
     default:
-        memset(frame, (int)(arg >> 24), 32);
+        memset(frame, (int)(arg >> 24), 64);
+        if (arg & 8) { /* an IPv4 packet, or one of IPv6 */
+            uint8_t *f = frame + (n->netdev.caps.vnet_hdr ? MULL_NET_HDR_SIZE : 0);
+            memcpy(f + 12, arg & 0x10 ? "\x86\xdd\x60" : "\x08\x00\x45", 3);
+            f[arg & 0x10 ? 20 : 23] = arg & 0x20 ? 6 : 17;
+        }
         n->front.receive(n->front.opaque, frame, (arg >> 4) % sizeof(frame));
         n->front.received(n->front.opaque);
     }
@@ -69,12 +74,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fuzz_guest g;
 
     n.netdev.caps.vnet_hdr = size && data[0] & 0x40;
-    const struct mull_nic_config cfg = {
-        .name = "virtio-net.0", .devfn = -1, .netdev = &n.netdev, .mac = {2, 0, 0, 0, 0, 1}};
+    const struct mull_nic_config cfg = {.name = "virtio-net.0",
+                                        .devfn = -1,
+                                        .netdev = &n.netdev,
+                                        .mac = {2, 0, 0, 0, 0, 1},
+                                        .queue_pairs = size > 3 && !(data[3] & 0x20) ? 3 : 1};
     fuzz_guest_init(&g);
     if (mull_virtio_net_create(&g.env, g.bus, &cfg, &g.device, NULL))
         abort();
-    g.queues = 3;
+    g.queues = cfg.queue_pairs * 2u + 1;
     g.event = event;
     g.opaque = &n;
     fuzz_guest_run(&g, data, size);

@@ -5,6 +5,7 @@
 #include <linux/virtio_net.h>
 
 #define ALL (~0ull)
+#define HASH_REPORT (1ull << VIRTIO_NET_F_HASH_REPORT)
 enum { RX, TX, CTRL };
 #define BUFFER(i) (DRV_DATA + 0x1000u * (i))
 
@@ -471,7 +472,7 @@ static void test_queue_pairs(void **state)
     uint32_t id, len;
 
     assert_int_equal(drv_read(&n->drv, n->drv.config + 8, 2), 3);
-    drv_start(&n->drv, ALL, 7, 16);
+    drv_start(&n->drv, ALL & ~HASH_REPORT, 7, 16);
     for (unsigned pair = 0; pair < 3; pair++) {
         const struct drv_seg seg = {BUFFER(100 + pair), 2048, true};
         drv_add(&n->drv, 2 * pair, &seg, 1);
@@ -508,11 +509,220 @@ static void test_without_queue_pairs(void **state)
 {
     struct net *n = *state;
 
-    drv_start(&n->drv, ALL & ~(1ull << VIRTIO_NET_F_MQ), 3, 16);
+    drv_start(&n->drv, ALL & ~(HASH_REPORT | 1ull << VIRTIO_NET_F_MQ), 3, 16);
     assert_int_equal(command(n, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 0),
                      VIRTIO_NET_OK);
     assert_int_equal(command(n, 2, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 1),
                      VIRTIO_NET_ERR);
+}
+
+/* ---- Receive-side scaling ---- */
+
+/* The key and the values by which Microsoft lets implementations of the hash be verified
+ * ("Verifying the RSS hash calculation"). */
+static const uint8_t rss_key[40] = {0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67,
+                                    0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb,
+                                    0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30,
+                                    0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa};
+
+struct known_hash {
+    bool ipv6;
+    uint8_t protocol;
+    uint8_t from[16], to[16];
+    uint16_t from_port, to_port;
+    uint32_t of_addresses, of_ports;
+};
+static const struct known_hash known[] = {
+    {false, 6, {66, 9, 149, 187}, {161, 142, 100, 80}, 2794, 1766, 0x323e8fc2, 0x51ccc178},
+    {false, 17, {199, 92, 111, 2}, {65, 69, 140, 83}, 14230, 4739, 0xd718262a, 0xc626b0ea},
+    {false, 6, {24, 19, 198, 95}, {12, 22, 207, 184}, 12898, 38024, 0xd2d0a5de, 0x5c2b394a},
+    {true,
+     6,
+     {0x3f, 0xfe, 0x25, 0x01, 0x02, 0x00, 0x1f, 0xff, 0, 0, 0, 0, 0, 0, 0, 7},
+     {0x3f, 0xfe, 0x25, 0x01, 0x02, 0x00, 0x00, 0x03, 0, 0, 0, 0, 0, 0, 0, 1},
+     2794,
+     1766,
+     0x2cc18cd5,
+     0x40207d3d},
+};
+
+static size_t known_frame(uint8_t *f, const struct known_hash *k)
+{
+    uint8_t *l3 = f + 14, *l4 = l3 + (k->ipv6 ? 40 : 20);
+
+    memset(f, 0, 80);
+    memcpy(f, mac, 6);
+    f[6] = 2;
+    if (k->ipv6) {
+        memcpy(f + 12, (const uint8_t[]){0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, k->protocol, 64}, 10);
+        memcpy(l3 + 8, k->from, 16);
+        memcpy(l3 + 24, k->to, 16);
+    } else {
+        memcpy(f + 12, (const uint8_t[]){8, 0, 0x45, 0, 0, 44}, 6);
+        l3[9] = k->protocol;
+        memcpy(l3 + 12, k->from, 4);
+        memcpy(l3 + 16, k->to, 4);
+    }
+    const uint8_t ports[4] = {(uint8_t)(k->from_port >> 8), (uint8_t)k->from_port,
+                              (uint8_t)(k->to_port >> 8), (uint8_t)k->to_port};
+    memcpy(l4, ports, 4);
+    l4[12] = 0x50; /* TCP: a header of 20 bytes */
+    return 80;
+}
+
+/* VIRTIO_NET_CTRL_MQ_RSS_CONFIG with a table of @entries that counts through the pairs.
+ * @return its length */
+static uint32_t rss_command(uint8_t *c, uint32_t types, unsigned entries, unsigned pairs,
+                            uint8_t key)
+{
+    uint32_t at = 0;
+
+    memset(c, 0, 400);
+    c[at++] = VIRTIO_NET_CTRL_MQ;
+    c[at++] = VIRTIO_NET_CTRL_MQ_RSS_CONFIG;
+    memcpy(c + at, &types, 4); /* tests run on little-endian hosts only */
+    c[at + 4] = (uint8_t)(entries - 1);
+    c[at + 5] = (uint8_t)((entries - 1) >> 8);
+    c[at + 6] = 2; /* what is not classified */
+    at += 8;
+    for (unsigned i = 0; i < entries; i++, at += 2)
+        c[at] = (uint8_t)(i % pairs);
+    c[at] = (uint8_t)pairs;
+    c[at + 2] = key;
+    memcpy(c + at + 3, rss_key, sizeof(rss_key));
+    return at + 3 + key;
+}
+
+/* A command of any length to the control queue of three pairs. */
+static uint8_t long_command(struct net *n, const void *bytes, uint32_t size)
+{
+    const struct drv_seg segs[2] = {{BUFFER(900), size, false}, {BUFFER(901), 1, true}};
+    uint32_t id, len;
+
+    mull_mem_write(n->drv.memory, BUFFER(900), bytes, size);
+    drv_add(&n->drv, 6, segs, 2);
+    drv_kick(&n->drv, 6);
+    drv_wait_used(&n->drv, 6, &id, &len);
+    return drv_peek8(&n->drv, BUFFER(901));
+}
+
+/* The pair that a frame comes to, its header in *@header. */
+static int pair_of(struct net *n, const uint8_t *frame, size_t len,
+                   struct virtio_net_hdr_v1_hash *header)
+{
+    uint32_t id, written;
+    int found = -1;
+
+    for (unsigned pair = 0; pair < 3; pair++) {
+        const struct drv_seg seg = {BUFFER(100 + pair), 2048, true};
+        drv_add(&n->drv, 2 * pair, &seg, 1);
+    }
+    assert_true(n->front.receive(n->front.opaque, frame, len));
+    n->front.received(n->front.opaque);
+    for (unsigned pair = 0; pair < 3; pair++)
+        if (drv_used(&n->drv, 2 * pair, &id, &written)) {
+            assert_int_equal(found, -1);
+            assert_int_equal(written, sizeof(*header) + len);
+            found = (int)pair;
+            mull_mem_read(n->drv.memory, BUFFER(100 + pair), header, sizeof(*header));
+            assert_int_equal(header->hdr.num_buffers, 1);
+            assert_int_equal(drv_peek8(&n->drv, BUFFER(100 + pair) + 20), frame[0]);
+        }
+    return found;
+}
+
+static void test_rss(void **state)
+{
+    struct net *n = *state;
+    struct virtio_net_hdr_v1_hash h;
+    uint8_t c[400], frame[80];
+
+    assert_int_equal(drv_read(&n->drv, n->drv.config + 17, 1), 40);
+    assert_int_equal(drv_read(&n->drv, n->drv.config + 18, 2), 128);
+    assert_int_equal(drv_read(&n->drv, n->drv.config + 20, 4), 0x3f);
+    drv_start(&n->drv, ALL, 7, 64);
+    assert_int_equal(long_command(n, c, rss_command(c, 0x3f, 128, 3, 40)), VIRTIO_NET_OK);
+    for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        const struct known_hash *k = &known[i];
+        size_t len = known_frame(frame, k);
+        assert_int_equal(pair_of(n, frame, len, &h), (k->of_ports & 127) % 3);
+        assert_int_equal(h.hash_value, k->of_ports);
+        assert_int_equal(h.hash_report, (k->ipv6 ? 4 : 1) + (k->protocol == 6 ? 1 : 2));
+    }
+    /* A fragment has no ports. */
+    known_frame(frame, &known[0]);
+    frame[14 + 6] = 0x20;
+    assert_int_equal(pair_of(n, frame, 80, &h), (known[0].of_addresses & 127) % 3);
+    assert_int_equal(h.hash_value, known[0].of_addresses);
+    assert_int_equal(h.hash_report, VIRTIO_NET_HASH_REPORT_IPv4);
+    /* Types that are not asked for: addresses only, or nothing. */
+    assert_int_equal(long_command(n, c, rss_command(c, 1, 64, 3, 40)), VIRTIO_NET_OK);
+    for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        const struct known_hash *k = &known[i];
+        size_t len = known_frame(frame, k);
+        assert_int_equal(pair_of(n, frame, len, &h), k->ipv6 ? 2u : (k->of_addresses & 63) % 3);
+        assert_int_equal(h.hash_value, k->ipv6 ? 0 : k->of_addresses);
+        assert_int_equal(h.hash_report, k->ipv6 ? 0 : 1);
+    }
+    memset(frame + 12, 0, 2); /* no IP at all */
+    assert_int_equal(pair_of(n, frame, 80, &h), 2);
+    /* What is sent has the longer header, too. */
+    const struct drv_seg seg = {BUFFER(0), 20 + 60, false};
+    mull_mem_set(n->drv.memory, BUFFER(0), 7, 100);
+    drv_add(&n->drv, 1, &seg, 1);
+    drv_kick(&n->drv, 1);
+    assert_int_equal(n->last_len, 60);
+    /* The number of pairs ends the steering; hashes go on. */
+    assert_int_equal(long_command(n, "\4\0\3\0", 4), VIRTIO_NET_OK);
+    known_frame(frame, &known[0]);
+    assert_int_equal(pair_of(n, frame, 80, &h), 0);
+    assert_int_equal(h.hash_value, known[0].of_addresses);
+    drv_assert_fine(&n->drv);
+}
+
+static void test_rss_refusals(void **state)
+{
+    struct net *n = *state;
+    struct virtio_net_hdr_v1_hash h;
+    uint8_t c[400], frame[80];
+    uint32_t len;
+
+    drv_start(&n->drv, ALL, 7, 64);
+    len = rss_command(c, 0x3f, 128, 3, 40);
+    for (uint32_t short_by = 1; short_by < len; short_by++)
+        assert_int_equal(long_command(n, c, len - short_by), VIRTIO_NET_ERR);
+    assert_int_equal(long_command(n, c, rss_command(c, 0x40, 128, 3, 40)), VIRTIO_NET_ERR);
+    assert_int_equal(long_command(n, c, rss_command(c, 0x3f, 96, 3, 40)), VIRTIO_NET_ERR);
+    assert_int_equal(long_command(n, c, rss_command(c, 0x3f, 2, 3, 41)), VIRTIO_NET_ERR);
+    assert_int_equal(long_command(n, c, rss_command(c, 0x3f, 128, 4, 40)), VIRTIO_NET_ERR);
+    len = rss_command(c, 0x3f, 128, 3, 40);
+    c[2 + 4] = c[2 + 5] = 0xff; /* a table of 65,536 */
+    assert_int_equal(long_command(n, c, len), VIRTIO_NET_ERR);
+    len = rss_command(c, 0x3f, 128, 3, 40);
+    c[2 + 6] = 3; /* a pair that is not there */
+    assert_int_equal(long_command(n, c, len), VIRTIO_NET_ERR);
+    len = rss_command(c, 0x3f, 128, 3, 40);
+    c[2 + 8 + 256] = 0; /* nobody sends */
+    assert_int_equal(long_command(n, c, len), VIRTIO_NET_ERR);
+    /* Nothing of it has had an effect. */
+    known_frame(frame, &known[0]);
+    assert_int_equal(pair_of(n, frame, 80, &h), 0);
+    assert_int_equal(h.hash_report, 0);
+    /* Hashes without steering, with a key that is shorter than it could be. */
+    len = rss_command(c, 0x3f, 2, 2, 12);
+    c[1] = VIRTIO_NET_CTRL_MQ_HASH_CONFIG; /* its key is where that of a table of two is */
+    c[2 + 12] = 12;
+    memcpy(c + 2 + 13, rss_key, 12);
+    assert_int_equal(long_command(n, c, 2 + 13 + 12), VIRTIO_NET_OK);
+    assert_int_equal(long_command(n, c, 2 + 13 + 11), VIRTIO_NET_ERR);
+    assert_int_equal(pair_of(n, frame, 80, &h), 0);
+    assert_int_equal(h.hash_report, VIRTIO_NET_HASH_REPORT_TCPv4);
+    assert_int_not_equal(h.hash_value, 0);
+    drv_assert_fine(&n->drv);
+    /* Without the features the commands are unknown. */
+    drv_start(&n->drv, ALL & ~(HASH_REPORT | 1ull << VIRTIO_NET_F_RSS), 7, 64);
+    assert_int_equal(long_command(n, c, 2 + 13 + 12), VIRTIO_NET_ERR);
+    assert_int_equal(long_command(n, c, rss_command(c, 0x3f, 128, 3, 40)), VIRTIO_NET_ERR);
 }
 
 int main(void)
@@ -530,6 +740,8 @@ int main(void)
         T(test_broken_rings),
         cmocka_unit_test_setup_teardown(test_queue_pairs, setup_mq, teardown),
         cmocka_unit_test_setup_teardown(test_without_queue_pairs, setup_mq, teardown),
+        cmocka_unit_test_setup_teardown(test_rss, setup_mq, teardown),
+        cmocka_unit_test_setup_teardown(test_rss_refusals, setup_mq, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

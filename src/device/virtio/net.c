@@ -13,6 +13,7 @@
 
 #include "device/devices.h"
 #include "device/net/offload.h"
+#include "device/virtio/net_rss.h"
 #include "device/virtio/virtio.h"
 
 #define MAX_PAIRS ((MULL_VIRTIO_MAX_QUEUES - 1) / 2)
@@ -20,6 +21,7 @@
 #define QUEUE_SIZE 256
 #define CTRL_QUEUE_SIZE 64
 #define HDR_SIZE MULL_NET_HDR_SIZE
+#define HASH_HDR_SIZE sizeof(struct virtio_net_hdr_v1_hash)
 #define ETH_HEADER 14
 #define MAX_ADDRESSES 64 /* of each filter table; more turn the filter off */
 #define MAX_VECTORS 256
@@ -45,6 +47,7 @@ struct net {
     uint8_t announce;  /* the driver was asked to, and has not acknowledged */
     bool announce_due; /* restored: ask it when the device goes on */
     struct filter filter;
+    struct mull_rss rss;
     struct mull_chain first, chain; /* scratch of the loop's thread */
     uint8_t flow[FLOWS];            /* by hash: the pair that last sent of that flow; not saved */
     struct {
@@ -80,9 +83,24 @@ static unsigned flow_of(const uint8_t *frame, size_t len)
     return (folded ^ folded >> 8) % FLOWS;
 }
 
-/* The driver reads a flow's frames where it sends the flow's others (5.1.6.5.6.1). */
-static struct mull_virtqueue *steer(struct net *n, const uint8_t *frame, size_t len)
+/* Of each frame in a ring: with VIRTIO_NET_F_HASH_REPORT it has the hash behind it (5.1.6). */
+static uint32_t header_size(const struct net *n)
 {
+    return mull_virtio_has(&n->v, VIRTIO_NET_F_HASH_REPORT) ? HASH_HDR_SIZE : HDR_SIZE;
+}
+
+/* By the driver's table (5.1.6.5.6), or else the driver reads a flow's frames where it sends the
+ * flow's others (5.1.6.5.5). @header  gets the hash */
+static struct mull_virtqueue *steer(struct net *n, const uint8_t *frame, size_t len,
+                                    struct virtio_net_hdr_v1_hash *header)
+{
+    uint32_t hash;
+    uint16_t report = mull_rss_hash(&n->rss, frame, (uint32_t)len, &hash);
+
+    header->hash_value = htole32(hash);
+    header->hash_report = htole16(report);
+    if (n->rss.steering)
+        return rx_queue(n, mull_rss_pair(&n->rss, report, hash));
     unsigned pair = n->pairs > 1 ? n->flow[flow_of(frame, len)] : 0;
     return rx_queue(n, pair < n->pairs ? pair : 0);
 }
@@ -124,7 +142,8 @@ static bool wanted(const struct net *n, const uint8_t *mac)
 static int fill_buffers(struct net *n, struct mull_virtqueue *q, const uint8_t *frame, uint32_t len,
                         unsigned *seen)
 {
-    uint32_t done = 0, total = HDR_SIZE + len;
+    const uint32_t header = header_size(n);
+    uint32_t done = 0, total = header + len;
     bool mergeable = mull_virtio_has(&n->v, VIRTIO_NET_F_MRG_RXBUF);
     int count = 0;
 
@@ -141,11 +160,11 @@ static int fill_buffers(struct net *n, struct mull_virtqueue *q, const uint8_t *
         n->rx[count].head = c->head;
         n->rx[count].written = 0;
         uint32_t n_bytes = c->in_len < total - done ? c->in_len : total - done;
-        uint32_t skip = count ? 0 : HDR_SIZE;
+        uint32_t skip = count ? 0 : header;
         count++;
-        if (c->in_len < HDR_SIZE || (n_bytes < total && !mergeable))
+        if (c->in_len < header || (n_bytes < total && !mergeable))
             return -count; /* no header fits, or there is no second buffer */
-        if (mull_chain_write(c, skip, frame + done + skip - HDR_SIZE, n_bytes - skip))
+        if (mull_chain_write(c, skip, frame + done + skip - header, n_bytes - skip))
             return -count;
         n->rx[count - 1].written = n_bytes;
         done += n_bytes;
@@ -155,12 +174,12 @@ static int fill_buffers(struct net *n, struct mull_virtqueue *q, const uint8_t *
 
 /* Give the buffers back, the header written last: only then is their number known. */
 static void publish_buffers(struct net *n, struct mull_virtqueue *q,
-                            const struct virtio_net_hdr_v1 *header, int count)
+                            const struct virtio_net_hdr_v1_hash *header, int count)
 {
-    struct virtio_net_hdr_v1 h = *header;
+    struct virtio_net_hdr_v1_hash h = *header;
 
-    h.num_buffers = htole16((uint16_t)count);
-    mull_chain_write(&n->first, 0, &h, sizeof(h));
+    h.hdr.num_buffers = htole16((uint16_t)count);
+    mull_chain_write(&n->first, 0, &h, header_size(n));
     for (int i = 0; i < count; i++)
         mull_virtqueue_fill(q, (unsigned)i, n->rx[i].head, n->rx[i].written);
     mull_virtqueue_publish(q, (unsigned)count);
@@ -169,18 +188,18 @@ static void publish_buffers(struct net *n, struct mull_virtqueue *q,
 /* Put one frame into the ring. @return false: no buffers now */
 static bool receive_locked(struct net *n, const uint8_t *frame, size_t len)
 {
-    struct virtio_net_hdr_v1 header = {0};
+    struct virtio_net_hdr_v1_hash header = {0};
 
     if (n->netdev->caps.vnet_hdr) {
         if (len < HDR_SIZE)
             return true;
-        memcpy(&header, frame, HDR_SIZE);
+        memcpy(&header.hdr, frame, HDR_SIZE);
         frame += HDR_SIZE;
         len -= HDR_SIZE;
     }
     if (len < ETH_HEADER || len > MULL_NET_FRAME_MAX || !wanted(n, frame))
         return true;
-    struct mull_virtqueue *q = steer(n, frame, len);
+    struct mull_virtqueue *q = steer(n, frame, len, &header);
     if (!mull_virtqueue_live(q))
         return n->v.paused ? false : true; /* nobody listens: frames get lost */
     for (;;) {
@@ -228,13 +247,14 @@ static bool transmit(struct net *n)
     bool header = n->netdev && n->netdev->caps.vnet_hdr;
     struct virtio_net_hdr_v1 h;
     struct iovec iov[MAX_VECTORS + 1] = {{&h, HDR_SIZE}};
+    const uint32_t skip = header_size(n);
 
-    if (!n->netdev || c->out_len < HDR_SIZE + ETH_HEADER ||
-        c->out_len > HDR_SIZE + MULL_NET_FRAME_MAX || mull_chain_read(c, 0, &h, HDR_SIZE))
+    if (!n->netdev || c->out_len < skip + ETH_HEADER || c->out_len > skip + MULL_NET_FRAME_MAX ||
+        mull_chain_read(c, 0, &h, HDR_SIZE))
         return true; /* dropped */
     h.num_buffers = 0;
-    uint32_t len = c->out_len - HDR_SIZE;
-    int count = mull_chain_iov(c, false, HDR_SIZE, len, iov + 1, MAX_VECTORS);
+    uint32_t len = c->out_len - skip;
+    int count = mull_chain_iov(c, false, skip, len, iov + 1, MAX_VECTORS);
     if (count < 0)
         return true;
     if (header)
@@ -246,12 +266,13 @@ static bool transmit(struct net *n)
 static void learn(struct net *n, unsigned pair)
 {
     uint8_t head[128];
-    uint32_t len = n->chain.out_len - HDR_SIZE;
+    const uint32_t skip = header_size(n);
+    uint32_t len = n->chain.out_len - skip;
 
-    if (n->chain.out_len < HDR_SIZE + ETH_HEADER)
+    if (n->chain.out_len < skip + ETH_HEADER)
         return;
     len = len < sizeof(head) ? len : sizeof(head);
-    if (!mull_chain_read(&n->chain, HDR_SIZE, head, len))
+    if (!mull_chain_read(&n->chain, skip, head, len))
         n->flow[flow_of(head, len)] = (uint8_t)pair;
 }
 
@@ -268,7 +289,7 @@ static void kick_tx(struct net *n, unsigned pair)
                 mull_virtqueue_unpop(q); /* until the back end is writable */
                 break;
             }
-            if (n->pairs > 1)
+            if (n->pairs > 1 && !n->rss.steering)
                 learn(n, pair);
             sent = true;
             mull_virtqueue_push(q, n->chain.head, 0);
@@ -356,18 +377,37 @@ static void set_status(struct net *n)
     memcpy(n->v.config + offsetof(struct virtio_net_config, status), &status, sizeof(status));
 }
 
-static bool ctrl_pairs(struct net *n, uint8_t command)
+static bool ctrl_pairs(struct net *n)
 {
     uint16_t pairs;
 
-    if (command != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || !mull_virtio_has(&n->v, VIRTIO_NET_F_MQ) ||
+    if (!mull_virtio_has(&n->v, VIRTIO_NET_F_MQ) ||
         mull_chain_read(&n->chain, 2, &pairs, sizeof(pairs)))
         return false;
     pairs = le16toh(pairs);
     if (!pairs || pairs > n->max_pairs)
         return false;
     n->pairs = pairs;
+    n->rss.steering = false; /* the last command counts (5.1.6.5.5) */
     return true;
+}
+
+/* VIRTIO_NET_CTRL_MQ: how frames find their queue. */
+static bool ctrl_mq(struct net *n, uint8_t command)
+{
+    uint8_t body[MULL_RSS_COMMAND_MAX];
+    uint32_t len = n->chain.out_len - 2;
+
+    if (command == VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET)
+        return ctrl_pairs(n);
+    if (len > sizeof(body) || mull_chain_read(&n->chain, 2, body, len))
+        return false;
+    if (command == VIRTIO_NET_CTRL_MQ_RSS_CONFIG)
+        return mull_virtio_has(&n->v, VIRTIO_NET_F_RSS) &&
+               mull_rss_configure(&n->rss, body, len, n->max_pairs, &n->pairs);
+    return command == VIRTIO_NET_CTRL_MQ_HASH_CONFIG &&
+           mull_virtio_has(&n->v, VIRTIO_NET_F_HASH_REPORT) &&
+           mull_rss_configure_hash(&n->rss, body, len);
 }
 
 static bool control(struct net *n)
@@ -382,7 +422,7 @@ static bool control(struct net *n)
     case VIRTIO_NET_CTRL_MAC:
         return ctrl_mac(n, header[1]);
     case VIRTIO_NET_CTRL_MQ:
-        return ctrl_pairs(n, header[1]);
+        return ctrl_mq(n, header[1]);
     case VIRTIO_NET_CTRL_ANNOUNCE:
         if (header[1] != VIRTIO_NET_CTRL_ANNOUNCE_ACK)
             return false;
@@ -454,11 +494,17 @@ static void net_reset(struct mull_virtio *v)
     n->announce = 0;
     n->pairs = 1;
     memset(n->flow, 0, sizeof(n->flow));
+    memset(&n->rss, 0, sizeof(n->rss));
     memcpy(n->mac, n->permanent_mac, sizeof(n->mac));
     memcpy(c.mac, n->mac, sizeof(c.mac));
     c.max_virtqueue_pairs = htole16(n->max_pairs);
     c.mtu = htole16(n->mtu);
-    v->config_size = offsetof(struct virtio_net_config, mtu) + sizeof(c.mtu);
+    c.speed = htole32(~0u); /* unknown, and not offered: what lies in front of what is */
+    c.duplex = 0xff;
+    c.rss_max_key_size = MULL_RSS_KEY;
+    c.rss_max_indirection_table_length = htole16(MULL_RSS_TABLE);
+    c.supported_hash_types = htole32(MULL_RSS_TYPES);
+    v->config_size = n->max_pairs > 1 ? sizeof(c) : offsetof(struct virtio_net_config, speed);
     memcpy(v->config, &c, v->config_size);
     set_status(n);
 }
@@ -513,7 +559,9 @@ static int net_loaded(void *object, uint32_t version, struct mull_error *err)
     struct net *n = object;
     if (version < 2)
         n->pairs = 1;
-    if (!n->pairs || n->pairs > n->max_pairs)
+    if (version < 3)
+        memset(&n->rss, 0, sizeof(n->rss));
+    if (!n->pairs || n->pairs > n->max_pairs || !mull_rss_fits(&n->rss, n->max_pairs))
         return mull_fail(err, ENOTSUP,
                          "virtio-net: the saved machine uses %u queue pairs; this one has %u",
                          n->pairs, n->max_pairs);
@@ -544,11 +592,18 @@ static const struct mull_field net_fields[] = {
     MULL_FIELD(struct net, announce),
     MULL_FIELD_NESTED(struct net, filter, &filter_desc),
     MULL_FIELD_SINCE(2, struct net, pairs),
+    {.name = "rss",
+     .kind = MULL_FIELD_STRUCT,
+     .offset = offsetof(struct net, rss),
+     .size = sizeof(struct mull_rss),
+     .count = 1,
+     .since = 3,
+     .nested = &mull_rss_desc},
     MULL_FIELDS_END,
 };
 static const struct mull_state_desc net_desc = {
     .name = "virtio-net",
-    .version = 2,
+    .version = 3,
     .oldest = 1,
     .fields = net_fields,
     .after_load = net_loaded,
@@ -570,7 +625,8 @@ static uint64_t net_features(const struct net *n)
                  MULL_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) | MULL_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE);
 
     if (n->max_pairs > 1)
-        f |= MULL_BIT(VIRTIO_NET_F_MQ);
+        f |= MULL_BIT(VIRTIO_NET_F_MQ) | MULL_BIT(VIRTIO_NET_F_RSS) |
+             MULL_BIT(VIRTIO_NET_F_HASH_REPORT);
     if (n->mtu)
         f |= MULL_BIT(VIRTIO_NET_F_MTU);
     if (n->netdev && n->netdev->caps.vnet_hdr)
