@@ -279,7 +279,7 @@ static int make_devices(struct mull_machine *m, const struct mull_machine_config
         ret = machine_firmware_devices(m, &env, config, err);
     if (!ret && config->test_devices)
         ret = machine_test_devices(m, &env, config, err);
-    if (!ret && machine_wants_screen(m, config))
+    if (!ret)
         ret = machine_screen_devices(m, &env, config, err);
     if (!ret)
         ret = machine_usb_devices(m, &env, config, err);

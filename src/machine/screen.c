@@ -59,24 +59,38 @@ bool machine_wants_screen(const struct mull_machine *m, const struct mull_machin
     return m->firmware || config->display != MULL_DISPLAY_NONE;
 }
 
-int machine_screen_devices(struct mull_machine *m, const struct mull_device_env *env,
-                           const struct mull_machine_config *config, struct mull_error *err)
+/* Guests reset a PC by its keyboard controller, whether there is a keyboard or not. */
+static int add_i8042(struct mull_machine *m, const struct mull_device_env *env, bool bare,
+                     struct mull_error *err)
 {
-    const struct mull_i8042_config keyboard = {
+    const struct mull_i8042_config cfg = {
         .keyboard = mull_platform_irq(m->platform, 1),
         .mouse = mull_platform_irq(m->platform, 12),
+        .bare = bare,
         .reset = machine_event_reset,
         .opaque = m,
     };
+    struct mull_i8042 *controller;
+    int ret = mull_i8042_create(env, &cfg, &controller, err);
+
+    if (ret)
+        return ret;
+    machine_add_device(m, mull_i8042_device(controller));
+    m->input.ps2 = bare ? NULL : controller;
+    return 0;
+}
+
+int machine_screen_devices(struct mull_machine *m, const struct mull_device_env *env,
+                           const struct mull_machine_config *config, struct mull_error *err)
+{
     struct mull_vga *vga;
     bool gpu = config->video.model && !strcmp(config->video.model, "virtio");
-    int ret = gpu ? add_gpu(m, env, err) : add_vga(m, env, false, &vga, err);
+    int ret = 0;
 
-    if (!ret)
-        ret = mull_i8042_create(env, &keyboard, &m->input.ps2, err);
-    if (!ret)
-        machine_add_device(m, mull_i8042_device(m->input.ps2));
-    return ret;
+    if (!machine_wants_screen(m, config))
+        return add_i8042(m, env, true, err);
+    ret = gpu ? add_gpu(m, env, err) : add_vga(m, env, false, &vga, err);
+    return ret ? ret : add_i8042(m, env, false, err);
 }
 
 int machine_usb_devices(struct mull_machine *m, const struct mull_device_env *env,

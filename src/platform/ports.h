@@ -1,6 +1,5 @@
 /*
- * The small ports of a PC's chipset: keyboard controller (reset pulse, self-tests, A20; no keyboard
- * is attached yet), port 92h, POST codes at port 80h, pvpanic.
+ * The small ports of a PC's chipset: port 92h, POST codes at port 80h, pvpanic.
  */
 #ifndef MULL_PLATFORM_PORTS_H
 #define MULL_PLATFORM_PORTS_H

@@ -382,7 +382,8 @@ static void controller_argument(struct mull_i8042 *k, uint8_t command, uint8_t v
         break;
     case 0xd4:
         k->config &= (uint8_t)~CONFIG_AUX_OFF;
-        mouse_command(k, value);
+        if (!k->cfg.bare)
+            mouse_command(k, value);
         break;
     default:
         break;
@@ -470,7 +471,8 @@ static void data_write(void *opaque, unsigned cpu, uint64_t offset, unsigned siz
         controller_argument(k, pending, (uint8_t)value);
     } else {
         k->config &= (uint8_t)~CONFIG_KEYBOARD_OFF;
-        keyboard_command(k, (uint8_t)value);
+        if (!k->cfg.bare)
+            keyboard_command(k, (uint8_t)value);
     }
     update(k);
     pthread_mutex_unlock(&k->lock);
@@ -509,7 +511,8 @@ static void reset(struct mull_device *device)
 
     pthread_mutex_lock(&k->lock);
     k->status = STATUS_SYSTEM | STATUS_UNLOCKED;
-    k->config = CONFIG_IRQ1 | CONFIG_SYSTEM | CONFIG_TRANSLATE;
+    k->config = k->cfg.bare ? CONFIG_SYSTEM | CONFIG_KEYBOARD_OFF | CONFIG_AUX_OFF
+                            : CONFIG_IRQ1 | CONFIG_SYSTEM | CONFIG_TRANSLATE;
     k->output_port = OUTPUT_NOT_RESET | OUTPUT_A20;
     k->data = k->pending = 0;
     memset(&k->keyboard, 0, sizeof(k->keyboard));

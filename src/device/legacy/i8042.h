@@ -1,5 +1,5 @@
 /*
- * The keyboard controller of a PC with a keyboard and a mouse behind it. Keys are told by the codes
+ * The keyboard controller of a PC, with a keyboard and a mouse behind it or without. Keys are told by the codes
  * of scan code set 1, what wheel mice speak is spoken to guests that ask for it.
  */
 #ifndef MULL_DEVICE_LEGACY_I8042_H
@@ -17,11 +17,12 @@ struct mull_i8042;
 
 struct mull_i8042_config {
     struct mull_irq keyboard, mouse; /* ISA lines 1 and 12 */
+    bool bare;                       /* nothing is plugged in: bytes for devices get no answer */
     void (*reset)(void *opaque);     /* the guest resets the machine */
     void *opaque;
 };
 
-/** Create it at ports 60h and 64h, over whoever is there. The device is owned by the caller. */
+/** Create it at ports 60h and 64h. The device is owned by the caller. */
 int mull_i8042_create(const struct mull_device_env *env, const struct mull_i8042_config *cfg,
                       struct mull_i8042 **out, struct mull_error *err);
 struct mull_device *mull_i8042_device(struct mull_i8042 *k);
