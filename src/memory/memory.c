@@ -323,6 +323,19 @@ void mull_memory_set_watch(struct mull_memory *mem, const struct mull_memory_wat
     mem->watch = watch ? *watch : (struct mull_memory_watch){0};
 }
 
+void mull_memory_set_a20(struct mull_memory *mem, bool on)
+{
+    if (atomic_exchange(&mem->a20_off, !on) == !on)
+        return;
+    if (mem->watch.a20)
+        mem->watch.a20(mem->watch.opaque);
+}
+
+bool mull_memory_a20(const struct mull_memory *mem)
+{
+    return !atomic_load(&mem->a20_off);
+}
+
 /* ---- Access ---- */
 
 /* The part of [gpa, gpa + len) that starts at gpa and lies in one range. */

@@ -89,6 +89,9 @@ struct mull_memory_watch {
     /* Memory of a device is no longer where it was: drop what is cached of where such memory is.
      * May be NULL. Any thread; returns when every vCPU has. */
     void (*moved)(void *opaque);
+    /* The A20 gate has moved: look at mull_memory_a20(). NULL: for the watcher it is always on. Any
+     * thread; where that is a vCPU's, its next instruction sees the change. */
+    void (*a20)(void *opaque);
 };
 
 /** Create an empty memory. @return 0 and *out, owned by the caller; or a negative errno. */
@@ -133,6 +136,11 @@ void mull_memory_unplug(struct mull_memory *mem, unsigned slot);
  * Any thread.
  */
 int mull_memory_set_rom(struct mull_memory *mem, uint64_t gpa, uint64_t size, bool rom);
+
+/** The A20 gate of a PC/AT: while it is off, vCPUs see each address without its bit 20, so that real
+ *  mode wraps at 1 MiB. Devices and this API see no gate. On at first. Any thread. */
+void mull_memory_set_a20(struct mull_memory *mem, bool on);
+bool mull_memory_a20(const struct mull_memory *mem);
 
 /** The RAM ranges in order of address, then those that can be plugged. For engines and for saving.
  */

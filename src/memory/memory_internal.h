@@ -42,6 +42,7 @@ struct mull_memory {
     unsigned hot;                     /* the first range that can be plugged; 0: none can */
     struct mull_hot_place place[MULL_RAM_HOT];
     _Atomic bool dirty_tracking;
+    _Atomic bool a20_off;
     struct mull_memory_watch watch;
     pthread_rwlock_t map_lock; /* both maps; never held across a region's callback */
     struct mull_space_map map[2];

@@ -14,6 +14,9 @@
  * edges in between are skipped, the phase is kept. */
 #define EDGE_MIN_NS 20000u
 
+/* More than any that is counted in the life of a machine, and far from an overflow. */
+#define TICKS_MAX (1ull << 60)
+
 enum { RW_LATCH, RW_LOW, RW_HIGH, RW_BOTH };
 
 struct channel {
@@ -30,7 +33,13 @@ struct channel {
     uint16_t latch;
     uint32_t count;    /* 1 to 65536 (10000 in BCD) */
     uint8_t running;   /* a count was loaded and the trigger came */
-    uint64_t start_ns; /* guest time of the load or trigger */
+    uint64_t start_ns; /* guest time of the load, trigger or opening of the gate */
+    uint64_t phase;    /* ticks counted before that */
+    uint8_t stopped;   /* by the gate; phase says where */
+    /* Written but not used yet: from tick next_at on (modes 2 and 3), from the trigger on (1 and
+     * 5). 0: none. */
+    uint32_t next_count;
+    uint64_t next_at;
 };
 
 struct mull_pit {
@@ -41,7 +50,7 @@ struct mull_pit {
     pthread_mutex_t lock;
     struct channel channel[3];
     uint8_t speaker;    /* port 61h bits 0 and 1 */
-    uint64_t next_edge; /* tick of channel 0 when its output rises next, 0: not armed */
+    uint64_t next_edge; /* guest time when channel 0's output rises next; 0: not armed */
     struct mull_region *region[2];
 };
 
@@ -56,11 +65,51 @@ static uint64_t ticks_to_ns(uint64_t ticks)
     return (uint64_t)(((unsigned __int128)ticks * NS + MULL_PIT_HZ - 1) / MULL_PIT_HZ);
 }
 
-/* Ticks since the channel was loaded. */
+/* Ticks since the channel was loaded, without those while its gate stopped it. */
 static uint64_t elapsed(const struct mull_pit *pit, const struct channel *c)
 {
     uint64_t now = mull_clock_now(pit->clock);
-    return now > c->start_ns ? ns_to_ticks(now - c->start_ns) : 0;
+
+    if (c->stopped)
+        return c->phase;
+    return c->phase + (now > c->start_ns ? ns_to_ticks(now - c->start_ns) : 0);
+}
+
+/* It has counted @ticks, now. */
+static void count_from(const struct mull_pit *pit, struct channel *c, uint64_t ticks)
+{
+    c->start_ns = mull_clock_now(pit->clock);
+    c->phase = ticks;
+}
+
+static bool periodic(const struct channel *c)
+{
+    return c->mode == 2 || c->mode == 3;
+}
+
+static bool triggered(const struct channel *c)
+{
+    return c->mode == 1 || c->mode == 5;
+}
+
+/* Where mode 3 goes from high to low. */
+static uint32_t half(uint32_t count)
+{
+    return (count + 1) / 2;
+}
+
+/* A count that was written while another ran is used from the end of the period on, in mode 3 of
+ * its half (data sheet, "Mode 2", "Mode 3"). */
+static void settle(const struct mull_pit *pit, struct channel *c)
+{
+    if (!c->next_count || !periodic(c) || c->stopped || elapsed(pit, c) < c->next_at)
+        return;
+    bool low = c->mode == 3 && c->next_at % c->count;
+    c->start_ns += ticks_to_ns(c->next_at > c->phase ? c->next_at - c->phase : 0);
+    c->count = c->next_count;
+    c->phase = low ? half(c->count) : 0;
+    c->next_count = 0;
+    c->null_count = 0;
 }
 
 static uint16_t to_bcd(uint32_t v)
@@ -71,7 +120,7 @@ static uint16_t to_bcd(uint32_t v)
 
 static uint32_t from_bcd(uint16_t v)
 {
-    return (v >> 12) * 1000u + (v >> 8 & 15) * 100u + (v >> 4 & 15) * 10u + (v & 15);
+    return ((v >> 12) * 1000u + (v >> 8 & 15) * 100u + (v >> 4 & 15) * 10u + (v & 15)) % 10000u;
 }
 
 /* The counting element as a read shows it. */
@@ -104,7 +153,7 @@ static bool output(const struct mull_pit *pit, const struct channel *c)
     case 2:
         return !c->running || !c->gate || ticks % c->count != c->count - 1;
     case 3:
-        return !c->running || !c->gate || ticks % c->count < (c->count + 1) / 2;
+        return !c->running || !c->gate || ticks % c->count < half(c->count);
     default:
         return !c->running || ticks != c->count;
     }
@@ -112,31 +161,30 @@ static bool output(const struct mull_pit *pit, const struct channel *c)
 
 /* ---- Channel 0's line ---- */
 
-static bool periodic(const struct channel *c)
-{
-    return c->mode == 2 || c->mode == 3;
-}
-
 static void arm(struct mull_pit *pit, uint64_t soonest_ns)
 {
-    uint64_t due = pit->channel[0].start_ns + ticks_to_ns(pit->next_edge);
+    uint64_t due = pit->next_edge > soonest_ns ? pit->next_edge : soonest_ns;
 
-    mull_timer_arm(pit->timer,
-                   mull_clock_deadline(pit->clock, due > soonest_ns ? due : soonest_ns));
+    mull_timer_arm(pit->timer, mull_clock_deadline(pit->clock, due));
 }
 
-/* The tick of the next rising edge, 0: there is none to come. */
+/* When channel 0's output rises next, 0: there is no rise to come. */
 static uint64_t next_edge(const struct mull_pit *pit)
 {
     const struct channel *c = &pit->channel[0];
-    uint64_t ticks = elapsed(pit, c);
+    uint64_t ticks = elapsed(pit, c), edge;
 
     if (!c->running)
         return 0;
-    if (periodic(c))
-        return (ticks / c->count + 1) * c->count;
-    /* In modes 4 and 5 the strobe ends, and so rises, a tick later. */
-    return ticks <= c->count ? c->count + (c->mode >= 4) : 0;
+    if (c->next_count && periodic(c)) /* in mode 3 perhaps after a low half of the new count */
+        edge = c->next_at + (c->mode == 3 && c->next_at % c->count ? c->next_count / 2 : 0);
+    else if (periodic(c))
+        edge = (ticks / c->count + 1) * c->count;
+    else /* in modes 4 and 5 the strobe ends, and so rises, a tick later */
+        edge = c->count + (c->mode >= 4);
+    if (edge <= ticks)
+        return 0;
+    return c->start_ns + ticks_to_ns(edge - c->phase);
 }
 
 static void schedule(struct mull_pit *pit)
@@ -153,15 +201,15 @@ static void fired(void *opaque)
     struct mull_pit *pit = opaque;
 
     pthread_mutex_lock(&pit->lock);
-    const struct channel *c = &pit->channel[0];
     if (!pit->next_edge) {
         /* cancelled meanwhile */
-    } else if (elapsed(pit, c) < pit->next_edge) {
+    } else if (mull_clock_now(pit->clock) < pit->next_edge) {
         arm(pit, 0);
     } else {
+        settle(pit, &pit->channel[0]);
         mull_irq_set(&pit->irq, false);
         mull_irq_set(&pit->irq, true);
-        pit->next_edge = periodic(c) ? next_edge(pit) : 0;
+        pit->next_edge = next_edge(pit);
         if (pit->next_edge)
             arm(pit, mull_clock_now(pit->clock) + EDGE_MIN_NS);
     }
@@ -169,6 +217,16 @@ static void fired(void *opaque)
 }
 
 /* ---- Ports ---- */
+
+/* Start to count, or wait for the gate. */
+static void start(const struct mull_pit *pit, struct channel *c)
+{
+    c->running = 1;
+    c->null_count = 0;
+    c->next_count = 0;
+    c->stopped = !c->gate && !triggered(c);
+    count_from(pit, c, 0);
+}
 
 static void load(struct mull_pit *pit, unsigned which, uint16_t value)
 {
@@ -179,11 +237,20 @@ static void load(struct mull_pit *pit, unsigned which, uint16_t value)
         count = c->bcd ? 10000 : 65536;
     if (count == 1 && periodic(c)) /* illegal there */
         count = 2;
-    c->count = count;
-    c->null_count = 0;
-    if (c->mode != 1 && c->mode != 5) { /* those wait for the gate */
-        c->running = 1;
-        c->start_ns = mull_clock_now(pit->clock);
+    if (triggered(c)) { /* the next trigger loads it */
+        c->next_count = count;
+        c->null_count = 1;
+        return;
+    }
+    if (periodic(c) && c->running && !c->stopped) {
+        uint64_t ticks = elapsed(pit, c), into = ticks % c->count;
+        uint64_t end = c->mode == 3 && into < half(c->count) ? half(c->count) : c->count;
+        c->next_count = count;
+        c->next_at = ticks - into + end;
+        c->null_count = 1;
+    } else {
+        c->count = count;
+        start(pit, c);
     }
     if (which == 0)
         schedule(pit);
@@ -204,8 +271,11 @@ static void write_count(struct mull_pit *pit, unsigned which, uint8_t value)
         c->write_high = !c->write_high;
         if (c->write_high) {
             c->low = value;
-            if (c->mode == 0) /* the first byte stops the counting */
+            if (c->mode == 0) { /* the first byte stops the counting */
                 c->running = 0;
+                if (which == 0)
+                    schedule(pit);
+            }
         } else {
             load(pit, which, (uint16_t)(c->low | value << 8));
         }
@@ -290,8 +360,10 @@ static uint64_t port_read(void *opaque, unsigned cpu, uint64_t offset, unsigned 
     uint8_t value = 0;
 
     pthread_mutex_lock(&pit->lock);
-    if (offset < 3)
+    if (offset < 3) {
+        settle(pit, &pit->channel[offset]);
         value = read_count(pit, (unsigned)offset);
+    }
     pthread_mutex_unlock(&pit->lock);
     return value;
 }
@@ -301,6 +373,8 @@ static void port_write(void *opaque, unsigned cpu, uint64_t offset, unsigned siz
     struct mull_pit *pit = opaque;
 
     pthread_mutex_lock(&pit->lock);
+    for (unsigned i = 0; i < 3; i++)
+        settle(pit, &pit->channel[i]);
     if (offset < 3)
         write_count(pit, (unsigned)offset, (uint8_t)value);
     else
@@ -312,14 +386,22 @@ static void port_write(void *opaque, unsigned cpu, uint64_t offset, unsigned siz
 static void set_gate(struct mull_pit *pit, bool level)
 {
     struct channel *c = &pit->channel[2];
-    bool rising = level && !c->gate;
+    bool rising = level && !c->gate, falling = !level && c->gate;
+    uint64_t ticks = elapsed(pit, c);
 
     c->gate = level;
-    if (!rising || c->null_count)
-        return;
-    if (c->mode != 0 && c->mode != 4) { /* a trigger: starts anew */
-        c->running = 1;
-        c->start_ns = mull_clock_now(pit->clock);
+    if (rising && !(c->mode == 0 || c->mode == 4)) { /* a trigger: starts anew */
+        if (c->null_count && !c->next_count)
+            return; /* with nothing */
+        if (c->next_count)
+            c->count = c->next_count;
+        start(pit, c);
+    } else if (rising && c->stopped) {
+        c->stopped = 0;
+        count_from(pit, c, ticks);
+    } else if (falling && c->running && !triggered(c)) {
+        c->stopped = 1;
+        c->phase = ticks;
     }
 }
 
@@ -328,6 +410,7 @@ static uint64_t speaker_read(void *opaque, unsigned cpu, uint64_t offset, unsign
     struct mull_pit *pit = opaque;
 
     pthread_mutex_lock(&pit->lock);
+    settle(pit, &pit->channel[2]);
     /* Bit 4 toggles with each refresh of the memory, about every 15 us. */
     unsigned refresh = mull_clock_now(pit->clock) / 15085 & 1;
     uint8_t value = (uint8_t)(pit->speaker | refresh << 4 | output(pit, &pit->channel[2]) << 5);
@@ -341,6 +424,7 @@ static void speaker_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
     struct mull_pit *pit = opaque;
 
     pthread_mutex_lock(&pit->lock);
+    settle(pit, &pit->channel[2]);
     pit->speaker = value & 3;
     set_gate(pit, value & 1);
     pthread_mutex_unlock(&pit->lock);
@@ -383,38 +467,55 @@ static int after_load(void *object, uint32_t version, struct mull_error *err)
         struct channel *c = &pit->channel[i];
         uint32_t modulus = c->bcd ? 10000 : 65536;
         if (c->mode > 5 || c->rw == RW_LATCH || c->rw > RW_BOTH || c->count < 1 ||
-            c->count > modulus || (periodic(c) && c->count < 2) || c->latched > 2)
+            c->count > modulus || (periodic(c) && c->count < 2) || c->latched > 2 ||
+            c->next_count > modulus || (periodic(c) && c->next_count == 1) ||
+            c->phase > TICKS_MAX || c->next_at > TICKS_MAX)
             return mull_fail(err, EINVAL, "8254: channel %u of the saved state is not possible", i);
         if (c->start_ns > mull_clock_now(pit->clock))
             c->start_ns = mull_clock_now(pit->clock);
         c->gate = i == 2 ? pit->speaker & 1 : 1;
         c->bcd &= 1;
         c->null_count &= 1;
+        c->stopped = !c->gate && c->running && !triggered(c);
     }
-    pit->speaker &= 3;
-    pit->next_edge = next_edge(pit);
+    /* An edge that is due but has not come yet must not be lost. */
+    uint64_t next = next_edge(pit);
+    if (version < 2 || pit->next_edge > mull_clock_now(pit->clock))
+        pit->next_edge = next;
     return 0;
 }
 
 static const struct mull_field channel_fields[] = {
-    MULL_FIELD(struct channel, mode),       MULL_FIELD(struct channel, rw),
-    MULL_FIELD(struct channel, bcd),        MULL_FIELD(struct channel, gate),
-    MULL_FIELD(struct channel, null_count), MULL_FIELD(struct channel, write_high),
-    MULL_FIELD(struct channel, read_high),  MULL_FIELD(struct channel, low),
-    MULL_FIELD(struct channel, latched),    MULL_FIELD(struct channel, status_latched),
-    MULL_FIELD(struct channel, status),     MULL_FIELD(struct channel, latch),
-    MULL_FIELD(struct channel, count),      MULL_FIELD(struct channel, running),
-    MULL_FIELD(struct channel, start_ns),   MULL_FIELDS_END,
+    MULL_FIELD(struct channel, mode),
+    MULL_FIELD(struct channel, rw),
+    MULL_FIELD(struct channel, bcd),
+    MULL_FIELD(struct channel, gate),
+    MULL_FIELD(struct channel, null_count),
+    MULL_FIELD(struct channel, write_high),
+    MULL_FIELD(struct channel, read_high),
+    MULL_FIELD(struct channel, low),
+    MULL_FIELD(struct channel, latched),
+    MULL_FIELD(struct channel, status_latched),
+    MULL_FIELD(struct channel, status),
+    MULL_FIELD(struct channel, latch),
+    MULL_FIELD(struct channel, count),
+    MULL_FIELD(struct channel, running),
+    MULL_FIELD(struct channel, start_ns),
+    MULL_FIELD_SINCE(2, struct channel, phase),
+    MULL_FIELD_SINCE(2, struct channel, next_count),
+    MULL_FIELD_SINCE(2, struct channel, next_at),
+    MULL_FIELDS_END,
 };
 static const struct mull_state_desc channel_desc = {
-    .name = "8254-channel", .version = 1, .oldest = 1, .fields = channel_fields};
+    .name = "8254-channel", .version = 2, .oldest = 1, .fields = channel_fields};
 static const struct mull_field fields[] = {
     MULL_FIELD_NESTED_ARRAY(struct mull_pit, channel, &channel_desc),
     MULL_FIELD(struct mull_pit, speaker),
+    MULL_FIELD_SINCE(2, struct mull_pit, next_edge),
     MULL_FIELDS_END,
 };
 static const struct mull_state_desc desc = {
-    .name = "pit", .version = 1, .oldest = 1, .fields = fields, .after_load = after_load};
+    .name = "pit", .version = 2, .oldest = 1, .fields = fields, .after_load = after_load};
 
 static void destroy(struct mull_device *device)
 {

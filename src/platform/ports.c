@@ -14,9 +14,11 @@
 struct mull_ports {
     struct mull_device device;
     struct mull_ports_events events;
+    struct mull_memory *memory;
     pthread_mutex_t lock;
-    uint8_t port92;
-    uint8_t post; /* the last POST code */
+    uint8_t port92; /* bit 1 is the memory's: the keyboard controller moves the gate, too */
+    uint8_t post;   /* the last POST code */
+    bool a20;       /* the gate as it was saved */
     struct mull_region *region[3];
 };
 
@@ -33,7 +35,7 @@ static uint64_t port92_read(void *opaque, unsigned cpu, uint64_t offset, unsigne
     struct mull_ports *p = opaque;
 
     pthread_mutex_lock(&p->lock);
-    uint8_t value = p->port92;
+    uint8_t value = (uint8_t)(p->port92 | mull_memory_a20(p->memory) << 1);
     pthread_mutex_unlock(&p->lock);
     return value;
 }
@@ -44,7 +46,8 @@ static void port92_write(void *opaque, unsigned cpu, uint64_t offset, unsigned s
 
     pthread_mutex_lock(&p->lock);
     bool rising = (value & 1) && !(p->port92 & 1);
-    p->port92 = value & 3;
+    p->port92 = value & 1;
+    mull_memory_set_a20(p->memory, value & 2);
     if (rising)
         reset_machine(p);
     pthread_mutex_unlock(&p->lock);
@@ -84,18 +87,40 @@ static void reset(struct mull_device *device)
     struct mull_ports *p = device->object;
 
     pthread_mutex_lock(&p->lock);
-    p->port92 = 2;
+    p->port92 = 0;
+    mull_memory_set_a20(p->memory, true);
     p->post = 0;
     pthread_mutex_unlock(&p->lock);
+}
+
+static void before_save(void *object)
+{
+    struct mull_ports *p = object;
+
+    p->a20 = mull_memory_a20(p->memory);
+}
+
+static int after_load(void *object, uint32_t version, struct mull_error *err)
+{
+    struct mull_ports *p = object;
+
+    p->port92 &= 1;
+    mull_memory_set_a20(p->memory, version < 2 || p->a20);
+    return 0;
 }
 
 static const struct mull_field fields[] = {
     MULL_FIELD(struct mull_ports, port92),
     MULL_FIELD(struct mull_ports, post),
+    MULL_FIELD_SINCE(2, struct mull_ports, a20),
     MULL_FIELDS_END,
 };
-static const struct mull_state_desc desc = {
-    .name = "ports", .version = 2, .oldest = 1, .fields = fields};
+static const struct mull_state_desc desc = {.name = "ports",
+                                            .version = 2,
+                                            .oldest = 1,
+                                            .fields = fields,
+                                            .before_save = before_save,
+                                            .after_load = after_load};
 
 static void destroy(struct mull_device *device)
 {
@@ -134,6 +159,7 @@ int mull_ports_create(const struct mull_device_env *env, const struct mull_ports
         return mull_fail(err, ENOMEM, "chipset ports: no memory");
     p->device = (struct mull_device){.ops = &ops, .name = "ports", .object = p};
     p->events = *events;
+    p->memory = env->memory;
     pthread_mutex_init(&p->lock, NULL);
     reset(&p->device);
     for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]) && code == 0; i++)

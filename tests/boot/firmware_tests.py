@@ -97,6 +97,26 @@ def bios_shadow(ctx):
         m.expect_status(0, 60 * ctx.patience)
 
 
+# ds = 0, es = ffffh: [es:610h] is [600h] exactly while the gate is off. The gate by the BIOS (INT 15h,
+# AX = 2400h to 2402h), then by the keyboard controller (D1h); where that is not so it goes to port cf9h.
+A20_GATE = bytes.fromhex(
+    "31c08ed8b8ffff8ec0c7060006341226c70610062143813e000634127545b800"
+    "24cd15723e26813e100634127535b80224cd153c00752cb80124cd1526813e10"
+    "062143751eb0d1e664b0dde66026813e10063412750db0dfe66426813e100621"
+    "437407baf90cb006eef4")
+
+
+def bios_a20(ctx):
+    """What HIMEM.SYS and its like look for: the first 64 KiB above 1 MiB wrap while A20 is off."""
+    need(BIOS)
+    if ctx.engine != "soft":
+        raise Skipped("processors of today have no A20 gate")
+    disk = boot_sector(ctx, "Gate\r\n", A20_GATE + POWER_OFF)
+    with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "64M", "--no-reboot", "--disk",
+                               f"{disk},format=raw"]) as m:
+        m.expect_status(0, 60 * ctx.patience)
+
+
 def bios_reset(ctx):
     need(BIOS)
     disk = boot_sector(ctx, "Once\r\nand again\r\n", RESET)
@@ -290,6 +310,7 @@ for name in BUSES:
     TESTS[f"bios-boots-{name}-disk"] = lambda ctx, b=name: bios_boots_a_disk(ctx, b)
 TESTS["bios-boots-cdrom"] = bios_cdrom
 TESTS["bios-shadow-is-protected"] = bios_shadow
+TESTS["bios-a20"] = bios_a20
 TESTS["bios-reset"] = bios_reset
 TESTS["screen-and-keys"] = screen_and_keys
 TESTS["vnc-screen-and-keys"] = vnc_screen

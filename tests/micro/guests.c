@@ -5,6 +5,7 @@
 #include "micro.h"
 
 #define GUESTS(X)                                                                                  \
+    X(a20, .start = MICRO_REAL, .pc = true, .needs = MICRO_NEEDS_A20)                              \
     X(arith, .start = MICRO_LONG)                                                                  \
     X(avx, .needs = MICRO_NEEDS_XSAVE | MICRO_NEEDS_AVX)                                           \
     X(cells, .start = MICRO_LONG)                                                                  \
@@ -24,6 +25,7 @@
     X(invpcid, .needs = MICRO_NEEDS_INVPCID)                                                       \
     X(io, .start = MICRO_LONG)                                                                     \
     X(lapic, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
+    X(ioapic, .pc = true, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                            \
     X(largepages, .start = MICRO_LONG)                                                             \
     X(limits32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(locked, .cpus = 2, .loose = true)                                                            \
@@ -33,6 +35,7 @@
     X(paging, .start = MICRO_LONG)                                                                 \
     X(paging32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(pcid, .needs = MICRO_NEEDS_PCID)                                                             \
+    X(pic, .pc = true, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                               \
     X(preempt, .loose = true)                                                                      \
     X(protected, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE)                                \
     X(pvh, .start = MICRO_PVH)                                                                     \
@@ -54,6 +57,8 @@
     X(traps, .needs = MICRO_NEEDS_HARDWARE)                                                        \
     X(triple, .end = MICRO_SHUTDOWN)                                                               \
     X(tsc, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                           \
+    X(tscadjust, .loose = true, .needs = MICRO_NEEDS_HARDWARE | MICRO_NEEDS_TSC_ADJUST)            \
+    X(umip, .needs = MICRO_NEEDS_HARDWARE | MICRO_NEEDS_UMIP)                                      \
     X(unreal, .start = MICRO_REAL, .needs = MICRO_NEEDS_HARDWARE) \
     X(vm86, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(wide, .cpus = 2, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                               \

@@ -2,8 +2,7 @@
  * The machine of machine.h: makes it, runs each vCPU in a thread of its own with a time limit, and
  * takes it apart and together again where the guest asks to be moved.
  */
-#include "machine.h"
-#include "state/state.h"
+#include "pc.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -170,6 +169,10 @@ static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
         m->engine->vcpu_signal(m->vcpu[(value & 0xff) % m->cpus], MULL_SIGNAL_SIPI,
                                (unsigned)value >> 8);
         break;
+    case MICRO_PORT_LINE:
+        if (m->pc)
+            micro_pc_line(m, (unsigned)value);
+        break;
     case MICRO_PORT_MSI:
         send_msi(m, (uint32_t)value);
         break;
@@ -242,12 +245,17 @@ static int extint_pending(void *opaque)
 {
     struct micro_machine *m = opaque;
 
+    if (m->pc)
+        return micro_pc_pending(m);
     return atomic_load_explicit(&m->irq, memory_order_relaxed);
 }
 
 static int extint_accept(void *opaque)
 {
     struct micro_machine *m = opaque;
+
+    if (m->pc)
+        return micro_pc_accept(m);
     int vector = atomic_exchange(&m->irq, -1);
 
     if (m->lapics)
@@ -309,6 +317,10 @@ static void bus_eoi(void *opaque, uint8_t vector)
 {
     struct micro_machine *m = opaque;
 
+    if (m->pc) {
+        micro_pc_eoi(m, vector);
+        return;
+    }
     if (!(m->eoi_vectors[vector / 64] >> (vector % 64) & 1))
         return;
     pthread_mutex_lock(&m->lock);
@@ -489,18 +501,18 @@ static int make_engine_side(struct micro_machine *m, const struct mull_cpu_state
         r = m->engine->vcpu_set(m->vcpu[i], &states[i], err);
     if (!r && m->engine->eoi_vectors)
         m->engine->eoi_vectors(m->vm, m->eoi_vectors);
-    if (!r && m->lapics)
+    if (!r && m->lapics && !m->pc)
         mull_lapics_lint0(m->lapics, atomic_load(&m->irq) >= 0);
+    if (!r && m->pc)
+        micro_pc_resume(m);
     return r;
 }
 
+/* The loop does not run: its timers call into local APICs and chips, and those signal vCPUs. */
 static void drop_engine_side(struct micro_machine *m)
 {
-    if (m->lapics) {
-        stop_loop(m); /* whose timers call into them, and they signal vCPUs */
+    if (m->lapics)
         mull_lapics_destroy(m->lapics);
-        start_loop(m);
-    }
     m->lapics = NULL;
     for (unsigned i = 0; i < MICRO_CPUS; i++) {
         if (m->vcpu[i])
@@ -621,6 +633,8 @@ static int make_memory(struct micro_machine *m, struct mull_error *err)
     if (!r)
         r = mull_region_add(m->memory, MULL_SPACE_MMIO, MICRO_MMIO, 4096, &mmio_ops, m,
                             "device MMIO", NULL, err);
+    if (!r && m->guest->pc)
+        r = micro_pc_create(m, err);
     return r;
 }
 
@@ -633,6 +647,8 @@ static int save(struct micro_machine *m, struct mull_cpu_state *states, struct m
 
     for (unsigned i = 0; !r && i < m->cpus; i++)
         r = mull_state_write(w, "cpu", i, &mull_cpu_state_desc, &states[i], err);
+    if (!r && m->pc)
+        r = micro_pc_save(m, w, err);
     if (!r)
         r = mull_state_write_ram(w, m->memory, err);
     if (!r)
@@ -649,6 +665,8 @@ static int load(struct micro_machine *m, struct mull_cpu_state *states,
     while ((r = mull_state_next(reader, &section, err)) > 0) {
         if (section.kind == MULL_STATE_RAM)
             r = mull_state_read_ram(reader, m->memory, err);
+        else if (strcmp(section.name, "cpu") && m->pc)
+            r = micro_pc_load(m, reader, &section, err);
         else if (section.id < m->cpus)
             r = mull_state_read(reader, &mull_cpu_state_desc, &states[section.id], err);
         if (r)
@@ -657,7 +675,7 @@ static int load(struct micro_machine *m, struct mull_cpu_state *states,
     return r;
 }
 
-static int move(struct micro_machine *m, struct mull_cpu_state *states, struct mull_error *err)
+static int move_at_rest(struct micro_machine *m, struct mull_cpu_state *states, struct mull_error *err)
 {
     struct mull_state_writer *w = NULL;
     struct mull_state_reader *reader = NULL;
@@ -668,6 +686,7 @@ static int move(struct micro_machine *m, struct mull_cpu_state *states, struct m
     drop_engine_side(m);
     if (!r)
         r = save(m, states, w, err);
+    micro_pc_destroy(m);
     mull_memory_destroy(m->memory);
     m->memory = NULL;
     memset(states, 0xa5, m->cpus * sizeof(*states));
@@ -686,6 +705,14 @@ static int move(struct micro_machine *m, struct mull_cpu_state *states, struct m
     if (!r && m->other)
         m->engine = m->engine == m->other ? m->first : m->other;
     return r ? r : make_engine_side(m, states, err);
+}
+
+static int move(struct micro_machine *m, struct mull_cpu_state *states, struct mull_error *err)
+{
+    stop_loop(m);
+    int r = move_at_rest(m, states, err);
+    start_loop(m);
+    return r;
 }
 
 static void run_to_the_end(struct micro_machine *m, struct mull_cpu_state *states)
@@ -805,11 +832,12 @@ void micro_run(const struct micro_guest *guest, const struct mull_engine *engine
     else
         run_to_the_end(m, result->state);
     collect(m, result);
-    drop_engine_side(m);
-    if (m->loop) {
+    if (m->loop)
         stop_loop(m);
+    drop_engine_side(m);
+    micro_pc_destroy(m);
+    if (m->loop)
         mull_loop_destroy(m->loop);
-    }
     if (m->memory)
         mull_memory_destroy(m->memory);
     if (m->clock)

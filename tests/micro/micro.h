@@ -34,6 +34,7 @@
 #define MICRO_PORT_INIT 0xf7       /* INIT to CPU `value` */
 #define MICRO_PORT_SIPI 0xf8       /* 2 bytes: CPU | vector << 8 */
 #define MICRO_PORT_CPU 0xfa        /* read: the number of this CPU */
+#define MICRO_PORT_LINE 0xfb       /* with `pc`: input (bits 0 to 4) is as bit 7 says */
 #define MICRO_PORT_MSI 0xfc        /* 4 bytes: the data of a message to CPU 0's local APIC */
 #define MICRO_PORT_DMA 0xec /* 4 bytes: a device adds one to the 32-bit number at this address */
 #define MICRO_PORT_DEVICE 0x200 /* 16 ports of memory that logs its accesses */
@@ -65,6 +66,10 @@ enum micro_start {
 #define MICRO_NEEDS_RDTSCP 0x40u
 #define MICRO_NEEDS_INVPCID 0x80u
 #define MICRO_NEEDS_GIGAPAGES 0x100u
+#define MICRO_NEEDS_UMIP 0x200u
+#define MICRO_NEEDS_TSC_ADJUST 0x400u
+/* Only an engine whose vCPUs see the A20 gate. */
+#define MICRO_NEEDS_A20 0x4000u
 /* Not on a /dev/kvm that emulates kernel code: its emulator does not know this. */
 #define MICRO_NEEDS_HARDWARE 0x8000u
 
@@ -84,6 +89,7 @@ struct micro_guest {
     enum micro_end end;
     unsigned cpus; /* 0: 1 */
     uint32_t needs;
+    bool pc;    /* has the chips of pc.h instead of the bare interrupt line */
     bool cpuid; /* asks for every leaf; the answers are looked at */
     /* The end state is not compared between engines: it depends on time or on the other CPU. */
     bool loose;

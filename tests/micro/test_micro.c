@@ -53,6 +53,8 @@ static const struct {
     {MICRO_NEEDS_SMAP, 7, 0, 20},
     {MICRO_NEEDS_FSGSBASE, 7, 0, 0},
     {MICRO_NEEDS_INVPCID, 7, 0, 10},
+    {MICRO_NEEDS_UMIP, 7, 1, 2},
+    {MICRO_NEEDS_TSC_ADJUST, 7, 0, 1},
     {MICRO_NEEDS_XSAVE, 1, 1, 26},
     {MICRO_NEEDS_AVX, 1, 1, 28},
     {MICRO_NEEDS_PCID, 1, 1, 17},
@@ -307,6 +309,11 @@ static void run_guest(void **state)
         (!t->on->hardware || (t->other && !t->other->hardware))) {
         print_message("%s: SKIPPED: this /dev/kvm emulates kernel code, and not all of it\n",
                       t->name);
+        skip();
+    }
+    if (t->guest->needs & MICRO_NEEDS_A20 &&
+        (t->on->engine != &mull_engine_soft || (t->other && t->other->engine != &mull_engine_soft))) {
+        print_message("%s: SKIPPED: the processor has no A20 gate\n", t->name);
         skip();
     }
     if (t->other) {

@@ -259,6 +259,67 @@ static void test_keyboard(void **state)
     assert_int_equal(resets, 1);
 }
 
+/* The controller itself, as it is also without anything plugged in. */
+static void check_controller(struct world *w, unsigned resets_before)
+{
+    world_out(w, 0x64, 1, 0xaa); /* self-test, configuration byte */
+    assert_int_equal(world_in(w, 0x64, 1) & 1, 1);
+    assert_int_equal(world_in(w, 0x60, 1), 0x55);
+    assert_int_equal(world_in(w, 0x64, 1) & 1, 0);
+    world_out(w, 0x64, 1, 0x60);
+    world_out(w, 0x60, 1, 0x30); /* both ports off */
+    world_out(w, 0x64, 1, 0x20);
+    assert_int_equal(next(w), 0x30);
+    world_out(w, 0x64, 1, 0xd2); /* loops pass those all the same */
+    world_out(w, 0x60, 1, 0x5a);
+    assert_int_equal(world_in(w, 0x64, 1) & 0x21, 0x01);
+    assert_int_equal(next(w), 0x5a);
+    world_out(w, 0x64, 1, 0xd3);
+    world_out(w, 0x60, 1, 0xa5);
+    assert_int_equal(world_in(w, 0x64, 1) & 0x21, 0x21);
+    assert_int_equal(next(w), 0xa5);
+    /* The A20 gate, by each of its commands. */
+    world_out(w, 0x64, 1, 0xd0);
+    assert_int_equal(next(w), 0x03);
+    world_out(w, 0x64, 1, 0xd1);
+    world_out(w, 0x60, 1, 0xdd);
+    assert_false(mull_memory_a20(w->env.memory));
+    world_out(w, 0x64, 1, 0xd0);
+    assert_int_equal(next(w), 0xdd);
+    world_out(w, 0x64, 1, 0xd1);
+    world_out(w, 0x60, 1, 0xdf);
+    assert_true(mull_memory_a20(w->env.memory));
+    world_out(w, 0x64, 1, 0xdd);
+    assert_false(mull_memory_a20(w->env.memory));
+    world_out(w, 0x64, 1, 0xdf);
+    assert_true(mull_memory_a20(w->env.memory));
+    assert_int_equal(resets, resets_before);
+    world_out(w, 0x64, 1, 0xd1);
+    world_out(w, 0x60, 1, 0xde);
+    assert_int_equal(resets, resets_before + 1);
+    world_out(w, 0x64, 1, 0xfe);
+    assert_int_equal(resets, resets_before + 2);
+}
+
+static void test_controller(void **state)
+{
+    struct world *w = *state;
+    struct mull_i8042_config bare = {.bare = true, .reset = on_reset};
+    struct mull_i8042 *k;
+
+    check_controller(w, resets);
+    assert_int_equal(mull_i8042_create(&w->env, &bare, &k, NULL), 0); /* over the other one */
+    check_controller(w, resets);
+    world_out(w, 0x64, 1, 0x60);
+    world_out(w, 0x60, 1, 0x47);
+    world_out(w, 0x60, 1, 0xff); /* nobody answers */
+    assert_int_equal(next(w), 0x1000);
+    world_out(w, 0x64, 1, 0xd4);
+    world_out(w, 0x60, 1, 0xff);
+    assert_int_equal(next(w), 0x1000);
+    mull_i8042_device(k)->ops->destroy(mull_i8042_device(k));
+}
+
 static void to_mouse(struct world *w, uint8_t byte)
 {
     world_out(w, 0x64, 1, 0xd4);
@@ -303,7 +364,8 @@ static void test_mouse(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_text), T(test_linear), T(test_planes), T(test_keyboard), T(test_mouse),
+        T(test_text),     T(test_linear),     T(test_planes),
+        T(test_keyboard), T(test_controller), T(test_mouse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -125,6 +125,249 @@ static void test_pit_channel2(void **state)
     destroy(mull_pit_device(pit));
 }
 
+static void gate2(struct world *w, bool level)
+{
+    world_out(w, 0x61, 1, level);
+}
+
+static bool out2(struct world *w)
+{
+    return world_in(w, 0x61, 1) & 0x20;
+}
+
+/* The status byte of channel 2: OUT, null count, access, mode, BCD. */
+static unsigned status2(struct world *w)
+{
+    world_out(w, 0x43, 1, 0xe8);
+    return world_in(w, 0x42, 1);
+}
+
+/* The gate in each mode, and counts written while another runs (data sheet, "Mode Definitions"). */
+static void test_pit_modes(void **state)
+{
+    struct world *w = *state;
+    struct mull_pit *pit;
+    uint64_t at = 0;
+    /* In the middle of ticks, because where a period begins is rounded to nanoseconds. */
+#define AFTER(ticks) world_set_time(w, at + pit_ns(ticks) + 300)
+#define NEXT(ticks) (at += pit_ns(ticks) + 300, world_set_time(w, at))
+
+    assert_int_equal(mull_pit_create(&w->env, world_irq(w, 0), &pit, NULL), 0);
+    /* Mode 0: the gate stops the counting; OUT does not care. */
+    gate2(w, false);
+    pit_load(w, 2, 0, 1000);
+    AFTER(5000);
+    assert_int_equal(pit_latched(w, 2), 1000);
+    assert_false(out2(w));
+    NEXT(5000);
+    gate2(w, true);
+    AFTER(400);
+    assert_int_equal(pit_latched(w, 2), 600);
+    gate2(w, false);
+    NEXT(9000);
+    assert_int_equal(pit_latched(w, 2), 600);
+    gate2(w, true);
+    AFTER(599);
+    assert_false(out2(w));
+    AFTER(600);
+    assert_true(out2(w));
+    NEXT(700);
+    gate2(w, false);
+    assert_true(out2(w)); /* stays until a count or a control word */
+    gate2(w, true);
+    world_out(w, 0x42, 1, 0x34); /* the first byte of two: stops, OUT goes low */
+    assert_false(out2(w));
+    NEXT(1 << 16);
+    assert_false(out2(w));
+    world_out(w, 0x42, 1, 0x12);
+    AFTER(0x1000);
+    assert_int_equal(pit_latched(w, 2), 0x234);
+
+    /* Mode 1: a shot each time the gate opens, whatever is written meanwhile. */
+    NEXT(0x1000);
+    gate2(w, false);
+    pit_load(w, 2, 1, 100);
+    NEXT(300);
+    assert_int_equal(status2(w), 0x80 | 0x40 | 0x30 | 1 << 1); /* not loaded yet */
+    gate2(w, true);
+    assert_int_equal(status2(w), 0x30 | 1 << 1);
+    AFTER(99);
+    assert_false(out2(w));
+    gate2(w, false); /* has no effect */
+    NEXT(100);
+    assert_true(out2(w));
+    gate2(w, true);
+    assert_false(out2(w));
+    AFTER(40);
+    world_out(w, 0x42, 1, 200); /* for the next shot */
+    world_out(w, 0x42, 1, 0);
+    assert_int_equal(status2(w), 0x40 | 0x30 | 1 << 1);
+    AFTER(99);
+    assert_false(out2(w));
+    NEXT(100);
+    assert_true(out2(w));
+    gate2(w, false);
+    gate2(w, true);
+    AFTER(50);
+    gate2(w, false);
+    gate2(w, true); /* retriggered */
+    NEXT(50);
+    AFTER(199);
+    assert_false(out2(w));
+    NEXT(200);
+    assert_true(out2(w));
+
+    /* Mode 2: a new count from the next period on; a closed gate means high, and a new start. */
+    pit_load(w, 2, 2, 100);
+    AFTER(130);
+    world_out(w, 0x42, 1, 40);
+    world_out(w, 0x42, 1, 0);
+    assert_int_equal(pit_latched(w, 2), 70);
+    assert_int_equal(status2(w) & 0x40, 0x40);
+    AFTER(199);
+    assert_false(out2(w));
+    assert_int_equal(pit_latched(w, 2), 1);
+    AFTER(210);
+    assert_int_equal(pit_latched(w, 2), 30);
+    assert_int_equal(status2(w) & 0x40, 0);
+    AFTER(239);
+    assert_false(out2(w));
+    NEXT(239);
+    gate2(w, false);
+    assert_true(out2(w));
+    NEXT(77);
+    gate2(w, true);
+    AFTER(38);
+    assert_true(out2(w));
+    AFTER(39);
+    assert_false(out2(w));
+
+    /* Mode 3, an odd count: high for a tick longer than low; a new count from the half on. */
+    NEXT(39);
+    pit_load(w, 2, 3, 7);
+    static const bool seven[] = {1, 1, 1, 1, 0, 0, 0, 1};
+    for (unsigned i = 0; i < 8; i++) {
+        AFTER(i);
+        assert_int_equal(out2(w), seven[i]);
+        assert_int_equal(pit_latched(w, 2) & 1, 0);
+    }
+    world_out(w, 0x42, 1, 20);
+    world_out(w, 0x42, 1, 0);
+    AFTER(10);
+    assert_true(out2(w));
+    AFTER(11); /* the low half has the new length */
+    assert_false(out2(w));
+    AFTER(20);
+    assert_false(out2(w));
+    AFTER(21);
+    assert_true(out2(w));
+    AFTER(30);
+    assert_true(out2(w));
+    AFTER(31);
+    assert_false(out2(w));
+
+    /* Mode 4: low for the one tick at the end, only while the gate is open. */
+    NEXT(31);
+    pit_load(w, 2, 4, 10);
+    AFTER(9);
+    assert_true(out2(w));
+    gate2(w, false);
+    NEXT(100);
+    gate2(w, true);
+    assert_true(out2(w));
+    AFTER(1);
+    assert_false(out2(w));
+    AFTER(2);
+    assert_true(out2(w));
+
+    /* Mode 5: the same behind a trigger. */
+    NEXT(3);
+    gate2(w, false);
+    pit_load(w, 2, 5, 10);
+    AFTER(10);
+    assert_true(out2(w));
+    NEXT(20);
+    gate2(w, true);
+    AFTER(9);
+    assert_true(out2(w));
+    AFTER(10);
+    assert_false(out2(w));
+    AFTER(11);
+    assert_true(out2(w));
+
+    /* Counts that are no BCD; a latch stays until it is read, read-back latches several at once. */
+    NEXT(20);
+    gate2(w, true);
+    world_out(w, 0x43, 1, 0xb1);
+    world_out(w, 0x42, 1, 0xff);
+    world_out(w, 0x42, 1, 0xff);
+    assert_int_equal(pit_latched(w, 2), 0x6665); /* 15 times 1111, without what has no digit */
+    struct mull_device *d = mull_pit_device(pit);
+    assert_int_equal(d->ops->state->after_load(d->object, 2, NULL), 0);
+    pit_load(w, 2, 0, 1000);
+    pit_load(w, 1, 2, 50);
+    world_out(w, 0x43, 1, 0xcc);
+    NEXT(10);
+    world_out(w, 0x43, 1, 0xcc);
+    world_out(w, 0x43, 1, 0x80);
+    assert_int_equal(world_in(w, 0x42, 1), 0xb0 & 0x7f);
+    assert_int_equal(world_in(w, 0x42, 1), 1000 & 0xff);
+    assert_int_equal(world_in(w, 0x42, 1), 1000 >> 8);
+    assert_int_equal(world_in(w, 0x42, 1), 990 & 0xff);
+    assert_int_equal(world_in(w, 0x41, 1), 0xb4);
+    assert_int_equal(world_in(w, 0x41, 1), 50);
+    destroy(d);
+#undef AFTER
+#undef NEXT
+}
+
+/* Channel 0 with a new count while it runs: the edge that is under way comes first. */
+static void test_pit_new_count(void **state)
+{
+    struct world *w = *state;
+    struct mull_pit *pit;
+
+    assert_int_equal(mull_pit_create(&w->env, world_irq(w, 0), &pit, NULL), 0);
+    struct mull_device *d = mull_pit_device(pit);
+    pit_load(w, 0, 2, 11932);
+    world_set_time(w, pit_ns(5000));
+    world_out(w, 0x40, 1, 5966 & 0xff);
+    world_out(w, 0x40, 1, 5966 >> 8);
+    unsigned before = w->edges[0];
+    world_advance(w, d, pit_ns(11932) - 1);
+    assert_int_equal(w->edges[0], before);
+    world_advance(w, d, pit_ns(11932));
+    assert_int_equal(w->edges[0], before + 1);
+    world_advance(w, d, pit_ns(11932) + pit_ns(5966) - 2);
+    assert_int_equal(w->edges[0], before + 1);
+    world_advance(w, d, pit_ns(11932) + pit_ns(5966));
+    assert_int_equal(w->edges[0], before + 2);
+
+    /* In mode 3 the low half of the new count may be first. */
+    uint64_t at = pit_ns(30000);
+    world_set_time(w, at);
+    pit_load(w, 0, 3, 1000);
+    world_set_time(w, at + pit_ns(100));
+    world_out(w, 0x40, 1, 4000 & 0xff);
+    world_out(w, 0x40, 1, 4000 >> 8);
+    before = w->edges[0];
+    world_advance(w, d, at + pit_ns(2499));
+    assert_int_equal(w->edges[0], before);
+    world_advance(w, d, at + pit_ns(2500) + 1);
+    assert_int_equal(w->edges[0], before + 1);
+
+    /* An edge that is due when it is saved comes afterwards. */
+    at = pit_ns(50000);
+    world_set_time(w, at);
+    pit_load(w, 0, 0, 100);
+    world_set_time(w, at + pit_ns(200));
+    before = w->edges[0];
+    assert_int_equal(d->ops->state->after_load(d->object, 2, NULL), 0);
+    world_advance(w, d, at + pit_ns(201));
+    assert_int_equal(w->edges[0], before + 1);
+    destroy(d);
+}
+
 static uint8_t cmos(struct world *w, unsigned index)
 {
     world_out(w, 0x70, 1, index);
@@ -427,8 +670,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_pit),          T(test_pit_channel2), T(test_rtc_time),      T(test_rtc_interrupts),
-        T(test_hpet_counter), T(test_hpet_oneshot), T(test_hpet_periodic), T(test_acpi_pm),
+        T(test_pit),           T(test_pit_channel2),   T(test_pit_modes),    T(test_pit_new_count),
+        T(test_rtc_time),      T(test_rtc_interrupts), T(test_hpet_counter), T(test_hpet_oneshot),
+        T(test_hpet_periodic), T(test_acpi_pm),
     };
     return cmocka_run_group_tests_name("timers", tests, NULL, NULL);
 }

@@ -40,7 +40,8 @@ struct mull_i8042 {
     struct mull_memory *memory;
     struct mull_i8042_config cfg;
     pthread_mutex_t lock;
-    uint8_t status, config, output_port, data, pending;
+    uint8_t status, config, data, pending;
+    uint8_t output_port; /* without A20, which is the memory's: port 92h moves it, too */
     struct queue keyboard, mouse, controller;
     /* Keyboard. */
     uint8_t key_pending, key_set, key_scanning, key_leds;
@@ -363,6 +364,13 @@ static void reset_machine(struct mull_i8042 *k)
         k->cfg.reset(k->cfg.opaque);
 }
 
+/* As if from a device, also from one that is switched off. */
+static void output_now(struct mull_i8042 *k, uint8_t value, bool aux)
+{
+    k->data = value;
+    k->status = (uint8_t)((k->status & ~STATUS_AUX) | STATUS_FULL | (aux ? STATUS_AUX : 0));
+}
+
 static void controller_argument(struct mull_i8042 *k, uint8_t command, uint8_t value)
 {
     switch (command) {
@@ -370,15 +378,14 @@ static void controller_argument(struct mull_i8042 *k, uint8_t command, uint8_t v
         k->config = value;
         break;
     case 0xd1:
-        k->output_port = value | OUTPUT_NOT_RESET;
+        k->output_port = (value | OUTPUT_NOT_RESET) & (uint8_t)~OUTPUT_A20;
+        mull_memory_set_a20(k->memory, value & OUTPUT_A20);
         if (!(value & OUTPUT_NOT_RESET))
             reset_machine(k);
         break;
     case 0xd2:
-        put(&k->keyboard, value);
-        break;
     case 0xd3:
-        put(&k->mouse, value);
+        output_now(k, value, command == 0xd3);
         break;
     case 0xd4:
         k->config &= (uint8_t)~CONFIG_AUX_OFF;
@@ -428,13 +435,12 @@ static void controller_command(struct mull_i8042 *k, uint8_t value)
         put(&k->controller, 0x80);
         break;
     case 0xd0:
-        put(&k->controller, k->output_port);
+        put(&k->controller,
+            (uint8_t)(k->output_port | (mull_memory_a20(k->memory) ? OUTPUT_A20 : 0)));
         break;
-    case 0xdd: /* A20 is told, and always on, as on processors of today */
-        k->output_port &= (uint8_t)~OUTPUT_A20;
-        break;
+    case 0xdd: /* what many have beside D1h: A20 off, on */
     case 0xdf:
-        k->output_port |= OUTPUT_A20;
+        mull_memory_set_a20(k->memory, value & OUTPUT_A20);
         break;
     default:
         if (value >= 0xf0 && !(value & 1))
@@ -513,7 +519,7 @@ static void reset(struct mull_device *device)
     k->status = STATUS_SYSTEM | STATUS_UNLOCKED;
     k->config = k->cfg.bare ? CONFIG_SYSTEM | CONFIG_KEYBOARD_OFF | CONFIG_AUX_OFF
                             : CONFIG_IRQ1 | CONFIG_SYSTEM | CONFIG_TRANSLATE;
-    k->output_port = OUTPUT_NOT_RESET | OUTPUT_A20;
+    k->output_port = OUTPUT_NOT_RESET;
     k->data = k->pending = 0;
     memset(&k->keyboard, 0, sizeof(k->keyboard));
     memset(&k->mouse, 0, sizeof(k->mouse));

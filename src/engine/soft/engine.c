@@ -225,6 +225,24 @@ static void on_unplugged(void *opaque, unsigned index)
     vm->cache->pages[index] = NULL;
 }
 
+static void look_at_a20(struct soft_vm *vm)
+{
+    atomic_store(&vm->a20_holds, mull_memory_a20(vm->memory) ? 0 : 1ull << 20);
+}
+
+/* A vCPU's own OUT ends the block: run_ok is 0 when it is done (system_io.c, io_done). */
+static void on_a20(void *opaque)
+{
+    struct soft_vm *vm = opaque;
+
+    look_at_a20(vm);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        if (cpu)
+            soft_signal(cpu, (enum mull_signal)SOFT_SIGNAL_FLUSH, 0);
+    }
+}
+
 static void soft_vm_destroy(struct mull_vm *handle)
 {
     struct soft_vm *vm = (struct soft_vm *)handle;
@@ -265,7 +283,9 @@ static int soft_vm_create(const struct mull_vm_config *config, struct mull_vm **
                                            .protect = soft_tlb_protect_all,
                                            .plugged = on_plugged,
                                            .unplugged = on_unplugged,
-                                           .moved = soft_tlb_forget_all};
+                                           .moved = soft_tlb_forget_all,
+                                           .a20 = on_a20};
+    look_at_a20(vm);
     mull_memory_set_watch(vm->memory, &vm->watch);
     *out = (struct mull_vm *)vm;
     return 0;

@@ -34,6 +34,12 @@ struct entry {
     uint64_t value;
 };
 
+/* Each physical address that a CPU makes passes here, on its way into the TLB or to a table. */
+static uint64_t through_a20(const struct soft_vm *vm, uint64_t gpa)
+{
+    return gpa & ~atomic_load_explicit(&vm->a20_holds, memory_order_relaxed);
+}
+
 static const struct mull_ram *find_ram(const struct soft_vm *vm, uint64_t gpa)
 {
     for (unsigned i = 0; i < vm->ram_count; i++)
@@ -45,6 +51,7 @@ static const struct mull_ram *find_ram(const struct soft_vm *vm, uint64_t gpa)
 /* Tables outside RAM read as not present. */
 static void read_entry(const struct soft_vm *vm, uint64_t gpa, bool wide, struct entry *e)
 {
+    gpa = through_a20(vm, gpa);
     e->gpa = gpa;
     e->ram = find_ram(vm, gpa);
     if (!e->ram) {
@@ -153,6 +160,7 @@ static bool permitted(const struct soft_cpu *cpu, struct walk *w, bool user, boo
 
 static void set_page(struct soft_cpu *cpu, struct soft_page *page, uint64_t gpa)
 {
+    gpa = through_a20(cpu->vm, gpa);
     page->gpa = gpa;
     page->ram = find_ram(cpu->vm, gpa);
     page->host = page->ram ? page->ram->host + (gpa - page->ram->gpa) : NULL;

@@ -621,6 +621,8 @@ static void apply_signals(struct soft_cpu *cpu, uint32_t signals)
         start_up(cpu);
     if (signals & MULL_SIGNAL_NMI)
         cpu->s.nmi_pending = 1;
+    if (signals & SOFT_SIGNAL_FLUSH)
+        soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
 }
 
 void soft_settle(struct soft_cpu *cpu)

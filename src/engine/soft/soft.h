@@ -346,7 +346,7 @@ struct soft_cpu {
     struct soft_features features;
     uint64_t cell_asked, cell_debt; /* cell.c: in cycles of the host's TSC */
 
-    _Atomic uint32_t signals; /* enum mull_signal bits not yet looked at */
+    _Atomic uint32_t signals; /* enum mull_signal bits, SOFT_SIGNAL_FLUSH, not yet looked at */
     _Atomic uint8_t sipi_vector;
     _Atomic uint32_t wake; /* futex: bumped by every signal */
     _Atomic bool sleeping;
@@ -375,6 +375,9 @@ struct soft_cpu {
 /* What an indirect jump adds to the difference of addresses that must be zero: with it, no two
  * canonical addresses are the same. */
 #define SOFT_LEAVE (1ull << 62)
+
+/* Beside those of enum mull_signal: what the TLBs hold is no longer so. */
+#define SOFT_SIGNAL_FLUSH 0x100u
 
 /** Have a vCPU leave translated code at its next poll. Any thread. */
 static inline void soft_leave_code(struct soft_cpu *cpu)
@@ -717,6 +720,7 @@ struct soft_vm {
     const struct mull_ram *ram;
     unsigned ram_count;
     struct mull_device_ram *const _Atomic *device_ram;
+    _Atomic uint64_t a20_holds; /* what the A20 gate takes from a physical address; 0: it is on */
     const struct mull_engine_bus *bus;
     struct soft_cache *cache;
     struct soft_cpu *cpu[MULL_MAX_CPUS];
