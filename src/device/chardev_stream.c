@@ -262,6 +262,14 @@ static bool read_some(struct stream *s)
     return true;
 }
 
+/* Has the client gone while its input waits for a guest that does not read, and another come? */
+static bool outlived(struct stream *s)
+{
+    struct pollfd p[2] = {{.fd = s->in_fd}, {.fd = s->listen_fd, .events = POLLIN}};
+    return s->listen_fd >= 0 && s->in_fd >= 0 && atomic_load(&s->in_waits) && poll(p, 2, 0) == 2 &&
+           (p[0].revents & POLLHUP);
+}
+
 /* Read and deliver until the descriptor is empty or the frontend is full. Edge-triggered: what is
  * left unread waits for mull_chardev_resume(), not for epoll. */
 static void pump(void *opaque)
@@ -272,6 +280,10 @@ static void pump(void *opaque)
     atomic_store(&s->in_waits, false);
     for (;;) {
         bool empty = deliver(s);
+        if (!empty && outlived(s)) {
+            close_peer(s);
+            return;
+        }
         if (s->in_fd < 0 || (!empty && !s->config.read_ahead))
             return;
         if (!read_some(s))
@@ -529,7 +541,11 @@ static void accept_peer(struct stream *s)
 
 static void listen_ready(void *opaque, uint32_t events)
 {
-    accept_peer(opaque);
+    struct stream *s = opaque;
+    if (outlived(s))
+        close_peer(s); /* and accepts the next */
+    else
+        accept_peer(s);
 }
 
 /* Bind @fd to @path, replacing a socket that nobody listens on. */
@@ -587,7 +603,9 @@ int mull_chardev_unix_create(struct mull_loop *loop, const char *path, const str
         if (listen(fd, 4))
             rc = mull_fail(err, errno, "console socket %s: %s", path, strerror(errno));
         else
-            rc = mull_loop_watch(loop, fd, EPOLLIN, listen_ready, s, &s->listen_source, err);
+            /* Edge-triggered: whoever waits for a client to go is seen when it goes. */
+            rc = mull_loop_watch(loop, fd, EPOLLIN | EPOLLET, listen_ready, s, &s->listen_source,
+                                 err);
     } else if (fd >= 0) {
         close(fd);
     }

@@ -178,6 +178,22 @@ static int synchronize(struct host_agent *a, long long deadline, struct mull_err
     return err && err->code ? -err->code : ret;
 }
 
+/* A Unix socket whose backlog is full keeps a caller waiting, for ever unless it is told. */
+static int connect_within(int fd, const struct sockaddr_un *address, int timeout_ms,
+                          struct mull_error *err)
+{
+    struct timeval limit = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)))
+        return mull_fail(err, errno, "guest agent: %s", strerror(errno));
+    if (!connect(fd, (const struct sockaddr *)address, sizeof(*address)))
+        return 0;
+    if (errno == EAGAIN)
+        return mull_fail(err, ETIMEDOUT,
+                         "guest agent at %s: nobody accepts; do others speak with it?",
+                         address->sun_path);
+    return mull_fail(err, errno, "guest agent at %s: %s", address->sun_path, strerror(errno));
+}
+
 int host_agent_open(const char *path, int timeout_ms, struct host_agent **out,
                     struct mull_error *err)
 {
@@ -193,8 +209,8 @@ int host_agent_open(const char *path, int timeout_ms, struct host_agent **out,
         ret = mull_fail(err, ENAMETOOLONG, "%s: longer than a socket's path may be", path);
     else
         strcpy(address.sun_path, path);
-    if (!ret && (a->fd < 0 || connect(a->fd, (const struct sockaddr *)&address, sizeof(address))))
-        ret = mull_fail(err, errno, "guest agent at %s: %s", path, strerror(errno));
+    if (!ret)
+        ret = connect_within(a->fd, &address, timeout_ms, err);
     if (!ret)
         ret = synchronize(a, now_ms() + timeout_ms, err);
     if (ret)

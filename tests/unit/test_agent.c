@@ -279,6 +279,37 @@ static void says_where_there_is_no_channel(void **state)
     assert_non_null(strstr(err.message, "/nonexistent/agent.sock"));
 }
 
+/* Nobody accepts, and as many wait already as may. */
+static void gives_up_where_nobody_accepts(void **state)
+{
+    char folder[] = "/tmp/mull-agent-XXXXXX", path[64];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct host_agent *agent;
+    struct mull_error err = {0};
+    int waiting[8], count = 0;
+
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/agent", folder);
+    strcpy(address.sun_path, path);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    for (; count < 8; count++) {
+        waiting[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        if (connect(waiting[count], (struct sockaddr *)&address, sizeof(address))) {
+            close(waiting[count]);
+            break;
+        }
+    }
+    assert_in_range(count, 1, 7);
+    assert_int_equal(host_agent_open(path, 100, &agent, &err), -ETIMEDOUT);
+    while (count)
+        close(waiting[--count]);
+    close(listener);
+    unlink(path);
+    rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +323,7 @@ int main(void)
         cmocka_unit_test(gives_up_on_a_silent_agent),
         cmocka_unit_test(gives_up_on_an_answer_without_end),
         cmocka_unit_test(says_where_there_is_no_channel),
+        cmocka_unit_test(gives_up_where_nobody_accepts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

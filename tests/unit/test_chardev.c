@@ -325,12 +325,51 @@ static void test_unix_socket(void **state)
     rmdir(dir);
 }
 
+/* A guest that does not read: whoever has spoken to it and gone makes room for the next, and for
+ * the next of many, none of whom is kept from connecting. */
+static void test_client_that_went(void **state)
+{
+    struct fixture *f = *state;
+    char dir[] = "/tmp/mull-chardev-XXXXXX", path[64];
+    struct mull_error err = {0};
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/console", dir);
+    assert_int_equal(mull_chardev_unix_create(f->loop, path, NULL, &f->chardev, &err), 0);
+    f->room = 0;
+    start(f);
+    for (unsigned i = 0; i < 40; i++) {
+        int fd = dial(path); /* blocks where nobody is accepted */
+        assert_int_equal(write(fd, "old", 3), 3);
+        close(fd);
+    }
+    int last = dial(path);
+    assert_int_equal(write(last, "new", 3), 3);
+    wait_for(f->connected);
+    /* Nobody waits behind it, so what it has said stays for the guest. */
+    shutdown(last, SHUT_RDWR);
+    bool heard = false;
+    for (unsigned i = 0; i < 30000 && !heard; i++) {
+        size_t len = f->input_len;
+        heard = len >= 3 && !memcmp(f->input + len - 3, "new", 3);
+        f->room = sizeof(f->input) - len;
+        mull_chardev_resume(f->chardev);
+        usleep(1000);
+    }
+    stop(f);
+    assert_true(heard);
+    close(last);
+    mull_chardev_destroy(f->chardev);
+    f->chardev = NULL;
+    rmdir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        T(test_pipe_pair),     T(test_full_pipe_pushes_back), T(test_read_ahead_and_filter),
-        T(test_regular_files), T(test_bad_descriptor),        T(test_unix_socket),
+        T(test_pipe_pair),        T(test_full_pipe_pushes_back), T(test_read_ahead_and_filter),
+        T(test_regular_files),    T(test_bad_descriptor),        T(test_unix_socket),
+        T(test_client_that_went),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
