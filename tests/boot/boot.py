@@ -6,6 +6,7 @@ Prints one line a test, "ok NAME" or "not ok NAME: why", and a sum. Options choo
 engine, how often, and a host kept busy meanwhile.
 """
 import argparse
+import concurrent.futures
 import fnmatch
 import hashlib
 import json
@@ -117,6 +118,59 @@ def run_test(args, name, function):
     return result, why, time.monotonic() - start
 
 
+def collect(args):
+    """@return the tests by name, in the order in which they run"""
+    tests = {}
+    for suite in (
+            whole_tests,  # has the longest
+            cli_tests,
+            install_tests,
+            guest_tests,
+            disk_tests,
+            appliance_tests,
+            gdb_tests,
+            insight_tests,
+            interface_tests,
+            net_tests,
+            reclaim_tests,
+            debian_tests,
+            firmware_tests,
+            screen_tests,
+            hotplug_tests,
+            storage_tests,
+            loader_tests,
+    ):
+        tests.update(suite.TESTS)
+    if args.soak:
+        tests.update(debian_tests.LONG)
+    if args.whole:
+        tests.update({"all": whole_tests.ALL, "pairs": whole_tests.PAIRS,
+                      "buses": whole_tests.LONG}[args.whole])
+    if args.loaders:
+        tests.update(loader_tests.LONG)
+    if args.clock:
+        tests.update(debian_tests.CLOCK)
+    if args.loop:
+        tests = guest_tests.LOOP
+    return tests
+
+
+def run_named(args, name):
+    """One test in a process of its own. @return its name and what run_test() does"""
+    return name, *run_test(args, name, collect(args)[name])
+
+
+def run_all(args, names):
+    """Run tests, as many at a time as there are jobs. @return an iterator over run_named()'s"""
+    if args.jobs == 1:
+        yield from (run_named(args, name) for name in names)
+        return
+    with concurrent.futures.ProcessPoolExecutor(
+            args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        tasks = [pool.submit(run_named, args, name) for name in names]
+        yield from (task.result() for task in concurrent.futures.as_completed(tasks))
+
+
 def main():
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -125,6 +179,7 @@ def main():
     parser.add_argument("--engine", default="soft")
     parser.add_argument("--patience", type=float, default=1, help="multiplies time limits")
     parser.add_argument("--repeat", type=int, default=1, help="run each test so often")
+    parser.add_argument("--jobs", type=int, default=1, help="run so many tests at a time")
     parser.add_argument("--busy", type=int, default=0, metavar="N",
                         help="keep N host CPUs busy meanwhile")
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES",
@@ -148,38 +203,7 @@ def main():
     parser.add_argument("patterns", nargs="*", default=["*"], help="tests to run (shell patterns)")
     args = parser.parse_args()
     args.guest = args.guest or os.path.join(args.build, "guest")
-    tests = {}
-    for suite in (
-            cli_tests,
-            install_tests,
-            guest_tests,
-            disk_tests,
-            appliance_tests,
-            gdb_tests,
-            insight_tests,
-            interface_tests,
-            net_tests,
-            reclaim_tests,
-            debian_tests,
-            firmware_tests,
-            screen_tests,
-            hotplug_tests,
-            storage_tests,
-            loader_tests,
-            whole_tests,
-    ):
-        tests.update(suite.TESTS)
-    if args.soak:
-        tests.update(debian_tests.LONG)
-    if args.whole:
-        tests.update({"all": whole_tests.ALL, "pairs": whole_tests.PAIRS,
-                      "buses": whole_tests.LONG}[args.whole])
-    if args.loaders:
-        tests.update(loader_tests.LONG)
-    if args.clock:
-        tests.update(debian_tests.CLOCK)
-    if args.loop:
-        tests = guest_tests.LOOP
+    tests = collect(args)
     chosen = [n for n in tests if any(fnmatch.fnmatch(n, p) for p in args.patterns)]
     if args.list:
         print("\n".join(chosen))
@@ -189,14 +213,12 @@ def main():
     for burner in burners:
         burner.start()
     results = []
-    for turn in range(args.repeat):
-        for name in chosen:
-            result, why, seconds = run_test(args, name, tests[name])
-            results.append({"name": name, "result": result, "why": why, "seconds": seconds})
-            first, *rest = why.splitlines() or [""]
-            print(f"{result} {name} ({seconds:.1f} s){': ' if why else ''}{first}", flush=True)
-            for line in rest if result == "not ok" else []:
-                print("   ", line)
+    for name, result, why, seconds in run_all(args, chosen * args.repeat):
+        results.append({"name": name, "result": result, "why": why, "seconds": seconds})
+        first, *rest = why.splitlines() or [""]
+        print(f"{result} {name} ({seconds:.1f} s){': ' if why else ''}{first}", flush=True)
+        for line in rest if result == "not ok" else []:
+            print("   ", line, flush=True)
     for burner in burners:
         burner.kill()
     if args.json:
