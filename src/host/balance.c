@@ -17,7 +17,8 @@
 
 #define ROUND_SECONDS 2
 #define RPC_SECONDS 2
-#define CPU_LEAST 5 /* percent: less would make a guest's own clocks suspicious */
+#define CPU_MOST 6400 /* percent: more is no limit */
+#define CPU_LEAST 5   /* percent: less would make a guest's own clocks suspicious */
 
 struct balance {
     pthread_t thread;
@@ -291,36 +292,75 @@ static void keep_memory(struct host *host)
 }
 
 /* Lock held. */
+static void place(struct vm *vm)
+{
+    struct vm_resources *r = &vm->resources;
+    if (r->placed)
+        return;
+    int ret = cgroups_place(&vm->host->balance->groups, vm->id, vm->pid);
+    if (ret)
+        mull_log(&vm->host->log, MULL_LOG_WARN, "machine %s: its control group: %s", vm->id,
+                 strerror(-ret));
+    r->placed = true;
+    r->group_applied = (struct cgroup_amounts){0};
+}
+
+void balance_started(struct vm *vm)
+{
+    if (vm->host->balance && cgroups_any(&vm->host->balance->groups))
+        place(vm);
+}
+
+/* Lock held. */
 static void tell_group(struct vm *vm)
 {
     struct vm_resources *r = &vm->resources;
     struct cgroups *groups = &vm->host->balance->groups;
     struct cgroup_amounts wanted = r->group;
-    if (!r->placed) {
-        int ret = cgroups_place(groups, vm->id, vm->pid);
-        if (ret)
-            mull_log(&vm->host->log, MULL_LOG_WARN, "machine %s: its control group: %s", vm->id,
-                     strerror(-ret));
-        r->placed = true;
-        r->group_applied = (struct cgroup_amounts){0};
-    }
+    if (r->granted[DIM_CPU] < CPU_MOST)
+        wanted.cpu_max = (uint32_t)r->granted[DIM_CPU];
+    place(vm);
     if (!memcmp(&wanted, &r->group_applied, sizeof(wanted)))
         return;
     cgroups_set(groups, vm->id, &wanted);
     r->group_applied = wanted;
 }
 
+/* By one of the functions that look for a group in what the kernel says of us. */
+static char *find_group(char *(*find)(const char *cgroup, const char *mountinfo))
+{
+    char *cgroup = host_read_file("/proc/self/cgroup", 65536, NULL, NULL);
+    char *mounts = host_read_file("/proc/self/mountinfo", 1u << 20, NULL, NULL);
+    char *found = cgroup && mounts ? find(cgroup, mounts) : NULL;
+    free(cgroup);
+    free(mounts);
+    return found;
+}
+
+static char *own_groups(struct mull_error *err)
+{
+    char *own = find_group(cgroups_find);
+    if (!own && (own = find_group(cgroups_delegated)) && cgroups_settle(own, err)) {
+        free(own);
+        own = NULL;
+    }
+    return own;
+}
+
+int balance_release(struct mull_error *err)
+{
+    char *unit = find_group(cgroups_delegated);
+    int ret = unit ? cgroups_release(unit, err) : 0;
+    free(unit);
+    return ret;
+}
+
 static void use_groups(struct host *host)
 {
     struct mull_error err = {0};
-    char *own = NULL;
-    if (!host->options.cgroup) {
-        char *cgroup = host_read_file("/proc/self/cgroup", 65536, NULL, NULL);
-        char *mounts = host_read_file("/proc/self/mountinfo", 1u << 20, NULL, NULL);
-        own = cgroup && mounts ? cgroups_find(cgroup, mounts) : NULL;
-        free(cgroup);
-        free(mounts);
-    }
+    char *own = host->options.cgroup ? NULL : own_groups(&err);
+    if (*err.message)
+        mull_log(&host->log, MULL_LOG_WARN, "control groups: %s", err.message);
     const char *base = host->options.cgroup ? host->options.cgroup : own;
     if (base && cgroups_open(&host->balance->groups, base, &err))
         mull_log(&host->log, MULL_LOG_WARN, "control groups: %s; machines' own limits do it",
@@ -345,7 +385,7 @@ static json_t *limits_of(const uint64_t granted[DIMENSIONS])
     static const char *const network[] = {"bytes", "in_bytes", "out_bytes"};
     json_t *o = json_pack("{s:{}, s:{}}", "disk", "network");
     for (unsigned d = 0; d < DIMENSIONS; d++) {
-        uint64_t most = d == DIM_CPU ? 6400 : SHARES_MOST;
+        uint64_t most = d == DIM_CPU ? CPU_MOST : SHARES_MOST;
         if (granted[d] >= most || d == DIM_MEMORY)
             continue;
         json_t *n = json_integer((json_int_t)granted[d]);

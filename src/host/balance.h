@@ -14,6 +14,12 @@ void balance_close(struct host *host);
 /** Do it now: something has changed. Lock held. */
 void balance_now(struct host *host);
 
+/** In a unit's control process, after the daemon's end: give back what it has divided.
+ *  @return 0, also where there is nothing to do; or a negative errno */
+int balance_release(struct mull_error *err);
+
+/** A machine's process has just been started, and nothing by it yet. Lock held. */
+void balance_started(struct vm *vm);
 /** A machine's process has gone. Lock held. */
 void balance_ended(struct vm *vm);
 

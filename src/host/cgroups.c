@@ -10,12 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "host/host.h"
 
 #define PREFIX "vm-"
 #define OWN_GROUP "/daemon"
+#define CONTROL_GROUP "/.control"
+#define DELEGATED "user.delegate"
+#define PROCESSES_MAX 65536u /* of a list of them, in bytes */
+
+#define KINDS 3u
+static const char *const kinds[KINDS] = {"cpu", "memory", "io"};
 
 /* ---- Finding ---- */
 
@@ -45,17 +52,51 @@ static char *mount_point(const char *mountinfo)
     return NULL;
 }
 
-char *cgroups_find(const char *cgroup, const char *mountinfo)
+/* @return whether it ended so, and does no more */
+static bool cut(char *path, const char *ending)
 {
-    char *own = own_path(cgroup), *point = mount_point(mountinfo), *out = NULL;
-    size_t n = own ? strlen(own) : 0, tail = strlen(OWN_GROUP);
-    if (point && n > tail && !strcmp(own + n - tail, OWN_GROUP) && !strstr(own, "..")) {
-        own[n - tail] = '\0';
-        out = host_path(point, "%s", own + 1);
-    }
-    free(own);
+    size_t n = strlen(path), tail = strlen(ending);
+    bool has = n > tail && !strcmp(path + n - tail, ending);
+    if (has)
+        path[n - tail] = '\0';
+    return has;
+}
+
+static char *folder_of(const char *own, const char *mountinfo)
+{
+    char *point = mount_point(mountinfo);
+    char *out = point && own && own[0] == '/' && own[1] && !strstr(own, "..")
+                    ? host_path(point, "%s", own + 1)
+                    : NULL;
     free(point);
     return out;
+}
+
+char *cgroups_find(const char *cgroup, const char *mountinfo)
+{
+    char *own = own_path(cgroup);
+    char *out = own && cut(own, OWN_GROUP) ? folder_of(own, mountinfo) : NULL;
+    free(own);
+    return out;
+}
+
+char *cgroups_unit(const char *cgroup, const char *mountinfo)
+{
+    char *own = own_path(cgroup);
+    if (own)
+        cut(own, CONTROL_GROUP);
+    char *out = folder_of(own, mountinfo);
+    free(own);
+    return out;
+}
+
+char *cgroups_delegated(const char *cgroup, const char *mountinfo)
+{
+    char *unit = cgroups_unit(cgroup, mountinfo), value = 0;
+    if (unit && getxattr(unit, DELEGATED, &value, 1) == 1 && value == '1')
+        return unit;
+    free(unit);
+    return NULL;
 }
 
 /* ---- Files ---- */
@@ -87,6 +128,39 @@ static bool has_word(const char *text, const char *word)
     return false;
 }
 
+/* ---- A unit's group ---- */
+
+int cgroups_settle(const char *unit, struct mull_error *err)
+{
+    char *group = host_path(unit, "%s", OWN_GROUP + 1), *list = host_path(unit, "cgroup.procs");
+    char *text = list ? host_read_file(list, PROCESSES_MAX, NULL, NULL) : NULL, *save = NULL;
+    int ret = group && text ? 0 : -ENOENT;
+    if (!ret && mkdir(group, 0755) && errno != EEXIST)
+        ret = -errno;
+    for (char *pid = ret ? NULL : strtok_r(text, "\n", &save); pid && !ret;
+         pid = strtok_r(NULL, "\n", &save)) {
+        ret = put(group, "cgroup.procs", pid);
+        if (ret == -ESRCH) /* it has ended */
+            ret = 0;
+    }
+    free(group);
+    free(list);
+    free(text);
+    return ret ? mull_fail(err, -ret, "%s: %s", unit, strerror(-ret)) : 0;
+}
+
+int cgroups_release(const char *unit, struct mull_error *err)
+{
+    for (unsigned i = 0; i < KINDS; i++) {
+        char text[16];
+        snprintf(text, sizeof(text), "-%s", kinds[i]);
+        int ret = put(unit, "cgroup.subtree_control", text);
+        if (ret && ret != -ENOENT && ret != -EINVAL) /* what is not there is not divided */
+            return mull_fail(err, -ret, "%s: %s", unit, strerror(-ret));
+    }
+    return 0;
+}
+
 /* Groups of machines that have ended while nobody looked; those that run are kept by the kernel. */
 static void remove_empty(const struct cgroups *c)
 {
@@ -103,7 +177,6 @@ static void remove_empty(const struct cgroups *c)
 
 int cgroups_open(struct cgroups *c, const char *base, struct mull_error *err)
 {
-    static const char *const names[] = {"cpu", "memory", "io"};
     bool *flags[] = {&c->cpu, &c->memory, &c->io};
     char *list = NULL, *path = NULL;
     if (mkdir(base, 0755) && errno != EEXIST)
@@ -116,11 +189,11 @@ int cgroups_open(struct cgroups *c, const char *base, struct mull_error *err)
         cgroups_close(c);
         return mull_fail(err, ENOTSUP, "%s: is no control group (cgroup v2)", base);
     }
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < KINDS; i++) {
         char wanted[16];
-        snprintf(wanted, sizeof(wanted), "+%s", names[i]);
+        snprintf(wanted, sizeof(wanted), "+%s", kinds[i]);
         /* Refused where processes are in the group itself, or it is not ours. */
-        *flags[i] = has_word(list, names[i]) && !put(base, "cgroup.subtree_control", wanted);
+        *flags[i] = has_word(list, kinds[i]) && !put(base, "cgroup.subtree_control", wanted);
     }
     free(list);
     remove_empty(c);
@@ -153,20 +226,26 @@ int cgroups_place(const struct cgroups *c, const char *id, pid_t pid)
 
 int cgroups_set(const struct cgroups *c, const char *id, const struct cgroup_amounts *amounts)
 {
+    enum { COUNT = 4, PERIOD_US = 100000 };
     const struct {
         bool there;
-        const char *file, *prefix;
-        uint64_t value;
-    } files[] = {{c->cpu, "cpu.weight", "", amounts->cpu_weight},
-                 {c->io, "io.weight", "default ", amounts->io_weight},
-                 {c->memory, "memory.min", "", amounts->memory_min}};
-    char text[64], *group = group_of(c, id);
+        const char *file;
+    } files[COUNT] = {{c->cpu, "cpu.weight"},
+                      {c->cpu, "cpu.max"},
+                      {c->io, "io.weight"},
+                      {c->memory, "memory.min"}};
+    char text[COUNT][64], *group = group_of(c, id);
     int ret = group ? 0 : -ENOMEM;
-    for (unsigned i = 0; i < 3 && group; i++) {
-        if (!files[i].there)
-            continue;
-        snprintf(text, sizeof(text), "%s%llu", files[i].prefix, (unsigned long long)files[i].value);
-        int one = put(group, files[i].file, text);
+    snprintf(text[0], sizeof(text[0]), "%u", amounts->cpu_weight);
+    if (amounts->cpu_max)
+        snprintf(text[1], sizeof(text[1]), "%llu %d",
+                 (unsigned long long)amounts->cpu_max * (PERIOD_US / 100), PERIOD_US);
+    else
+        snprintf(text[1], sizeof(text[1]), "max %d", PERIOD_US);
+    snprintf(text[2], sizeof(text[2]), "default %u", amounts->io_weight);
+    snprintf(text[3], sizeof(text[3]), "%llu", (unsigned long long)amounts->memory_min);
+    for (unsigned i = 0; i < COUNT && group; i++) {
+        int one = files[i].there ? put(group, files[i].file, text[i]) : 0;
         ret = ret ? ret : one;
     }
     free(group);

@@ -21,6 +21,7 @@ struct cgroups {
 /** What one machine's group is told. */
 struct cgroup_amounts {
     uint32_t cpu_weight, io_weight; /* 1 to 10000 */
+    uint32_t cpu_max;               /* percent of one CPU; 0: no limit */
     uint64_t memory_min;            /* bytes */
 };
 
@@ -33,6 +34,25 @@ struct cgroup_amounts {
  * @return a path, malloc'ed; NULL: there is none
  */
 char *cgroups_find(const char *cgroup, const char *mountinfo);
+
+/**
+ * Our own group where it was handed over whole: a unit with Delegate=, which its manager marks by
+ * the attribute user.delegate (systemd 251 and later). A unit's control process is in a group
+ * ".control" below it.
+ *
+ * @param cgroup, mountinfo  as for cgroups_find()
+ * @return a path, malloc'ed; NULL: there is none
+ */
+char *cgroups_delegated(const char *cgroup, const char *mountinfo);
+/** Its path alone, whether it was handed over or not. Pure. */
+char *cgroups_unit(const char *cgroup, const char *mountinfo);
+
+/** Go into a group "daemon" of @unit, with all that is in @unit itself: a group that divides has
+ *  processes in its leaves only. @return 0 or a negative errno */
+int cgroups_settle(const char *unit, struct mull_error *err);
+/** Let @unit divide nothing, so that its manager can put a process into it. What machines' groups
+ *  were told is lost. @return 0 or a negative errno */
+int cgroups_release(const char *unit, struct mull_error *err);
 
 /** Take a subtree: make its folder if need be, and have what it can divide divided. @return 0, also
  *  where it divides nothing; or a negative errno: it is not ours */

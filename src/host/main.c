@@ -16,8 +16,10 @@
 #include <unistd.h>
 
 #include "api/rest/rest.h"
+#include "host/balance.h"
 #include "host/daemon.h"
 #include "host/machines.h"
+#include "host/notify.h"
 #include "host/tasks.h"
 
 #define STOP_SECONDS 90
@@ -34,6 +36,7 @@ static const char usage[] =
     "  --listen WHERE     ADDRESS:PORT for HTTPS, or none (127.0.0.1:8443)\n"
     "  --portal FOLDER    the portal's files\n"
     "  --verbose          say more on standard error\n"
+    "  --release          only give back the unit's control group (ExecStopPost=)\n"
     "  --version, --help\n"
     "\n"
     "Signals: SIGTERM ends the daemon, machines go on; SIGUSR1 switches them off first.\n";
@@ -41,6 +44,7 @@ static const char usage[] =
 struct daemon {
     struct host host;
     struct rest *rest;
+    char *manager; /* who wants to know that we are ready; NULL: nobody */
     int signal_fd;
     struct mull_source *signals;
     pthread_t ending;
@@ -54,13 +58,13 @@ static void print_line(void *opaque, enum mull_log_level level, const char *line
 
 struct arguments {
     const char *data, *runtime, *config, *listen, *portal;
-    bool system, verbose;
+    bool system, verbose, release;
 };
 
 /* @return -1: go on; else the exit status */
 static int parse(int argc, char **argv, struct arguments *a)
 {
-    enum { SYSTEM = 256, DATA, RUNTIME, CONFIG, LISTEN, PORTAL, VERBOSE, VERSION, HELP };
+    enum { SYSTEM = 256, DATA, RUNTIME, CONFIG, LISTEN, PORTAL, VERBOSE, RELEASE, VERSION, HELP };
     static const struct option known[] = {
         {"system", no_argument, NULL, SYSTEM},
         {"data", required_argument, NULL, DATA},
@@ -69,6 +73,7 @@ static int parse(int argc, char **argv, struct arguments *a)
         {"listen", required_argument, NULL, LISTEN},
         {"portal", required_argument, NULL, PORTAL},
         {"verbose", no_argument, NULL, VERBOSE},
+        {"release", no_argument, NULL, RELEASE},
         {"version", no_argument, NULL, VERSION},
         {"help", no_argument, NULL, HELP},
         {0},
@@ -96,6 +101,9 @@ static int parse(int argc, char **argv, struct arguments *a)
             break;
         case VERBOSE:
             a->verbose = true;
+            break;
+        case RELEASE:
+            a->release = true;
             break;
         case VERSION:
             puts("mulliond " MULLION_VERSION);
@@ -164,17 +172,25 @@ static void signalled(void *opaque, uint32_t events)
 }
 
 /* Who manages us finds us here: PID, the portal's URL (or an empty line), the data folder. */
-static void tell_where(struct host *host)
+static void tell_where(struct daemon *d)
 {
+    struct host *host = &d->host;
     char text[4608];
     char *path = host_path(host->places.runtime, "mulliond.pid");
     snprintf(text, sizeof(text), "%d\n%s\n%s\n", (int)getpid(), host->url ? host->url : "",
              host->places.data);
     if (path)
         host_write_file(path, text, strlen(text), 0600, NULL);
+    if (path && host->places.system) /* its folder lets its group in, and nobody else */
+        chmod(path, 0640);
     free(path);
     if (host->url)
         mull_log(&host->log, MULL_LOG_WARN, "serving %s", host->url);
+    snprintf(text, sizeof(text), "READY=1\nSTATUS=%s%s",
+             host->url ? "Serving " : "Serving its socket", host->url ? host->url : "");
+    int ret = host_notify(d->manager, text);
+    if (ret)
+        mull_log(&host->log, MULL_LOG_WARN, "service manager: %s", strerror(-ret));
 }
 
 static int run(struct daemon *d, struct mull_error *err)
@@ -191,7 +207,7 @@ static int run(struct daemon *d, struct mull_error *err)
     if (!ret)
         ret = mull_loop_watch(d->host.loop, d->signal_fd, EPOLLIN, signalled, d, &d->signals, err);
     if (!ret) {
-        tell_where(&d->host);
+        tell_where(d);
         mull_loop_run(d->host.loop);
     }
     if (d->has_ending)
@@ -203,12 +219,24 @@ static int run(struct daemon *d, struct mull_error *err)
     return ret;
 }
 
+/* What a daemon before us divides in the unit's control group would keep the next one out of it. */
+static int release(void)
+{
+    struct mull_error err = {0};
+    if (!balance_release(&err))
+        return 0;
+    fprintf(stderr, "mulliond: %s\n", err.message);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     struct arguments a = {0};
     int status = parse(argc, argv, &a);
     if (status >= 0)
         return status;
+    if (a.release)
+        return release();
     struct daemon *d = calloc(1, sizeof(*d));
     struct mull_error err = {0};
     sigset_t signals;
@@ -227,6 +255,7 @@ int main(int argc, char **argv)
      * hands on what one needs. */
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0); /* secrets are not for core files */
+    d->manager = host_notify_take();
     d->host.log =
         (struct mull_log){.level = a.verbose ? MULL_LOG_INFO : MULL_LOG_WARN, .sink = print_line};
     d->host.lock_fd = -1;
@@ -247,6 +276,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "mulliond: %s\n", *err.message ? err.message : strerror(-ret));
     host_options_free(&d->host.options);
     host_places_free(&d->host.places);
+    free(d->manager);
     free(d);
     return ret ? 1 : 0;
 }

@@ -413,7 +413,10 @@ static int start_process(struct host *host, const char *id, const char *config, 
             close(fds[i]);
     if (!ret) {
         host_lock(host);
-        ret = watch(vm_of(host, id), pid, true, err);
+        struct vm *vm = vm_of(host, id);
+        ret = watch(vm, pid, true, err);
+        if (!ret)
+            balance_started(vm);
         host_unlock(host);
         if (ret) {
             kill(pid, SIGKILL);

@@ -19,6 +19,7 @@
 #include "machine/machine.h"
 #include "vmm/control.h"
 #include "vmm/gdb.h"
+#include "vmm/remover.h"
 #include "vmm/rfb.h"
 #include "vmm/sandbox.h"
 #include "vmm/status.h"
@@ -31,6 +32,7 @@ struct vmm {
     struct vmm_control *control;
     struct vmm_gdb *gdb;
     struct vmm_rfb *rfb;
+    struct vmm_remover remover;
     int agent_fd; /* to the guest's agent; -1: none */
     int signal_fd;
     struct mull_source *signal_source;
@@ -221,6 +223,45 @@ static int serve_display(struct vmm *vmm, const struct mull_machine_config *conf
     return vmm_rfb_create(&rfb, &vmm->rfb, err);
 }
 
+/* Whoever gave us --life-fd removes the folder of the control socket with all that is in it. */
+static bool is_ours(const struct options *o, const char *path)
+{
+    const char *slash = o->life_fd >= 0 && o->control_path ? strrchr(o->control_path, '/') : NULL;
+    size_t n = slash ? (size_t)(slash - o->control_path) + 1 : 0;
+    return path && !(n && !strncmp(path, o->control_path, n) && !strchr(path + n, '/'));
+}
+
+static const char *socket_of(const struct mull_console_config *console)
+{
+    return console->kind == MULL_CONSOLE_UNIX ? console->path : NULL;
+}
+
+/* As early as we know that there are names to be removed at our end. */
+static int begin_remover(struct vmm *vmm, const struct options *o,
+                         const struct mull_machine_config *config, struct mull_error *err)
+{
+    bool wanted = is_ours(o, o->control_path) || o->gdb || is_ours(o, config->vsock_path) ||
+                  (config->display_listen && !strncmp(config->display_listen, "unix:", 5) &&
+                   is_ours(o, config->display_listen + 5));
+    for (unsigned i = 0; i < config->console_count; i++)
+        wanted |= is_ours(o, socket_of(&config->console[i]));
+    return wanted ? vmm_remover_start(&vmm->remover, err) : 0;
+}
+
+static int tell_remover(const struct vmm *vmm, const struct options *o,
+                        const struct mull_machine_config *config, struct mull_error *err)
+{
+    const char *paths[4 + MULL_CONFIG_CONSOLES] = {o->control_path, vmm_gdb_path(vmm->gdb),
+                                                   vmm_rfb_path(vmm->rfb), config->vsock_path};
+    int ret = 0;
+    for (unsigned i = 0; i < config->console_count; i++)
+        paths[4 + i] = socket_of(&config->console[i]);
+    for (unsigned i = 0; i < 4 + config->console_count && !ret; i++)
+        if (is_ours(o, paths[i]))
+            ret = vmm_remover_add(&vmm->remover, paths[i], err);
+    return ret ? ret : vmm_remover_seal(&vmm->remover, err);
+}
+
 static int run_machine(struct vmm *vmm, const struct options *o,
                        const struct mull_machine_config *config, const struct mull_log *log,
                        const sigset_t *signals, struct mull_error *err)
@@ -235,9 +276,10 @@ static int run_machine(struct vmm *vmm, const struct options *o,
         ret = watch_signals(vmm, signals, err);
     if (!ret && config->display == MULL_DISPLAY_VNC && config->display_listen)
         ret = serve_display(vmm, config, log, err);
-    const char *sockets[] = {o->control_path, vmm_gdb_path(vmm->gdb), vmm_rfb_path(vmm->rfb)};
+    if (!ret)
+        ret = tell_remover(vmm, o, config, err);
     if (!ret && o->sandbox)
-        ret = vmm_sandbox_enter(config, sockets, 3, log, err);
+        ret = vmm_sandbox_enter(log, err);
     struct mull_machine_info info;
     mull_machine_info(vmm->machine, &info);
     mull_log(log, MULL_LOG_INFO, "%s", info.engine_why);
@@ -304,7 +346,7 @@ int main(int argc, char **argv)
     close(o.config_fd);
     if (json && !mull_machine_config_parse(json, &config, &err)) {
         keep_to_ourselves(&o, &config);
-        if (!add_agent(&vmm, &config, &err) &&
+        if (!begin_remover(&vmm, &o, &config, &err) && !add_agent(&vmm, &config, &err) &&
             !mull_machine_create(&config, &log, &vmm.machine, &err))
             status = run_machine(&vmm, &o, &config, &log, &signals, &err);
     }
@@ -315,6 +357,7 @@ int main(int argc, char **argv)
     vmm_gdb_destroy(vmm.gdb);
     vmm_rfb_destroy(vmm.rfb);
     mull_machine_destroy(vmm.machine);
+    vmm_remover_finish(&vmm.remover);
     mull_machine_config_free(&config);
     free(json);
     tell_life(o.life_fd, "status", status);

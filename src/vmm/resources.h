@@ -11,6 +11,8 @@
 /** Params, each may be left out (0: no limit): "cpu" (percent of one CPU), "disk" and "network"
  * with the names below. What is left out has no limit from now on. {} */
 json_t *vmm_limits_set(struct mull_machine *m, json_t *params, struct mull_error *err);
+/** What such params say. @return 0 or a negative errno */
+int vmm_limits_read(json_t *params, struct mull_machine_limits *out, struct mull_error *err);
 
 /** Params "on": merge equal pages of memory with those of others. {"merging": what it is now} */
 json_t *vmm_merge(struct mull_machine *m, json_t *params, struct mull_error *err);

@@ -8,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
 #include <sched.h>
@@ -102,29 +101,10 @@ static int lock_threads(int ruleset, struct mull_error *err)
     return 0;
 }
 
-/* ---- Landlock: linux/landlock.h; no file system but the removal of our own sockets ---- */
-
-static int allow_removal(int ruleset, const char *path)
-{
-    char *copy = strdup(path);
-    if (!copy)
-        return -1;
-    struct landlock_path_beneath_attr rule = {
-        .allowed_access = LANDLOCK_ACCESS_FS_REMOVE_FILE,
-        .parent_fd = open(dirname(copy), O_PATH | O_CLOEXEC | O_DIRECTORY),
-    };
-    int ret = -1;
-    if (rule.parent_fd >= 0) {
-        ret = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
-        close(rule.parent_fd);
-    }
-    free(copy);
-    return ret;
-}
+/* ---- Landlock: linux/landlock.h; no file system ---- */
 
 /* @return the rules, for each thread to take; -1: none */
-static int file_rules(const struct mull_machine_config *config, const char *const sockets[],
-                      unsigned count, const struct mull_log *log)
+static int file_rules(const struct mull_log *log)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi < 1) {
@@ -134,24 +114,9 @@ static int file_rules(const struct mull_machine_config *config, const char *cons
     /* All rights of ABI 1, execute (bit 0) to make_sym (bit 12). */
     struct landlock_ruleset_attr attr = {.handled_access_fs = (1ull << 13) - 1};
     int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
-    if (ruleset < 0) {
+    if (ruleset < 0)
         mull_log(log, MULL_LOG_WARN, "sandbox: Landlock: %s; going without", strerror(errno));
-        return -1;
-    }
-    int ret = 0;
-    for (unsigned i = 0; i < count && !ret; i++)
-        if (sockets[i])
-            ret = allow_removal(ruleset, sockets[i]);
-    for (unsigned i = 0; i < config->console_count && !ret; i++)
-        if (config->console[i].kind == MULL_CONSOLE_UNIX)
-            ret = allow_removal(ruleset, config->console[i].path);
-    if (!ret && config->vsock_path)
-        ret = allow_removal(ruleset, config->vsock_path);
-    if (!ret)
-        return ruleset;
-    mull_log(log, MULL_LOG_WARN, "sandbox: Landlock: %s; going without", strerror(errno));
-    close(ruleset);
-    return -1;
+    return ruleset;
 }
 
 /* ---- seccomp ---- */
@@ -182,8 +147,6 @@ static const int allowed[] = {
     SCMP_SYS(fcntl),
     SCMP_SYS(flock),
     SCMP_SYS(ioctl),
-    SCMP_SYS(unlink),
-    SCMP_SYS(unlinkat),
     /* Sockets that are open. */
     SCMP_SYS(accept4),
     SCMP_SYS(recvfrom),
@@ -351,10 +314,9 @@ static int restrict_system_calls(struct mull_error *err)
     return ret ? ret : load_filter(SCMP_ACT_ERRNO(EPERM), allow_what_runs, err);
 }
 
-int vmm_sandbox_enter(const struct mull_machine_config *config, const char *const sockets[],
-                      unsigned count, const struct mull_log *log, struct mull_error *err)
+int vmm_sandbox_enter(const struct mull_log *log, struct mull_error *err)
 {
-    int ruleset = file_rules(config, sockets, count, log);
+    int ruleset = file_rules(log);
     int ret = lock_threads(ruleset, err);
     if (ruleset >= 0)
         close(ruleset);

@@ -15,7 +15,8 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-PATIENCE = 60  # seconds that anything may take on a busy machine
+# Seconds that anything may take on a busy machine, or in a machine in a machine.
+PATIENCE = 60 * int(os.environ.get("MULLION_PATIENCE", "1"))
 
 
 class Refused(Exception):

@@ -187,7 +187,8 @@ def ping(address, more=""):
 
 
 class World:
-    def __init__(self, build, guest):
+    def __init__(self, build, guest, daemon=None):
+        """@param daemon  that runs; without one a daemon of our own"""
         self.build, self.guest = build, guest
         ip("link set lo up")
         self.outside = Namespace("up0", "far0")
@@ -195,7 +196,7 @@ class World:
         for address in (OUTSIDE, OTHER):
             self.outside.run(f"ip addr add {address}/24 dev far0")
         self.outside.serve()
-        self.daemon = Daemon(build).start()
+        self.daemon = daemon or Daemon(build).start()
         self.local = Client(self.daemon)
         assert "network-nat" not in self.local.get("/host")["missing"], self.local.get("/networks")
         self.net = {n: self.local.post("/networks", {"name": n, "type": t, **more}) for n, t, more in (
@@ -611,10 +612,25 @@ def why_not():
     """Why there can be no network namespace with bridges here; None: there can."""
     if os.getuid():
         return "network namespaces of one's own need root"
-    if subprocess.run(["unshare", "--net", "ip", "link", "add", "b0", "type", "bridge"], check=False,
+    if subprocess.run([*UNSHARE, "ip", "link", "add", "b0", "type", "bridge"], check=False,
                       capture_output=True).returncode:
         return "no network namespace with a bridge can be made here"
     return None
+
+
+# Whoever ends us ends all that we have started: machines and dnsmasq have sessions of their own.
+UNSHARE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def be_first():
+    """As the first process of a PID namespace: wait for what others leave, until the tests, in a child, are done."""
+    tests = os.fork()
+    if not tests:
+        return
+    while True:
+        pid, status = os.wait()
+        if pid == tests:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xff)
 
 
 def main():
@@ -625,7 +641,10 @@ def main():
     args = parser.parse_args()
     reason = None if os.environ.get(INSIDE) else why_not()
     if not reason and not os.environ.get(INSIDE):
-        os.execvpe("unshare", ["unshare", "--net", sys.executable, *sys.argv], dict(os.environ, **{INSIDE: "1"}))
+        return subprocess.run([*UNSHARE, sys.executable, *sys.argv], env=dict(os.environ, **{INSIDE: "1"}), check=False,
+                              preexec_fn=die_with_parent).returncode
+    if os.getpid() == 1:
+        be_first()
     tests = [f for n, f in globals().items() if n.startswith("test_") and
              (not args.only or any(o in n for o in args.only))]
     if reason:

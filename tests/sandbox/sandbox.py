@@ -3,7 +3,6 @@
 program with one more method on its control channel (hostile.h), which makes any system call; once it
 has locked itself in, it reaches no file outside, no network, no other process, no privilege, and its
 machine goes on. --no-sandbox first shows for most of it that the kernel would have allowed it."""
-import ctypes
 import errno
 import json
 import os
@@ -33,7 +32,7 @@ CALL = dict(open=2, fork=57, vfork=58, execve=59, ptrace=101, setuid=105, setgid
             link=86, rename=82, chmod=90, chown=92, mkdir=83, truncate=76, readlink=89, getdents64=217,
             inotify_init1=294, fanotify_init=300, getpid=39, close=3, open_tree=428, move_mount=429, fsopen=430,
             seccomp=317, personality=135, get_robust_list=274, modify_ldt=154, iopl=172, process_madvise=440,
-            unlink=87, unlinkat=263)
+            unlink=87, unlinkat=263, rmdir=84)
 
 
 def hexed(data):
@@ -45,16 +44,19 @@ class Machine:
 
     def __init__(self, program, folder, *options):
         self.disk = os.path.join(folder, "disk.raw")
+        self.control_path, self.serial_path = (os.path.join(folder, name) for name in ("control", "serial"))
         with open(self.disk, "wb") as f:
             f.truncate(1 << 20)
         config = tempfile.TemporaryFile()
         config.write(json.dumps({"name": "hostile", "engine": "soft", "memory": 32 << 20,
-                                 "disks": [{"path": self.disk, "format": "raw"}]}).encode())
+                                 "disks": [{"path": self.disk, "format": "raw"}],
+                                 "consoles": [{"type": "unix", "path": self.serial_path}]}).encode())
         config.seek(0)
         self.control, theirs = socket.socketpair()
         self.control.settimeout(PATIENCE)
         self.process = subprocess.Popen(
-            [program, "--config-fd", str(config.fileno()), "--control-fd", str(theirs.fileno()), *options],
+            [program, "--config-fd", str(config.fileno()), "--control-fd", str(theirs.fileno()),
+             "--control", self.control_path, *options],
             pass_fds=[config.fileno(), theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         config.close()
@@ -83,9 +85,23 @@ class Machine:
             assert time.monotonic() < end, "the machine has stopped"
             time.sleep(0.01)
 
+    def sockets(self):
+        return [p for p in (self.control_path, self.serial_path) if os.path.exists(p)]
+
     def end(self):
+        assert len(self.sockets()) == 2, self.sockets()
         self.ask("quit")
         assert self.process.wait(PATIENCE) == 0, self.process.returncode
+        assert not self.sockets(), "its process has ended, and its sockets are there"
+
+    def kill(self):
+        """As whoever has taken it over may: its sockets go nevertheless."""
+        assert len(self.sockets()) == 2, self.sockets()
+        self.process.kill()
+        end = time.monotonic() + PATIENCE
+        while self.sockets():
+            assert time.monotonic() < end, self.sockets()
+            time.sleep(0.01)
 
     def __enter__(self):
         return self
@@ -95,11 +111,6 @@ class Machine:
         self.process.wait()
         self.lines.close()
         self.control.close()
-
-
-def has_landlock():
-    """landlock_create_ruleset() with LANDLOCK_CREATE_RULESET_VERSION."""
-    return ctypes.CDLL(None, use_errno=True).syscall(444, None, 0, 1) >= 1
 
 
 def refused(got, what):
@@ -171,9 +182,10 @@ def test_no_files(machine, outside):
     refused(machine.call("getdents64", 0, hexed(bytes(64)), 64), "getdents64")
     refused(machine.call("name_to_handle_at", AT_FDCWD, "/", hexed(bytes(64)), hexed(bytes(4)), 0), "handle")
     refused(machine.call("open_by_handle_at", AT_FDCWD, hexed(bytes(64)), 0), "open by handle")
-    if has_landlock():  # without it the host's permissions alone say what can be removed
-        refused(machine.call("unlink", outside.secret), "unlink")
-        refused(machine.call("unlinkat", AT_FDCWD, outside.secret, 0), "unlinkat")
+    for path in (outside.secret, outside.path, machine.control_path):
+        refused(machine.call("unlink", path), "unlink")
+        refused(machine.call("unlinkat", AT_FDCWD, path, 0), "unlinkat")
+    refused(machine.call("rmdir", os.path.dirname(outside.secret)), "rmdir")
     refused(machine.call("inotify_init1", 0), "inotify_init1")
     refused(machine.call("fanotify_init", 0, 0), "fanotify_init")
 
@@ -321,6 +333,7 @@ def main():
         try:
             with Machine(program, folder, "--no-sandbox") as machine:
                 good &= run(1, test_open_without_sandbox, machine, outside)
+                machine.kill()
             with Machine(program, folder) as machine:
                 for i, test in enumerate(TESTS, 2):
                     good &= run(i, test, machine, outside)

@@ -83,12 +83,58 @@ static void finds_what_is_handed_over(void **state)
     assert_found("0::", "- cgroup2 ", NULL);
 }
 
+static void finds_the_unit(void **state)
+{
+    static const char mounts[] =
+        "30 22 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+    static const struct {
+        const char *cgroup, *unit;
+    } rows[] = {{"0::/system.slice/a.service\n", "/sys/fs/cgroup/system.slice/a.service"},
+                {"0::/system.slice/a.service/.control\n", "/sys/fs/cgroup/system.slice/a.service"},
+                {"0::/\n", NULL},
+                {"0::a\n", NULL},
+                {"0::/../a\n", NULL},
+                {"4:cpu:/a\n", NULL}};
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char *got = cgroups_unit(rows[i].cgroup, mounts);
+        if (rows[i].unit)
+            assert_string_equal(got, rows[i].unit);
+        else
+            assert_null(got);
+        free(got);
+    }
+    assert_null(cgroups_delegated("0::/nobody/has/handed/this/over\n", mounts));
+}
+
+static void settles_in_a_unit(void **state)
+{
+    struct mull_error err = {0};
+    char path[256];
+    assert_int_equal(cgroups_settle(base, &err), -ENOENT); /* no control group */
+    write_file("cgroup.procs", "12\n345\n");
+    snprintf(path, sizeof(path), "%s/daemon", base);
+    assert_int_equal(cgroups_settle(base, &err),
+                     -ENOENT); /* the kernel would have made the file in it */
+    assert_int_equal(access(path, F_OK), 0);
+    write_file("daemon/cgroup.procs", "");
+    assert_int_equal(cgroups_settle(base, &err), 0);
+    assert_file("daemon/cgroup.procs", "345"); /* one a write */
+    write_file("cgroup.procs", "");
+    assert_int_equal(cgroups_settle(base, &err), 0);
+
+    assert_int_equal(cgroups_release(base, &err), 0); /* nothing is divided */
+    write_file("cgroup.subtree_control", "cpu memory io\n");
+    assert_int_equal(cgroups_release(base, &err), 0);
+    assert_file("cgroup.subtree_control", "-io"); /* the last of three */
+}
+
 static void divides_what_can_be_divided(void **state)
 {
     struct cgroups c;
     struct mull_error err = {0};
     const struct cgroup_amounts amounts = {
-        .cpu_weight = 250, .io_weight = 9, .memory_min = 1048576};
+        .cpu_weight = 250, .cpu_max = 20, .io_weight = 9, .memory_min = 1048576};
+    struct cgroup_amounts free_of_limits = amounts;
     assert_int_equal(cgroups_open(&c, base, &err), -ENOTSUP); /* a plain folder */
     assert_non_null(strstr(err.message, "no control group"));
     write_file("cgroup.controllers", "cpuset cpu io pids\n");
@@ -99,15 +145,20 @@ static void divides_what_can_be_divided(void **state)
                      -ENOENT); /* the kernel would have made the file */
     write_file("vm-" ID "/cgroup.procs", "");
     write_file("vm-" ID "/cpu.weight", "100\n");
+    write_file("vm-" ID "/cpu.max", "max 100000\n");
     write_file("vm-" ID "/io.weight", "default 100\n");
     write_file("vm-" ID "/memory.min", "0\n");
     assert_int_equal(cgroups_place(&c, ID, 1234), 0);
     assert_file("vm-" ID "/cgroup.procs", "1234");
     assert_int_equal(cgroups_set(&c, ID, &amounts), 0);
     assert_file("vm-" ID "/cpu.weight", "250");
+    assert_file("vm-" ID "/cpu.max", "20000 100000");
     assert_file("vm-" ID "/io.weight", "default 9");
     assert_file("vm-" ID "/memory.min", "0\n"); /* not ours to divide here */
     assert_int_equal(cgroups_set(&c, "nobody", &amounts), -ENOENT);
+    free_of_limits.cpu_max = 0;
+    assert_int_equal(cgroups_set(&c, ID, &free_of_limits), 0);
+    assert_file("vm-" ID "/cpu.max", "max 100000");
     cgroups_close(&c);
     write_file("cgroup.controllers", "memory cpuset cpu io pids\n");
     write_file("memory.min", "0");
@@ -146,6 +197,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_what_is_handed_over),
+        cmocka_unit_test(finds_the_unit),
+        cmocka_unit_test_setup_teardown(settles_in_a_unit, make, clean),
         cmocka_unit_test_setup_teardown(divides_what_can_be_divided, make, clean),
         cmocka_unit_test_setup_teardown(leaves_no_empty_group, make, clean),
     };
