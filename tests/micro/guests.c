@@ -30,6 +30,7 @@
     X(limits32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(locked, .cpus = 2, .loose = true)                                                            \
     X(msr, .start = MICRO_LONG)                                                                    \
+    X(mwait, .cpus = 2, .loose = true, .needs = MICRO_NEEDS_MONITOR)                               \
     X(nmi, .loose = true)                                                                          \
     X(nowhere, .start = MICRO_LONG)                                                                \
     X(paging, .start = MICRO_LONG)                                                                 \

@@ -68,6 +68,7 @@ enum micro_start {
 #define MICRO_NEEDS_GIGAPAGES 0x100u
 #define MICRO_NEEDS_UMIP 0x200u
 #define MICRO_NEEDS_TSC_ADJUST 0x400u
+#define MICRO_NEEDS_MONITOR 0x800u
 /* Only an engine whose vCPUs see the A20 gate. */
 #define MICRO_NEEDS_A20 0x4000u
 /* Not on a /dev/kvm that emulates kernel code: its emulator does not know this. */

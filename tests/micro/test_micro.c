@@ -60,6 +60,7 @@ static const struct {
     {MICRO_NEEDS_PCID, 1, 1, 17},
     {MICRO_NEEDS_RDTSCP, 0x80000001, 2, 27},
     {MICRO_NEEDS_GIGAPAGES, 0x80000001, 2, 26},
+    {MICRO_NEEDS_MONITOR, 1, 1, 3},
 };
 
 static uint32_t missing(const struct mull_cpuid *t, uint32_t needs)

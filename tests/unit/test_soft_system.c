@@ -339,10 +339,13 @@ static void test_cpuid(void **state)
     fix_long_mode(f, 0, 0);
     soft_cpuid(f->cpu, 1, 0, r);
     assert_false(r[2] & 1u << 27);
-    assert_false(r[2] & (1u << 3 | 1u << 5)); /* MONITOR, VMX */
+    assert_true(r[2] & 1u << 3);  /* MONITOR */
+    assert_false(r[2] & 1u << 5); /* VMX */
     f->cpu->s.cr4 |= SOFT_CR4_OSXSAVE;
     soft_cpuid(f->cpu, 1, 0, r);
     assert_true(r[2] & 1u << 27);
+    soft_cpuid(f->cpu, 5, 0, r);
+    assert_true(r[0] == 64 && r[1] == 64 && r[2] == 3 && r[3] == 0x10);
     f->cpu->s.xcr0 = 1;
     soft_cpuid(f->cpu, 0xd, 0, r);
     assert_int_equal(r[1], 576);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "engine/soft/cache.h"
+#include "engine/soft/monitor.h"
 
 /* ---- A lock of futexes: pthread's could use vector registers ---- */
 
@@ -124,6 +125,15 @@ static struct soft_code_page *code_page(struct soft_cache *cache, uint64_t gpa)
             return &cache->pages[i][(gpa - vm->ram[i].gpa) >> MULL_PAGE_SHIFT];
     }
     return NULL;
+}
+
+void soft_watch_page(struct soft_vm *vm, const struct mull_ram *ram, uint64_t gpa)
+{
+    _Atomic uint8_t *flags = &ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT];
+
+    code_page(vm->cache, gpa)->idle = 0;
+    if (!(atomic_fetch_or(flags, MULL_PAGE_CODE) & MULL_PAGE_CODE))
+        soft_tlb_protect(vm, ram, gpa & MULL_PAGE_MASK);
 }
 
 static void link_page(struct soft_cache *cache, struct soft_page_link *link,
@@ -281,7 +291,10 @@ void soft_code_written(struct soft_vm *vm, struct soft_cpu *cpu, uint64_t gpa, u
         if (page->rewritten < SOFT_REWRITES)
             __atomic_store_n(&page->rewritten, page->rewritten + 1, __ATOMIC_RELAXED);
     }
-    if (!page->blocks && ++page->idle >= SOFT_PAGE_PATIENCE)
+    soft_monitor_written(vm, gpa, len);
+    if (!page->blocks && page->idle < SOFT_PAGE_PATIENCE)
+        page->idle++;
+    if (!page->blocks && page->idle == SOFT_PAGE_PATIENCE && !soft_monitor_watches(vm, gpa))
         atomic_fetch_and(&ram->flags[(gpa - ram->gpa) >> MULL_PAGE_SHIFT],
                          (uint8_t)~MULL_PAGE_CODE);
     soft_cache_unlock(cache);
@@ -357,7 +370,8 @@ static void clear_all(struct soft_cache *cache)
         for (uint64_t p = 0; p < pages; p++) {
             if (cache->pages[i][p].blocks) {
                 cache->pages[i][p].blocks = NULL;
-                atomic_fetch_and(&vm->ram[i].flags[p], (uint8_t)~MULL_PAGE_CODE);
+                if (!soft_monitor_watches(vm, vm->ram[i].gpa + (p << MULL_PAGE_SHIFT)))
+                    atomic_fetch_and(&vm->ram[i].flags[p], (uint8_t)~MULL_PAGE_CODE);
             }
         }
     }

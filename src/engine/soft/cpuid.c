@@ -164,6 +164,8 @@ void soft_features_update(struct soft_cpu *cpu)
     f->known = true;
     f->amd = e && (e->ebx == 0x68747541u || e->ebx == 0x6f677948u); /* "Auth", "Hygo" */
     f->cr4 = cr4_bits(cpu);
+    const struct mull_cpuid_entry *e1 = find(cpu, 1, 0);
+    f->monitor = e1 && (e1->ecx & 1u << 3);
     const struct mull_cpuid_entry *e7 = find(cpu, 7, 0);
     f->arch_capabilities = e7 && (e7->edx & 1u << 29);
     f->efer = efer_bits(cpu);

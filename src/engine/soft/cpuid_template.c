@@ -7,7 +7,7 @@
 #include <cpuid.h>
 #include <errno.h>
 
-#include "engine/soft/soft.h"
+#include "engine/soft/monitor.h"
 
 #define BIT(n) (1u << (n))
 
@@ -53,7 +53,8 @@ static void leaf_1(struct mull_cpuid_entry *e)
      * RDRAND */
     e->ecx &= BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |
               BIT(25) | BIT(26) | BIT(28) | BIT(29) | BIT(30);
-    e->ecx |= BIT(17) | BIT(21) | BIT(24); /* PCID, x2APIC, TSC deadline: emulated */
+    /* MONITOR, PCID, x2APIC, TSC deadline: emulated */
+    e->ecx |= BIT(3) | BIT(17) | BIT(21) | BIT(24);
     /* FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36,
      * CLFSH, MMX, FXSR, SSE, SSE2, SS: not PSN, DS, ACPI, HTT, TM, PBE */
     e->edx &= BIT(0) | BIT(8) | BIT(15) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26) | BIT(27);
@@ -156,6 +157,14 @@ static int standard(const struct host *host, struct mull_cpuid *table, struct mu
         r = add(table, ask(2, 0), err);
     if (r == 0 && !host->amd && host->max >= 4)
         r = caches(table, 4, err);
+    if (r == 0)
+        r = add(table,
+                (struct mull_cpuid_entry){.leaf = 5,
+                                          .eax = SOFT_MONITOR_LINE,
+                                          .ebx = SOFT_MONITOR_LINE,
+                                          .ecx = SOFT_MONITOR_ECX,
+                                          .edx = SOFT_MONITOR_EDX},
+                err);
     if (r == 0 && host->max >= 7) {
         e = ask(7, 0);
         e.indexed = true;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/soft/cache.h"
+#include "engine/soft/monitor.h"
 #include "engine/soft/probe.h"
 #include "engine/soft/run.h"
 
@@ -395,6 +396,7 @@ static int soft_vcpu_create(struct mull_vm *handle, unsigned index, const struct
     *copy = *cpuid;
 
     mull_cpu_state_reset(&cpu->s, index, index == 0);
+    atomic_store(&cpu->monitor.watched, MULL_NOWHERE);
     soft_mode_changed(cpu);
     soft_tlb_flush(cpu, SOFT_FLUSH_ALL);
     __atomic_store_n(&vm->cpu[index], cpu, __ATOMIC_RELEASE);
@@ -439,6 +441,7 @@ static int soft_vcpu_set(struct mull_vcpu *vcpu, const struct mull_cpu_state *st
     if (state->sipi_pending)
         soft_signal(cpu, MULL_SIGNAL_SIPI, state->sipi_vector);
     cpu->s.sipi_pending = 0;
+    soft_monitor_reset(cpu);
     cpu->error.code = 0;
     if (bus->state_set)
         bus->state_set(bus->opaque, cpu->index, state);

@@ -4,12 +4,13 @@
  * guest's vector state is in the host's registers most of the time.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "engine/soft/cache.h"
 #include "engine/soft/cell.h"
 #include "engine/soft/exec.h"
+#include "engine/soft/monitor.h"
 #include "engine/soft/run.h"
+#include "engine/soft/wait.h"
 
 struct decoded {
     uint64_t gpa;
@@ -521,70 +522,7 @@ void soft_signal(struct soft_cpu *cpu, enum mull_signal signal, unsigned arg)
         atomic_store(&cpu->sipi_vector, (uint8_t)arg);
     atomic_fetch_or(&cpu->signals, (uint32_t)signal);
     soft_leave_code(cpu);
-    atomic_fetch_add(&cpu->wake, 1);
-    if (atomic_load(&cpu->sleeping))
-        soft_futex_wake(&cpu->wake, 1);
-}
-
-#define POLL_MIN_NS 10000u
-#define POLL_MAX_NS 60000u
-#define IDLE_WINDOW_NS 4000000000ull
-#define IDLE_PERCENT 3
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* Look for a signal as long as one came quickly the last times: waking a thread takes longer than
- * many a wait for another vCPU. @return whether one came */
-static bool poll_for_signal(struct soft_cpu *cpu, uint64_t start)
-{
-    for (unsigned i = 1; !atomic_load_explicit(&cpu->signals, memory_order_relaxed); i++) {
-        __builtin_ia32_pause();
-        if (i % 64)
-            continue;
-        if (now_ns() - start >= cpu->poll_ns)
-            return false;
-        soft_yield(); /* who has work comes first */
-    }
-    return true;
-}
-
-/* A guest that does next to nothing needs few of its translations: see soft_cache_idle(). */
-static void watch_idleness(struct soft_cpu *cpu, uint64_t now)
-{
-    cpu->awake_ns += now - cpu->woken;
-    if (now - cpu->idle_since < IDLE_WINDOW_NS)
-        return;
-    if (cpu->awake_ns < (now - cpu->idle_since) / 100 * IDLE_PERCENT)
-        soft_cache_idle(cpu);
-    cpu->idle_since = now;
-    cpu->awake_ns = 0;
-}
-
-/* Sleep until a signal comes. */
-static void sleep_for_signal(struct soft_cpu *cpu)
-{
-    uint32_t seen = atomic_load(&cpu->wake);
-
-    soft_vectors_park(cpu);
-    uint64_t start = now_ns();
-    watch_idleness(cpu, start);
-    if (!poll_for_signal(cpu, start)) {
-        atomic_store(&cpu->sleeping, true);
-        if (!atomic_load(&cpu->signals))
-            soft_futex_wait(&cpu->wake, seen, NULL);
-        atomic_store(&cpu->sleeping, false);
-    }
-    cpu->woken = now_ns();
-    if (cpu->woken - start > POLL_MAX_NS)
-        cpu->poll_ns = cpu->poll_ns > POLL_MIN_NS ? cpu->poll_ns / 2 : 0;
-    else if (cpu->poll_ns < POLL_MAX_NS)
-        cpu->poll_ns = cpu->poll_ns < POLL_MIN_NS ? POLL_MIN_NS : cpu->poll_ns * 2;
+    soft_wait_wake(cpu);
 }
 
 /* INIT (SDM volume 3, 10.4.4): as after reset, but MSRs, vectors and caches stay; the boot
@@ -592,6 +530,7 @@ static void sleep_for_signal(struct soft_cpu *cpu)
 static void init_cpu(struct soft_cpu *cpu)
 {
     soft_vectors_park(cpu);
+    soft_monitor_reset(cpu);
     mull_cpu_state_reset(&cpu->s, cpu->index, false);
     if (cpu->vm->bus->cpu_init)
         cpu->vm->bus->cpu_init(cpu->vm->bus->opaque, cpu->index);
@@ -642,6 +581,8 @@ static bool take_signals(struct soft_cpu *cpu)
     apply_signals(cpu, signals);
     if (signals & MULL_SIGNAL_IRQ)
         cpu->irq_clear = 0;
+    if (signals) /* any event may end MWAIT */
+        cpu->monitor.waiting = false;
     return !(signals & MULL_SIGNAL_STOP);
 }
 
@@ -783,6 +724,7 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
     if (cpu->vm->bus->resumed)
         cpu->vm->bus->resumed(cpu->vm->bus->opaque, cpu->index);
     cpu->irq_clear = 0;
+    cpu->tsc_us = mull_clock_tsc_hz(cpu->vm->config.clock) / 1000000;
     cpu->tsc_offset = (uint64_t)mull_clock_tsc_offset(cpu->vm->config.clock) + cpu->s.tsc_offset;
 
     for (;;) {
@@ -797,13 +739,17 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
             break;
         }
         if (cpu->s.mp_state == MULL_CPU_WAIT_SIPI) {
-            sleep_for_signal(cpu);
+            soft_wait_for_signal(cpu);
+            continue;
+        }
+        if (cpu->monitor.waiting) {
+            soft_monitor_sleep(cpu);
             continue;
         }
         deliver_events(cpu);
         if (cpu->s.mp_state == MULL_CPU_HALTED) {
             cpu->stats.halts++;
-            sleep_for_signal(cpu);
+            soft_wait_for_signal(cpu);
             continue;
         }
         if (cpu->s.mp_state == MULL_CPU_SHUTDOWN) {
@@ -830,7 +776,7 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
                 step(cpu);
             } while (__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) && must_step(cpu) &&
                      !interrupt_due(cpu) && cpu->s.mp_state == MULL_CPU_RUNNABLE &&
-                     !cpu->error.code && !soft_debug_due(cpu));
+                     !cpu->monitor.waiting && !cpu->error.code && !soft_debug_due(cpu));
         } else {
             run_translated(cpu);
         }

@@ -299,12 +299,31 @@ struct soft_features {
     bool amd;               /* AMD's meaning of SYSCALL, SYSENTER... */
     bool arch_capabilities; /* IA32_ARCH_CAPABILITIES is there */
     bool xsaveopt;          /* the host has it */
+    bool monitor;           /* MONITOR and MWAIT */
     uint64_t cr4;           /* bits that may be set */
     uint64_t efer;
     uint64_t xcr0;
     uint32_t mxcsr;                          /* the host's MXCSR_MASK */
     uint16_t xsave_offset[8], xsave_size[8]; /* components 2 to 7, standard format */
     uint8_t xsave_align;                     /* bit i: 64-byte aligned in compacted format */
+};
+
+/** A wait that polls before it sleeps (wait.c), in the host's TSC. */
+struct soft_wait {
+    uint64_t start, end;
+    uint64_t yield; /* when to let others have the CPU */
+    bool crowded;   /* somebody took it */
+};
+
+/** What MONITOR has set up and MWAIT waits for (monitor.c). */
+struct soft_monitor {
+    bool armed;
+    bool waiting;             /* MWAIT is to sleep */
+    _Atomic bool written;     /* the line was, since it is watched */
+    _Atomic uint64_t watched; /* the line that it sleeps on; MULL_NOWHERE: none */
+    uint64_t gpa;             /* of the line */
+    uint64_t line[8];         /* what was in it */
+    struct soft_wait wait;
 };
 
 /** The vCPU. Aliased at the start of each window: C uses the one mapping in vm->cpu[i]. */
@@ -350,8 +369,11 @@ struct soft_cpu {
     _Atomic uint8_t sipi_vector;
     _Atomic uint32_t wake; /* futex: bumped by every signal */
     _Atomic bool sleeping;
-    uint32_t poll_ns;                     /* how long HLT looks for a signal before it sleeps */
-    uint64_t woken, idle_since, awake_ns; /* host's monotonic time, ns: for soft_cache_idle() */
+    _Atomic uint64_t called;           /* the host's TSC when it was woken the last time */
+    uint64_t tsc_us;                   /* what the TSC counts in a microsecond */
+    uint32_t poll_ns;                  /* how long it looks for an event before it sleeps */
+    uint64_t woken, idle_since, awake; /* host's TSC: for soft_cache_idle() */
+    struct soft_monitor monitor;
     struct soft_stats stats;
 
     /* run.c */
@@ -501,6 +523,9 @@ void soft_tlb_switch(struct soft_cpu *cpu, bool keep);
 
 /** INVPCID of one PCID that may not be the current one. */
 void soft_tlb_flush_pcid(struct soft_cpu *cpu, uint64_t pcid);
+
+/** From now on see every write to the page of RAM at @gpa: MULL_PAGE_CODE. cache->lock held. */
+void soft_watch_page(struct soft_vm *vm, const struct mull_ram *ram, uint64_t gpa);
 
 /** Take the write permission for a page of RAM out of every vCPU's TLB (it holds code now, or
  *  became clean). Any thread: a remote store of invalid tags. */

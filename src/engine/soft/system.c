@@ -2,6 +2,7 @@
  * Which C handler executes which system instruction. The handlers are in system_*.c.
  */
 #include "engine/soft/system.h"
+#include "engine/soft/monitor.h"
 
 #include <Zydis/Zydis.h>
 
@@ -140,6 +141,10 @@ static soft_handler control_handler(const struct soft_insn *in)
         return soft_sys_rdpid;
     case ZYDIS_MNEMONIC_HLT:
         return soft_sys_hlt;
+    case ZYDIS_MNEMONIC_MONITOR:
+        return soft_sys_monitor;
+    case ZYDIS_MNEMONIC_MWAIT:
+        return soft_sys_mwait;
     case ZYDIS_MNEMONIC_CPUID:
         return soft_sys_cpuid;
     case ZYDIS_MNEMONIC_WBINVD:

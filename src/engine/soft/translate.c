@@ -290,15 +290,6 @@ static void emit_block(struct translation *t)
     b->end = emit_here(&t->e);
 }
 
-/* Mark the page as holding code: from now on every write to it is seen. */
-static void watch_page(struct soft_vm *vm, const struct soft_page *page)
-{
-    _Atomic uint8_t *flags = &page->ram->flags[(page->gpa - page->ram->gpa) >> MULL_PAGE_SHIFT];
-
-    if (!(atomic_fetch_or(flags, MULL_PAGE_CODE) & MULL_PAGE_CODE))
-        soft_tlb_protect(vm, page->ram, page->gpa & MULL_PAGE_MASK);
-}
-
 static void tell_trace(const struct translation *t)
 {
     const struct mull_code_trace *trace = t->cpu->vm->config.trace;
@@ -318,13 +309,13 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
 
     if (c->size - c->used < BLOCK_MAX_CODE || c->blocks >= c->blocks_max)
         goto full;
-    watch_page(t->cpu->vm, page);
+    soft_watch_page(t->cpu->vm, page->ram, page->gpa);
     t->gpa = page->gpa;
     t->code_start = (unsigned)(page->gpa & ~MULL_PAGE_MASK);
     t->code = page->host - t->code_start;
     t->code_size = MULL_PAGE_SIZE;
     if (next) {
-        watch_page(t->cpu->vm, next);
+        soft_watch_page(t->cpu->vm, next->ram, next->gpa);
         memcpy(across, page->host, available < 15 ? available : 15);
         if (available < 15)
             memcpy(across + available, next->host, 15 - available);
