@@ -140,6 +140,13 @@ void diff_generate_init(void);
 void diff_generate(struct diff_case *c, uint64_t seed, unsigned bits, bool based);
 /** Longer: loops in loops' company, code that rewrites itself, jumps through registers. */
 void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits, bool based);
+
+/** A program of functions with stack frames (frames.c). */
+void diff_generate_frames(struct diff_case *c, uint64_t seed, unsigned bits, bool based);
+
+/** What all of these begin with: no code yet, its place, registers and memory. */
+void diff_generate_start(struct diff_case *c, struct diff_random *r, uint64_t seed, unsigned bits,
+                         bool based);
 /** The @index-th single instruction of the exhaustive list. @return false: no such instruction. */
 bool diff_enumerate(struct diff_case *c, uint64_t index, unsigned bits);
 extern const uint64_t diff_enumerate_count;

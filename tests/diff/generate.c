@@ -691,19 +691,25 @@ static void add_parts(struct sequence *s, unsigned n, bool program)
     }
 }
 
-void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits, bool based)
+void diff_generate_start(struct diff_case *c, struct diff_random *r, uint64_t seed, unsigned bits,
+                         bool based)
 {
-    struct sequence s = {.c = c, .r = {seed * 0xd1342543de82ef95ull | 1}, .tame = true};
-
     for (unsigned i = 0; i < 4; i++)
-        diff_random(&s.r);
-    c->name = "program";
+        diff_random(r);
     c->seed = seed;
     c->bits = bits;
     c->based = based;
     c->size = c->insns = 0;
-    c->offset = diff_below(&s.r, 4) ? diff_below(&s.r, 64) : DIFF_PAGE - diff_below(&s.r, 400);
-    random_state(c, &s.r);
+    c->offset = diff_below(r, 4) ? diff_below(r, 64) : DIFF_PAGE - diff_below(r, 400);
+    random_state(c, r);
+}
+
+void diff_generate_program(struct diff_case *c, uint64_t seed, unsigned bits, bool based)
+{
+    struct sequence s = {.c = c, .r = {seed * 0xd1342543de82ef95ull | 1}, .tame = true};
+
+    diff_generate_start(c, &s.r, seed, bits, based);
+    c->name = "program";
     add_parts(&s, 10 + diff_below(&s.r, 30), true);
 }
 

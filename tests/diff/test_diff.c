@@ -162,6 +162,14 @@ static void run_programs(unsigned bits, uint64_t seed, uint64_t count, bool segm
     }
 }
 
+static void run_frames(unsigned bits, uint64_t seed, uint64_t count, bool segments)
+{
+    for (uint64_t i = 0; i < count && bits != 16 && failed < max_failures; i++) {
+        diff_generate_frames(&current, seed + i, bits, is_based(bits, seed + i, segments));
+        try_case(&current);
+    }
+}
+
 /* No host CPU here: the two tiers against each other, and nothing may get out. */
 static void run_hostile(uint64_t seed, uint64_t count)
 {
@@ -192,21 +200,29 @@ static int usage(void)
 {
     fprintf(stderr, "usage: test_diff [--tier exec|translate|both] [--seed S] [--count N]\n"
                     "                 [--bits 64|32|16|all] [--kernel] [--table] [--encodings]\n"
-                    "                 [--failures N] [--only NAME] [--programs N] [--hostile N]\n");
+                    "                 [--failures N] [--only NAME] [--programs N] [--frames N]\n"
+                    "                 [--hostile N]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"tier", required_argument, NULL, 't'},    {"seed", required_argument, NULL, 's'},
-        {"count", required_argument, NULL, 'n'},   {"bits", required_argument, NULL, 'b'},
-        {"kernel", no_argument, NULL, 'k'},        {"table", no_argument, NULL, 'T'},
-        {"encodings", no_argument, NULL, 'e'},     {"failures", required_argument, NULL, 'f'},
-        {"only", required_argument, NULL, 'o'},    {"programs", required_argument, NULL, 'p'},
-        {"hostile", required_argument, NULL, 'h'}, {0},
+        {"tier", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},
+        {"bits", required_argument, NULL, 'b'},
+        {"kernel", no_argument, NULL, 'k'},
+        {"table", no_argument, NULL, 'T'},
+        {"encodings", no_argument, NULL, 'e'},
+        {"failures", required_argument, NULL, 'f'},
+        {"only", required_argument, NULL, 'o'},
+        {"programs", required_argument, NULL, 'p'},
+        {"hostile", required_argument, NULL, 'h'},
+        {"frames", required_argument, NULL, 'F'},
+        {0},
     };
-    uint64_t seed = 1, count = 0, programs = 0, hostile = 0;
+    uint64_t seed = 1, count = 0, programs = 0, frames = 0, hostile = 0;
     bool table = false, encodings = false;
     unsigned only_bits = 64;
     const char *only = NULL;
@@ -245,6 +261,9 @@ int main(int argc, char **argv)
         case 'h':
             hostile = strtoull(optarg, NULL, 0);
             break;
+        case 'F':
+            frames = strtoull(optarg, NULL, 0);
+            break;
         case 'o':
             only = optarg;
             table = true;
@@ -273,6 +292,7 @@ int main(int argc, char **argv)
             run_encodings(bits);
         run_random(bits, seed, count, segments);
         run_programs(bits, seed, programs, segments);
+        run_frames(bits, seed, frames, segments);
     }
     if (hostile) {
         if (!diff_contain_init() || !diff_contain_check()) {

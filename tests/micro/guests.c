@@ -41,6 +41,7 @@
     X(protected, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE)                                \
     X(pvh, .start = MICRO_PVH)                                                                     \
     X(real, .start = MICRO_REAL)                                                                   \
+    X(returns, .start = MICRO_LONG)                                                                \
     X(ring3, .start = MICRO_LONG)                                                                  \
     X(ring3io, .needs = MICRO_NEEDS_HARDWARE)                                                      \
     X(segments, .needs = MICRO_NEEDS_HARDWARE)                                                     \

@@ -71,7 +71,7 @@ static void find_access(const struct translation *t, struct tr_insn *in)
 /* May R10 be lost in it, or may control leave the block and come back behind it? */
 static bool loses_window(const struct tr_insn *in)
 {
-    if (in->followed && in->kind != TR_CALL)
+    if (in->followed && in->kind != TR_CALL && in->kind != TR_RET)
         return false;
     switch (in->kind) {
     case TR_NOP:
@@ -103,7 +103,7 @@ static bool track_base(const struct translation *t, const struct tr_insn *in, in
     *delta = 0;
     if (in->kind == TR_PUSH || in->kind == TR_CALL || in->kind == TR_RET) {
         if (base == MULL_RSP)
-            *delta = in->kind == TR_RET ? size : -size;
+            *delta = in->kind == TR_RET ? (int64_t)tr_return_pops(in) : -size;
         return true;
     }
     if (in->kind == TR_POP_REG) {
@@ -232,6 +232,7 @@ static void emit_window_check(struct translation *t, unsigned window, bool flags
     tr_emit_check_of(t, &ea, a->width, a->any_write, flags_live);
     t->slow[t->slow_count - 1].info |= SOFT_MISS_WINDOW;
     t->window = (int)window;
+    t->window_used = false;
 }
 
 void tr_emit_hoisted(struct translation *t, const struct tr_insn *in)

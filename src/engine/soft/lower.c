@@ -246,6 +246,7 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in)
 {
     struct soft_site *site = soft_cache_alloc(t->cache, sizeof(*site));
     t->window = -1;
+    tr_settle_sp(t);
     if (!site) {
         t->full = true;
         return;
@@ -261,6 +262,118 @@ void tr_emit_exec(struct translation *t, const struct tr_insn *in)
 }
 
 /* ---- The stack ---- */
+
+/* As far as the host's stack pointer may lag behind. */
+#define MAX_LAG 0x10000
+
+unsigned tr_return_pops(const struct tr_insn *in)
+{
+    unsigned pops = tr_stack_size(in);
+
+    if (in->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        pops += in->op[0].imm.value.u & 0xffff;
+    return pops;
+}
+
+/* Its access goes through the window in R10, to which another one has gone: it cannot fault. */
+static bool in_used_window(const struct translation *t, const struct tr_insn *in)
+{
+    return in->access.window >= 0 && t->window == in->access.window && t->window_used;
+}
+
+static bool names_sp(const struct tr_insn *in)
+{
+    for (unsigned i = 0; i < in->z.operand_count_visible; i++) {
+        const ZydisDecodedOperand *op = &in->op[i];
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && tr_gpr(op->reg.value, NULL) == MULL_RSP)
+            return true;
+    }
+    return false;
+}
+
+/* A copied instruction on general registers that no operand makes fault. */
+static bool is_tame(const struct tr_insn *in)
+{
+    if (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+        in->z.mnemonic == ZYDIS_MNEMONIC_DIV || in->z.mnemonic == ZYDIS_MNEMONIC_IDIV)
+        return false;
+    for (unsigned i = 0; i < in->z.operand_count_visible; i++)
+        if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && tr_gpr(in->op[i].reg.value, NULL) < 0)
+            return false;
+    switch (in->z.meta.category) {
+    case ZYDIS_CATEGORY_BINARY:
+    case ZYDIS_CATEGORY_BITBYTE:
+    case ZYDIS_CATEGORY_CMOV:
+    case ZYDIS_CATEGORY_DATAXFER:
+    case ZYDIS_CATEGORY_LOGICAL:
+    case ZYDIS_CATEGORY_ROTATE:
+    case ZYDIS_CATEGORY_SETCC:
+    case ZYDIS_CATEGORY_SHIFT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool tr_adds_to_sp(const struct translation *t, const struct tr_insn *in, int32_t *delta)
+{
+    const bool add = in->z.mnemonic == ZYDIS_MNEMONIC_ADD;
+
+    if (in->kind != TR_COPY || in->flags_live_behind || in->memory ||
+        (!add && in->z.mnemonic != ZYDIS_MNEMONIC_SUB) ||
+        !(t->mode & (SOFT_MODE_CODE64 | SOFT_MODE_STACK32)) ||
+        in->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        in->op[0].reg.value != (tr_code64(t) ? ZYDIS_REGISTER_RSP : ZYDIS_REGISTER_ESP) ||
+        in->op[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || in->op[1].imm.value.s > MAX_LAG ||
+        in->op[1].imm.value.s < -MAX_LAG)
+        return false;
+    *delta = (int32_t)(add ? in->op[1].imm.value.s : -in->op[1].imm.value.s);
+    return true;
+}
+
+bool tr_sp_may_lag(const struct translation *t, const struct tr_insn *in)
+{
+    int32_t delta;
+
+    if (t->sp_lag > MAX_LAG || t->sp_lag < -MAX_LAG)
+        return false;
+    switch (in->kind) {
+    case TR_NOP:
+        return true;
+    case TR_JMP:
+        return in->followed;
+    case TR_PUSH:
+    case TR_POP_REG:
+        return in_used_window(t, in) && !names_sp(in);
+    case TR_CALL:
+    case TR_RET:
+        return in_used_window(t, in);
+    case TR_LEA:
+        return tr_code64(t) && tr_lea_is_direct(in) && !names_sp(in) &&
+               tr_gpr(in->op[1].mem.base, NULL) != MULL_RSP;
+    case TR_COPY:
+        if (tr_adds_to_sp(t, in, &delta))
+            return true;
+        return is_tame(in) && !names_sp(in) && (!in->memory || in_used_window(t, in));
+    default:
+        return false;
+    }
+}
+
+void tr_settle_sp(struct translation *t)
+{
+    if (t->sp_lag)
+        tr_emit_set_sp(t, H_RSP, t->sp_lag);
+    t->sp_lag = 0;
+}
+
+void tr_move_sp(struct translation *t, const struct tr_insn *in, int32_t delta)
+{
+    if (in->access.window >= 0 && t->window == in->access.window)
+        t->sp_lag += delta;
+    else
+        tr_emit_set_sp(t, H_RSP, delta);
+}
 
 int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned base, int32_t disp,
                        unsigned size, bool write)
@@ -322,7 +435,7 @@ static void emit_push(struct translation *t, const struct tr_insn *in)
     } else {
         emit_store_imm(t, op->imm.value.u, emit_push_address(t, in), size);
     }
-    tr_emit_set_sp(t, H_RSP, -(int32_t)size);
+    tr_move_sp(t, in, -(int32_t)size);
 }
 
 static void emit_pop(struct translation *t, const struct tr_insn *in)
@@ -336,7 +449,7 @@ static void emit_pop(struct translation *t, const struct tr_insn *in)
     if (dst == H_RCX)
         tr_emit_put(t, guest, H_RCX);
     if (guest != MULL_RSP)
-        tr_emit_set_sp(t, H_RSP, (int32_t)size);
+        tr_move_sp(t, in, (int32_t)size);
 }
 
 static void emit_leave(struct translation *t, const struct tr_insn *in)
@@ -425,15 +538,43 @@ static void emit_jcc_to(struct translation *t, unsigned cc, uint64_t rip)
 static void emit_return(struct translation *t, const struct tr_insn *in)
 {
     unsigned size = tr_stack_size(in);
-    int32_t pop = (int32_t)size;
-    if (in->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-        pop += (int32_t)(in->op[0].imm.value.u & 0xffff);
-
     int32_t at = tr_emit_access(t, in, H_RSP, 0, size, false);
+
     tr_emit_load_zero(t, H_R10, at, size);
     tr_emit_target_check(t, in);
-    tr_emit_set_sp(t, H_RSP, pop);
+    tr_move_sp(t, in, (int32_t)tr_return_pops(in));
+    tr_settle_sp(t);
     emit_indirect(t);
+}
+
+/* dst = src + @value; clobbers R11. */
+static void emit_add_constant(struct emit *e, unsigned dst, unsigned src, uint64_t value)
+{
+    if ((int64_t)value == (int32_t)value) {
+        emit_lea(e, dst, (int)src, H_NONE, 1, (int32_t)value);
+    } else {
+        emit_mov_imm(e, H_R11, value);
+        emit_lea(e, dst, (int)src, H_R11, 1, 0);
+    }
+}
+
+/* A return that the block goes on behind, if it returns to where its call was made. */
+static void emit_followed_return(struct translation *t, const struct tr_insn *in)
+{
+    struct emit *e = &t->e;
+    unsigned size = tr_stack_size(in);
+    int32_t at = tr_emit_access(t, in, H_RSP, 0, size, false);
+    const int32_t lag = t->sp_lag;
+
+    tr_emit_load_zero(t, H_RCX, at, size);
+    emit_add_constant(e, H_RCX, H_RCX, 0 - in->back);
+    uint8_t *there = emit_jrcxz(e);
+    emit_add_constant(e, H_R10, H_RCX, in->back);
+    tr_emit_target_check(t, in);
+    tr_emit_set_sp(t, H_RSP, lag + (int32_t)tr_return_pops(in));
+    emit_indirect(t);
+    emit_patch8(e, there);
+    tr_move_sp(t, in, (int32_t)tr_return_pops(in));
 }
 
 /* R10 = target of an indirect jump or call. */
@@ -470,9 +611,11 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
         break;
     case TR_CALL:
         emit_store_imm(t, next, emit_push_address(t, in), tr_stack_size(in));
-        tr_emit_set_sp(t, H_RSP, -(int32_t)tr_stack_size(in));
-        if (!in->followed)
+        tr_move_sp(t, in, -(int32_t)tr_stack_size(in));
+        if (!in->followed) {
+            tr_settle_sp(t);
             tr_emit_goto(t, target);
+        }
         break;
     case TR_JMP_INDIRECT:
         emit_target(t, in);
@@ -488,7 +631,10 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
         emit_indirect(t);
         break;
     case TR_RET:
-        emit_return(t, in);
+        if (in->followed)
+            emit_followed_return(t, in);
+        else
+            emit_return(t, in);
         break;
     default:
         break;

@@ -375,8 +375,9 @@ static struct soft_block *block_at_host(struct soft_cpu *cpu, const uint8_t *hos
     return f->block;
 }
 
-/* Execute in C the instruction whose translated code holds @host. */
-static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host)
+/* Execute in C the instruction whose translated code holds @host. @resume: go on behind it in its
+ * block, where it shares nothing with the next. */
+static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host, bool resume)
 {
     const struct soft_insn *in;
     unsigned i;
@@ -384,7 +385,7 @@ static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host)
 
     cpu->s.rip = soft_block_rip(b, i);
     soft_flags_from_glue(cpu);
-    uint8_t *next = i + 1u < b->insns ? b->start + b->map[i + 1].host : NULL;
+    uint8_t *next = resume && i + 1u < b->insns ? b->start + b->map[i + 1].host : NULL;
 
     enum soft_result r = decode_at_rip(cpu, &in);
     if (r == SOFT_NEXT)
@@ -433,7 +434,7 @@ void *soft_on_miss(struct soft_cpu *cpu)
     bool write = cpu->spill[2] & SOFT_MISS_WRITE;
 
     if (cpu->spill[2] & SOFT_MISS_SEGMENT)
-        return exec_at_host(cpu, retry);
+        return exec_at_host(cpu, retry, true);
     if (cpu->spill[2] & SOFT_MISS_ROAMS)
         return settle_roaming(cpu, retry, (unsigned)(cpu->spill[2] >> SOFT_MISS_CELL));
     cpu->stats.tlb_misses++;
@@ -444,7 +445,7 @@ void *soft_on_miss(struct soft_cpu *cpu)
     }
     if (cpu->spill[2] & SOFT_MISS_WINDOW)
         return leave_window(cpu, retry);
-    return exec_at_host(cpu, retry);
+    return exec_at_host(cpu, retry, true);
 }
 
 void *soft_on_exec(struct soft_cpu *cpu)
@@ -511,7 +512,7 @@ void *soft_on_fault(struct soft_cpu *cpu)
     if (!again)
         return after_exec(cpu, SOFT_FAULT, NULL, NULL);
     cpu->fault_again = NULL;
-    return exec_at_host(cpu, again);
+    return exec_at_host(cpu, again, false); /* R10 had the window of the next ones, too */
 }
 
 /* ---- Events ---- */

@@ -33,6 +33,8 @@ static bool ends_block(const struct tr_insn *in, unsigned *exits)
 /* Where the block goes on behind an instruction. */
 static uint64_t next_rip(const struct translation *t, const struct tr_insn *in)
 {
+    if (in->kind == TR_RET && in->followed)
+        return in->back;
     if (in->kind == TR_JMP || in->kind == TR_CALL || (in->kind == TR_JCC && in->followed))
         return tr_target(t, in);
     return tr_next_rip(t, in);
@@ -54,12 +56,29 @@ static bool was_there(const struct translation *t, uint64_t rip)
     return soft_block_find(t->cache, gpa, t->space + rip, t->mode & ~SOFT_BLOCK_PLAIN) != NULL;
 }
 
+/* Go on where a return leads? Where its call, which is in this block, was made; the emitted code
+ * makes sure of that. */
+static bool follow_return(struct translation *t, struct tr_insn *in, unsigned *at)
+{
+    if (!t->backs || in->z.operand_width != tr_code_bits(t) || tr_code_bits(t) == 16 ||
+        (t->mode & SOFT_MODE_CODE_64K))
+        return false;
+    in->back = t->back[--t->backs];
+    if (!in_code(t, in->back, at))
+        return false;
+    /* If it goes elsewhere, what is there may need the flags. */
+    in->flags_read = (uint32_t)SOFT_ARITH_FLAGS;
+    return true;
+}
+
 /* Go on at the target of a jump inside the page? Of a conditional one if the guest has been there,
  * but not behind it. */
 static bool follow(struct translation *t, struct tr_insn *in, unsigned *exits, unsigned *at)
 {
     unsigned target;
 
+    if (in->kind == TR_RET)
+        return follow_return(t, in, at);
     if ((in->kind != TR_JMP && in->kind != TR_CALL && in->kind != TR_JCC) ||
         t->follows == TR_FOLLOWS || t->count >= TR_FOLLOW_BEFORE ||
         !in_code(t, tr_target(t, in), &target))
@@ -70,6 +89,8 @@ static bool follow(struct translation *t, struct tr_insn *in, unsigned *exits, u
             return false;
         (*exits)++;
     }
+    if (in->kind == TR_CALL)
+        t->back[t->backs++] = tr_next_rip(t, in);
     t->follows++;
     *at = target;
     return true;
@@ -269,6 +290,28 @@ static bool has_cells(const struct translation *t, const struct tr_insn *in)
            !soft_insn_roams(t->cache, t->gpa + (in->rip - t->rip));
 }
 
+/* Not where a mask may leave nothing of the access. */
+static bool surely_accesses(const struct tr_insn *in)
+{
+    return in->kind != TR_COPY || in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+}
+
+static void emit_in_turn(struct translation *t, const struct tr_insn *in)
+{
+    int32_t delta;
+
+    t->cells = has_cells(t, in);
+    if (in->access.hoisted >= 0 || !tr_sp_may_lag(t, in))
+        tr_settle_sp(t);
+    tr_emit_hoisted(t, in);
+    if (tr_adds_to_sp(t, in, &delta))
+        t->sp_lag += delta;
+    else
+        emit_insn(t, in);
+    if (t->window >= 0 && t->window == in->access.window && surely_accesses(in))
+        t->window_used = true;
+}
+
 static void emit_block(struct translation *t)
 {
     struct soft_block *b = t->block;
@@ -278,11 +321,10 @@ static void emit_block(struct translation *t)
     for (unsigned i = 0; i < t->count && !t->full; i++) {
         b->map[i].guest = (int16_t)(t->insn[i].rip - t->rip);
         b->map[i].host = (uint16_t)(emit_here(&t->e) - b->start);
-        t->cells = has_cells(t, &t->insn[i]);
-        tr_emit_hoisted(t, &t->insn[i]);
-        emit_insn(t, &t->insn[i]);
+        emit_in_turn(t, &t->insn[i]);
     }
     const struct tr_insn *last = &t->insn[t->count - 1];
+    tr_settle_sp(t);
     if (!last->ends_block && !t->full)
         tr_emit_goto(t, next_rip(t, last));
     if (!t->full)
@@ -386,6 +428,9 @@ struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_
     t.full = false;
     *straddles = false;
     t.window = -1;
+    t.window_used = false;
+    t.sp_lag = 0;
+    t.backs = 0;
 
     soft_cache_lock(c);
     struct soft_block *b = soft_block_find(c, page->gpa, key, mode);

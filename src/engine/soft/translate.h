@@ -56,7 +56,8 @@ struct tr_insn {
     uint32_t flags_read;    /* arithmetic flags the instruction depends on */
     uint32_t flags_written; /* flags it surely overwrites */
     bool ends_block;
-    bool followed;          /* a direct jump or call: the next instruction is its target */
+    bool followed;          /* a jump, call or return: the next instruction is where it leads */
+    uint64_t back;          /* a followed return: where, unless somebody changed the address */
     bool flags_live;        /* some flag must survive until the instruction has executed */
     bool flags_live_behind; /* some flag must survive the instruction itself */
     struct tr_access access;
@@ -108,7 +109,9 @@ struct translation {
     unsigned code_size, code_start; /* offset of rip in them */
     unsigned low, high;             /* which of them the block depends on */
     unsigned follows;               /* jumps followed */
-    unsigned only;                  /* instructions the block may have */
+    uint64_t back[TR_FOLLOWS];      /* behind the calls among them that have not returned */
+    unsigned backs;
+    unsigned only; /* instructions the block may have */
     unsigned count;
     struct tr_insn insn[SOFT_BLOCK_MAX_INSNS];
     unsigned slow_count;
@@ -120,9 +123,11 @@ struct translation {
         uint8_t *from;
         uint64_t rip;
     } far[TR_MAX_EDGES];
-    bool cells; /* accesses of the instruction being emitted have cells */
-    int window; /* whose window R10 holds, -1: none */
-    bool full;  /* the arena is full */
+    bool cells;       /* accesses of the instruction being emitted have cells */
+    int window;       /* whose window R10 holds, -1: none */
+    bool window_used; /* an instruction has accessed it: no later one can fault */
+    int32_t sp_lag;   /* the guest's stack pointer minus the host's: see tr_settle_sp() */
+    bool full;        /* the arena is full */
 };
 
 /* Guest general register -> host register, H_NONE: in memory. */
@@ -201,6 +206,23 @@ bool tr_emit_system(struct translation *t, const struct tr_insn *in, bool last);
 
 /** Emit a string instruction without C. @return false: nothing was emitted. */
 bool tr_emit_string(struct translation *t, const struct tr_insn *in);
+
+/** May the host's stack pointer lag behind while this instruction executes? */
+bool tr_sp_may_lag(const struct translation *t, const struct tr_insn *in);
+
+/** Is it an addition to the stack pointer that need not be done yet? Then @delta is it. */
+bool tr_adds_to_sp(const struct translation *t, const struct tr_insn *in, int32_t *delta);
+
+/** Stack pointer += @delta: at once, or later if the instruction's access went through a window,
+ *  so that pushes and pops in a row move it once. */
+void tr_move_sp(struct translation *t, const struct tr_insn *in, int32_t delta);
+
+/** Bring the host's stack pointer up to date: before everything that may leave the block, fault, or
+ *  read it. */
+void tr_settle_sp(struct translation *t);
+
+/** Bytes that a return takes off the stack. */
+unsigned tr_return_pops(const struct tr_insn *in);
 
 /** Emit the other kinds. */
 void tr_emit_stack(struct translation *t, const struct tr_insn *in);
