@@ -25,6 +25,20 @@ const machines = [...mock.api.machines.values()];
 const machine = machines.find((m) => m.pending) ?? machines[0];
 const at = (tab = '') => `#/machines/${machine.id}${tab && `/${tab}`}`;
 
+const lab = () => mock.api.lists.networks.find((n) => n.name === 'lab');
+
+async function newNetwork(page) {
+  await page.getByRole('button', { name: 'New network' }).click();
+  const dialog = page.locator('dialog');
+  await dialog.getByRole('radio', { name: /^NAT/ }).click();
+  await dialog.getByLabel('Name', { exact: true }).fill('backend');
+  await dialog.getByLabel('Subnet', { exact: true }).fill('10.90.0.0/24');
+  await dialog.getByRole('button', { name: 'Reserve an address' }).click();
+  await dialog.getByLabel('Machine of reservation 1').fill('db-1');
+  await dialog.getByLabel('Address of reservation 1').fill('10.90.0.50');
+  await dialog.getByLabel('Name', { exact: true }).click();
+}
+
 async function wizard(page) {
   await page.getByRole('button', { name: 'New machine' }).first().click();
   await page
@@ -36,13 +50,11 @@ async function wizard(page) {
 }
 async function importing(page) {
   await page.getByRole('button', { name: 'Import' }).click();
-  await page
-    .locator('input[type=file]')
-    .setInputFiles({
-      name: 'Gateway 4.2.ova',
-      mimeType: 'application/octet-stream',
-      buffer: Buffer.alloc(5e6),
-    });
+  await page.locator('input[type=file]').setInputFiles({
+    name: 'Gateway 4.2.ova',
+    mimeType: 'application/octet-stream',
+    buffer: Buffer.alloc(5e6),
+  });
 }
 async function chosen(page) {
   for (const i of [1, 2, 4])
@@ -95,6 +107,10 @@ const SHOTS = [
   { name: 'datastores', path: '#/datastores', act: tasks },
   { name: 'files', path: () => `#/datastores/${mock.api.lists.datastores[0].id}/images` },
   { name: 'networks', path: '#/networks' },
+  { name: 'network', path: () => `#/networks/${lab().id}` },
+  { name: 'network-machines', path: () => `#/networks/${lab().id}/machines`, dark: true },
+  { name: 'network-settings', path: () => `#/networks/${lab().id}/settings` },
+  { name: 'network-create', path: '#/networks', act: newNetwork },
   { name: 'pools', path: '#/pools' },
   { name: 'users', path: '#/access' },
   { name: 'events', path: '#/events' },

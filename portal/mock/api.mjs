@@ -37,7 +37,19 @@ export class Api {
     this.typed = [];
     /** How many of the next uploaded pieces are refused, for tests of going on. */
     this.failUploads = 0;
+    this.reserve();
     history(this);
+  }
+
+  /** One address of the lab for a machine that runs with another. */
+  reserve() {
+    const running = [...this.machines.values()].filter(
+      (m) => m.networks[0] === 'lab' && m.state === 'running',
+    );
+    for (const [i, m] of running.entries()) m.addresses = [`10.77.0.${20 + i}`];
+    const [dev] = running;
+    const lab = this.lists.networks.find((n) => n.name === 'lab');
+    if (dev) lab.reservations = { [dev.name]: '10.77.0.200', 'dev-gateway': '10.77.0.2' };
   }
 
   stop() {

@@ -105,7 +105,12 @@ export const DATASTORES = [
   machines: 0,
 }));
 
+/** Which network machines of a kind are on. */
+const networkOf = (kind) =>
+  ({ db: 'servers', dev: 'lab', fw: 'servers' })[kind.prefix] ?? 'default';
+
 function configOf(kind, name) {
+  const network = networkOf(kind);
   return {
     name,
     firmware: 'uefi',
@@ -117,11 +122,11 @@ function configOf(kind, name) {
     cdroms: [],
     networks: [
       {
-        type: 'user',
-        name: 'default',
+        type: network === 'default' ? 'user' : 'host',
+        name: network,
         model: 'virtio',
         mac: `52:54:00:${createHash('sha256').update(name).digest('hex').slice(0, 6).match(/../g).join(':')}`,
-        forward: ['tcp:8080:80'],
+        ...(network === 'default' ? { forward: ['tcp:8080:80'] } : {}),
       },
     ],
   };
@@ -145,6 +150,7 @@ export function makeMachine(kind, name, next, state) {
     autostart: { enabled: kind.tags.includes('prod'), order: 10, delay: 5 },
     pool: kind.tags.includes('prod') ? uuid('pool production') : null,
     datastore: DATASTORES[0].id,
+    networks: [networkOf(kind)],
     os: kind.os,
     cpus: kind.cpus,
     memory: kind.memory * GIB,
@@ -260,39 +266,35 @@ export const NETWORKS = [
     subnet: null,
     dhcp: true,
     dns: true,
-    machines: 260,
   },
   {
     name: 'servers',
     type: 'bridge',
     bridge: 'br0',
     vlan: 20,
-    subnet: '10.20.0.0/16',
+    subnet: null,
     dhcp: false,
     dns: false,
-    machines: 214,
   },
   {
     name: 'lab',
     type: 'nat',
-    bridge: 'mull-lab',
+    bridge: null,
     vlan: null,
     subnet: '10.77.0.0/24',
     dhcp: true,
     dns: true,
-    machines: 26,
   },
   {
     name: 'quarantine',
     type: 'isolated',
-    bridge: 'mull-quar',
+    bridge: null,
     vlan: null,
     subnet: null,
     dhcp: false,
     dns: false,
-    machines: 0,
     state: 'down',
-    reason: 'The bridge mull-quar is missing',
+    reason: 'dnsmasq has ended: Address already in use',
   },
 ].map((n) => ({
   id: uuid(`network ${n.name}`),
@@ -305,7 +307,7 @@ export const NETWORKS = [
   mtu: 1500,
   guard: n.type !== 'user',
   reservations: {},
-  interface: n.bridge,
+  interface: n.bridge ?? (n.type === 'user' ? null : `ml3f81c2b${n.name.length}a5d0e`),
   ...n,
 }));
 

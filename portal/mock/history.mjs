@@ -27,6 +27,21 @@ export function history(api) {
       text,
       data: null,
     });
+  for (const [i, n] of api.lists.networks.entries())
+    api.events.push({
+      id: api.events.length + 1,
+      time: data.ago(80 - i),
+      type: n.state === 'up' ? 'network.changed' : 'network.down',
+      object: `network:${n.id}`,
+      object_name: n.name,
+      user: n.state === 'up' ? 'yuki' : null,
+      severity: n.state === 'up' ? 'info' : 'error',
+      text:
+        n.state === 'up'
+          ? `network ${n.name} was changed`
+          : `network ${n.name} is down: ${n.reason}`,
+      data: null,
+    });
   for (const [seconds, type, m, state, took, error] of [
     [7400, 'machine.export', c, 'succeeded', 48],
     [

@@ -47,35 +47,83 @@ export function importRoute(api, body) {
   });
 }
 
-// The ports or leases of a network: those of some machines that run.
+const isOurs = (network) => network.type === 'nat' || network.type === 'isolated';
+
+// The ports or leases of a network: those of its machines that run. A reservation holds from the next start,
+// so that all have other addresses than those.
 function networkPart(api, network, what) {
-  return [...api.machines.values()]
-    .filter((m) => m.state === 'running' && network.type !== 'user')
-    .slice(0, 6)
-    .map((m, i) => {
-      const mac = m.config.networks[0].mac;
-      const address = (network.gateway ?? '10.20.0.1').replace(/1$/, `${20 + i}`);
-      return what === 'ports'
-        ? {
-            machine: m.id,
-            name: m.name,
-            card: 0,
-            mac,
-            interface: `tap${i}`,
-            addresses: [address],
-            vlan: network.vlan,
-            vlans: [],
-          }
-        : {
-            address,
-            mac,
-            name: m.name,
-            machine: m.id,
-            machine_name: m.name,
-            expires: null,
-            reserved: i === 0,
-          };
-    });
+  const running = [...api.machines.values()].filter(
+    (m) => m.state === 'running' && m.networks.includes(network.name) && network.type !== 'user',
+  );
+  return running.map((m, i) => {
+    const mac = m.config.networks[0].mac;
+    const address = `${network.subnet?.replace(/\d+\/\d+$/, '') ?? '10.20.0.'}${20 + i}`;
+    return what === 'ports'
+      ? {
+          machine: m.id,
+          name: m.name,
+          card: 0,
+          mac,
+          interface: `ml3f81c2t${(0x4d10a0 + i).toString(16)}`,
+          addresses: isOurs(network) ? [address] : [],
+          vlan: network.vlan,
+          vlans: [],
+        }
+      : {
+          address,
+          mac,
+          name: m.name,
+          machine: m.id,
+          machine_name: m.name,
+          expires: data.ago(-43200),
+          reserved: network.reservations[m.name] === address,
+        };
+  });
+}
+
+const networkBody = (api, network) => ({
+  ...network,
+  machines: [...api.machines.values()].filter((m) => m.networks.includes(network.name)).length,
+});
+
+/** What the host makes of a network's body. */
+function completeNetwork(body) {
+  const ours = isOurs(body);
+  if (body.mtu < 1280 || body.mtu > 9216)
+    throw new Refusal(422, 'invalid', 'must be 1280 to 9216', '/mtu');
+  if (body.subnet && !/^[\d.]+\/\d+$/.test(body.subnet))
+    throw new Refusal(422, 'invalid', 'must be a subnet like 10.20.0.0/24', '/subnet');
+  for (const [name, address] of Object.entries(body.reservations ?? {}))
+    if (!/^\d+\.\d+\.\d+\.\d+$/.test(address))
+      throw new Refusal(422, 'invalid', `${name}: must be an IPv4 address`, '/reservations');
+  const subnet = ours ? (body.subnet ?? '10.64.0.0/24') : null;
+  return {
+    bridge: null,
+    vlan: null,
+    vlans: [],
+    gateway: subnet && subnet.replace(/0\/\d+$/, '1'),
+    subnet6: ours ? 'fd6d:756c:6c00:2::/64' : null,
+    dhcp: ours,
+    dns: ours,
+    domain: ours ? `${body.name}.internal` : null,
+    mtu: 1500,
+    guard: body.type !== 'user',
+    reservations: {},
+    interface: ours ? 'ml3f81c2b77aa01' : (body.bridge ?? null),
+    ...body,
+    subnet,
+  };
+}
+
+function tellNetwork(api, network, what) {
+  const object = `network:${network.id}`;
+  api.emit({ type: what === 'deleted' ? 'removed' : 'changed', object, data: {} });
+  api.emit({
+    type: `network.${what}`,
+    object,
+    object_name: network.name,
+    text: `network ${network.name} was ${what}`,
+  });
 }
 
 export function listRoute(api, method, [first, id, what], query, body) {
@@ -85,14 +133,22 @@ export function listRoute(api, method, [first, id, what], query, body) {
   if (id && at < 0) throw new Refusal(404, 'not-found', 'There is none.');
   if (method === 'GET' && first === 'networks' && what)
     return api.page(networkPart(api, list[at], what), query);
-  if (method === 'GET') return id ? { status: 200, body: list[at] } : api.page(list, query);
+  const shown = (x) => (first === 'networks' ? networkBody(api, x) : x);
+  if (method === 'GET')
+    return id ? { status: 200, body: shown(list[at]) } : api.page(list.map(shown), query);
   if (method === 'DELETE') {
+    if (first === 'networks') tellNetwork(api, list[at], 'deleted');
     list.splice(at, 1);
     return { status: 204 };
   }
   if (method === 'PATCH') {
-    list[at] = merge(list[at], body);
-    return { status: 200, body: list[at] };
+    const changed = merge(list[at], body);
+    if (first === 'networks') {
+      completeNetwork(changed);
+      tellNetwork(api, changed, 'changed');
+    }
+    list[at] = changed;
+    return { status: 200, body: shown(list[at]) };
   }
   if (first === 'images')
     return api.task(
@@ -122,9 +178,10 @@ export function listRoute(api, method, [first, id, what], query, body) {
     user: 'admin',
     state: 'up',
     reason: null,
-    ...kept,
+    ...(first === 'networks' ? completeNetwork(kept) : kept),
   };
   list.push(made);
+  if (first === 'networks') tellNetwork(api, made, 'created');
   return {
     status: 201,
     body:

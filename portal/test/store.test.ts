@@ -58,6 +58,17 @@ describe('the store', () => {
     expect(store.runningTasks.value).toHaveLength(1);
     expect(store.tasks.value.get('t')!.progress).toBe(60);
   });
+  it('keeps the end of a task that the answer to its request comes behind', () => {
+    const task = { id: 't', state: 'running', progress: 0 };
+    const ended = event({ object: 'task:t', data: { ...task, state: 'succeeded' } as never });
+    store.applyEvent(ended);
+    store.putTask(task as never);
+    store.flush();
+    expect(store.tasks.value.get('t')!.state).toBe('succeeded');
+    store.putTask(task as never);
+    store.flush();
+    expect(store.runningTasks.value).toHaveLength(0);
+  });
   it('takes an assumption back without losing what came between', () => {
     const back = store.assume('a', { state: 'stopping' });
     expect(store.machines.value.get('a')!.state).toBe('stopping');

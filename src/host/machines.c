@@ -44,6 +44,22 @@ static json_t *text_or_null(const char *text)
     return *text ? json_string(text) : json_null();
 }
 
+/* Each once; cards that are not connected are on none. */
+static json_t *networks_of(json_t *config)
+{
+    json_t *names = json_array(), *card, *other;
+    size_t i, j;
+    json_array_foreach(json_object_get(config, "networks"), i, card)
+    {
+        const char *name = host_text(card, "name");
+        bool fresh = *name && strcmp(host_text(card, "type"), "none");
+        json_array_foreach(names, j, other) fresh = fresh && strcmp(json_string_value(other), name);
+        if (fresh)
+            json_array_append(names, json_object_get(card, "name"));
+    }
+    return names;
+}
+
 json_t *machine_render(struct host *host, json_t *doc, bool full)
 {
     static const char *const copied[] = {"id",      "name",      "description", "folder",
@@ -68,6 +84,7 @@ json_t *machine_render(struct host *host, json_t *doc, bool full)
     json_object_set_new(o, "pending", json_boolean(json_is_object(pending)));
     json_t *pool = json_object_get(doc, "pool");
     json_object_set(o, "pool", pool ? pool : json_null());
+    json_object_set_new(o, "networks", networks_of(config));
     json_object_set_new(o, "os", text_or_null(host_text(config, "os")));
     json_object_set_new(o, "cpus", json_integer(cpus ? json_integer_value(cpus) : 1));
     json_object_set_new(

@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { findChromium, login, openBrowser } from './browser.mjs';
+import { findChromium, login, openBrowser, visit, watch } from './browser.mjs';
 import { Host } from './host.mjs';
 import { expect, option, runTests, test, until } from './tap.mjs';
 
@@ -34,6 +34,7 @@ const context = await browser.newContext({
   viewport: { width: 1280, height: 800 },
 });
 const page = await context.newPage();
+watch(page);
 page.setDefaultTimeout(Number(option('patience', PATIENCE)));
 const errors = [];
 page.on('pageerror', (e) => errors.push(e.message));
@@ -261,11 +262,34 @@ test('shows every other page without an error', async () => {
     ['audit', 'Audit'],
     ['settings', 'Settings'],
   ]) {
-    await page.goto(`${url}#/${path}`);
+    await visit(page, url, path);
     await page.getByRole('heading', { level: 1, name }).waitFor();
-    await page.waitForTimeout(300); // for what it asks the host to be answered
     expect((await page.locator('.banner.bad').count()) === 0, `${path} shows a problem`);
   }
+});
+
+test('makes a network, renames it and tells of it', async () => {
+  await page.goto(`${url}#/networks`);
+  await page.getByRole('button', { name: 'New network' }).click();
+  await dialog.getByRole('radio', { name: /^User/ }).click();
+  await dialog.getByLabel('Name', { exact: true }).fill('no name');
+  await dialog.getByRole('button', { name: 'Create' }).click();
+  await dialog.locator('.field.invalid').waitFor();
+  await dialog.getByLabel('Name', { exact: true }).fill('outward');
+  await dialog.getByRole('button', { name: 'Create' }).click();
+  await page.getByRole('heading', { level: 1, name: 'outward' }).waitFor();
+  const tabs = page.getByRole('navigation', { name: 'Network' });
+  await tabs.getByRole('link', { name: 'Settings' }).click();
+  await page.getByLabel('Name', { exact: true }).fill('outside');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByRole('heading', { level: 1, name: 'outside' }).waitFor();
+  await tabs.getByRole('link', { name: 'Events' }).click();
+  for (const text of ['network outward was created', 'network outside was changed'])
+    await page.locator('.event-list').getByText(text).waitFor();
+  await page.getByRole('button', { name: 'Delete', exact: true }).click();
+  await dialog.getByRole('button', { name: 'Delete' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Networks' }).waitFor();
+  await page.getByRole('row', { name: /outside/ }).waitFor({ state: 'detached' });
 });
 
 test('makes a token and a user', async () => {

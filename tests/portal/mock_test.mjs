@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
-import { findChromium, login, openBrowser, PORTAL } from './browser.mjs';
+import { findChromium, login, openBrowser, PORTAL, visit, watch } from './browser.mjs';
 import { expect, option, runTests, test, until } from './tap.mjs';
 
 if (!findChromium()) {
@@ -21,7 +21,8 @@ const dist = resolve(option('dist', 'build/portal/dist'));
 const mock = await startMock({ machines: 500, dist });
 const browser = await openBrowser();
 const machine = [...mock.api.machines.values()].find((m) => m.pending);
-const at = (tab) => `machines/${machine.id}/${tab}`;
+const at = (tab) => `machines/${machine.id}${tab && `/${tab}`}`;
+const lab = mock.api.lists.networks.find((n) => n.name === 'lab');
 
 async function open(options = {}) {
   const context = await browser.newContext({
@@ -31,6 +32,7 @@ async function open(options = {}) {
     ...options,
   });
   const page = await context.newPage();
+  watch(page);
   page.setDefaultTimeout(Number(option('patience', 60_000)));
   await login(page, mock.url);
   return page;
@@ -60,6 +62,9 @@ const PAGES = [
   'datastores',
   `datastores/${mock.api.lists.datastores[0].id}/images`,
   'networks',
+  `networks/${lab.id}`,
+  `networks/${lab.id}/machines`,
+  `networks/${lab.id}/settings`,
   'pools',
   'events',
   'access',
@@ -86,9 +91,8 @@ for (const colorScheme of ['light', 'dark'])
     const page = await open({ colorScheme });
     const found = [];
     for (const path of PAGES) {
-      await page.goto(`${mock.url}/#/${path}`);
+      await visit(page, mock.url, path);
       await page.locator('main h1').waitFor();
-      await page.waitForTimeout(150);
       await checkAxe(page, path || 'overview').catch((e) => found.push(e.message));
     }
     await page.getByRole('button', { name: 'New machine' }).first().click();
@@ -107,8 +111,8 @@ test('axe finds nothing on the log-in page and on a phone', async () => {
   await checkAxe(page, 'login');
   await page.close();
   const phone = await open({ viewport: { width: 390, height: 844 } });
-  for (const path of ['', 'machines', at('')]) {
-    await phone.goto(`${mock.url}/#/${path}`);
+  for (const path of ['', 'machines', at(''), `networks/${lab.id}/settings`]) {
+    await visit(phone, mock.url, path);
     await phone.locator('main h1').waitFor();
     await checkAxe(phone, `phone ${path}`);
     const wide = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
@@ -212,6 +216,95 @@ test('acts on many after saying what happens, and leaves the others alone', asyn
     'all of them to stop',
     () => !list.some((m) => ['running', 'stopping'].includes(m.state)),
   );
+  await page.context().close();
+});
+
+test('makes a network with all there is to say, and refuses what is none', async () => {
+  const page = await open();
+  await page.goto(`${mock.url}/#/networks`);
+  await page.getByRole('button', { name: 'New network' }).click();
+  const dialog = page.locator('dialog');
+  await dialog.getByRole('radio', { name: /^Bridge/ }).click();
+  await dialog.getByLabel('Bridge of the host').fill('br0');
+  await dialog.getByLabel('VLAN', { exact: true }).fill('20');
+  const create = dialog.getByRole('button', { name: 'Create' });
+  await dialog.getByLabel('Name', { exact: true }).fill('backend');
+  await dialog.getByLabel('Allowed VLANs').fill('30, x');
+  await dialog.locator('.field.invalid', { hasText: 'Numbers from 1 to 4094' }).waitFor();
+  expect(await create.isDisabled(), 'what is no VLAN can be sent');
+  await dialog.getByRole('radio', { name: /^NAT/ }).click();
+  expect((await dialog.getByLabel('VLAN', { exact: true }).count()) === 0, 'NAT has no VLAN');
+  await dialog.getByRole('radio', { name: /^Bridge/ }).click();
+  await dialog.getByLabel('Allowed VLANs').fill('30-31');
+  await dialog.getByRole('radio', { name: /^NAT/ }).click();
+  await dialog.getByLabel('Subnet', { exact: true }).fill('10.90.0.0/24');
+  await dialog.getByLabel('IPv6', { exact: true }).selectOption('own');
+  await dialog.getByLabel('IPv6 prefix').fill('fd12:3456:789a:1::/64');
+  await dialog.getByLabel('MTU').fill('100');
+  await dialog.getByRole('checkbox', { name: /^DNS/ }).uncheck();
+  await dialog.getByLabel('Domain').fill('back.internal');
+  await dialog.getByRole('button', { name: 'Reserve an address' }).click();
+  await dialog.getByLabel('Machine of reservation 1').fill('db-1');
+  await dialog.getByLabel('Address of reservation 1').fill('10.90.0.50');
+  await create.click();
+  await dialog.locator('.field.invalid', { hasText: 'must be 1280 to 9216' }).waitFor();
+  await dialog.getByLabel('MTU').fill('9000');
+  await create.click();
+  await page.getByRole('heading', { level: 1, name: 'backend' }).waitFor();
+  const made = mock.api.lists.networks.find((n) => n.name === 'backend');
+  expect(
+    made.type === 'nat' && made.mtu === 9000 && made.subnet6 === 'fd12:3456:789a:1::/64',
+    JSON.stringify(made),
+  );
+  expect(made.dhcp && !made.dns && made.reservations['db-1'] === '10.90.0.50', made.reservations);
+  expect(made.vlan === null && made.bridge === null, 'what NAT has none of was sent');
+  await page.getByText('Machines go out under the address of the host').waitFor();
+  await page.context().close();
+});
+
+test('edits a network on its own page, shows who is on it, what waits and what has happened', async () => {
+  const page = await open();
+  await page.goto(`${mock.url}/#/networks`);
+  await page.getByRole('table', { name: 'Networks' }).getByRole('link', { name: 'lab' }).click();
+  await page.getByRole('heading', { level: 1, name: 'lab' }).waitFor();
+  const waits = page.getByRole('region', { name: 'Pending changes' });
+  await waits.locator('ins', { hasText: '10.77.0.200' }).waitFor();
+  const tab = (name) =>
+    page.getByRole('navigation', { name: 'Network' }).getByRole('link', { name });
+  await tab('Machines').click();
+  const [name] = Object.keys(lab.reservations);
+  for (const table of ['Machines', 'Cards of running machines', 'Leases'])
+    await page
+      .getByRole('table', { name: table, exact: true })
+      .getByRole('row', { name: new RegExp(`\\b${name}\\b`) })
+      .first()
+      .waitFor();
+  await page.getByLabel('Filter Machines').fill('no such machine');
+  await page.getByText('Nothing matches the filter').waitFor();
+  await tab('Settings').click();
+  await page.getByLabel('MTU').fill('1400');
+  await page.getByRole('button', { name: 'Remove reservation 1' }).click();
+  const bar = page.getByRole('region', { name: 'Unsaved changes' });
+  await bar.getByText('at their next start').waitFor();
+  await bar.getByRole('button', { name: 'Save' }).click();
+  await bar.waitFor({ state: 'detached' });
+  await waits.waitFor({ state: 'detached' });
+  const now = mock.api.lists.networks.find((n) => n.id === lab.id);
+  expect(now.mtu === 1400 && !(name in now.reservations), JSON.stringify(now));
+  await page.getByLabel('Address of reservation 1').fill('nonsense');
+  await bar.getByRole('button', { name: 'Save' }).click();
+  await page.getByRole('alert').filter({ hasText: 'must be an IPv4 address' }).waitFor();
+  await bar.getByRole('button', { name: 'Undo' }).click();
+  await bar.waitFor({ state: 'detached' });
+  await tab('Events').click();
+  await page.locator('.event-list').getByText('network lab was changed').first().waitFor();
+  await tab('Permissions').click();
+  await page.getByRole('heading', { name: 'Granted on this network' }).waitFor();
+  await page.getByRole('button', { name: 'Delete', exact: true }).click();
+  await page.getByText('refer to it; they must leave it first').waitFor();
+  await page.keyboard.press('Escape');
+  await page.goto(`${mock.url}/#/networks/nowhere`);
+  await page.getByText('There is no such network').waitFor();
   await page.context().close();
 });
 

@@ -40,3 +40,7 @@ export function problemAt(error: unknown, pointer: string): string | null {
   if (!(error instanceof Problem) || error.field === null) return null;
   return error.field === pointer || error.field.startsWith(`${pointer}/`) ? error.message : null;
 }
+
+/** Whether one of these members is what is wrong. */
+export const isNamed = (error: unknown, pointers: string[]): boolean =>
+  pointers.some((pointer) => problemAt(error, pointer) !== null);

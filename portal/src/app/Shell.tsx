@@ -65,7 +65,7 @@ export function Shell() {
         </a>
         <TopBar />
         <Sidebar />
-        <main id="main" ref={main} tabIndex={-1}>
+        <main id="main" ref={main} tabIndex={-1} data-path={route.value.path}>
           {connection.value === 'lost' && (
             <div class="offline">
               <Banner tone="warn">

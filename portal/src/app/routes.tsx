@@ -10,7 +10,8 @@ import { Events } from '../pages/Events';
 import { Images } from '../pages/Images';
 import { MachinePage } from '../pages/machine/MachinePage';
 import { Machines } from '../pages/machines/Machines';
-import { Networks } from '../pages/Networks';
+import { NetworkPage } from '../pages/networks/NetworkPage';
+import { Networks } from '../pages/networks/Networks';
 import { Overview } from '../pages/Overview';
 import { Pools } from '../pages/Pools';
 import { Settings } from '../pages/Settings';
@@ -28,7 +29,7 @@ function pageOf(segments: string[]) {
     case 'datastores':
       return <Datastores id={second} path={segments.slice(2).join('/')} />;
     case 'networks':
-      return <Networks />;
+      return second ? <NetworkPage key={second} id={second} tab={third ?? ''} /> : <Networks />;
     case 'pools':
       return <Pools />;
     case 'events':

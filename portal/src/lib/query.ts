@@ -1,5 +1,5 @@
 // The machine list's filter line: words are looked for in names, `state:running`, `tag:web`,
-// `folder:/prod`, `os:debian` and `pool:` narrow by member; `-` in front turns one around.
+// `folder:/prod`, `os:debian`, `network:lan` and `pool:` narrow by member; `-` in front turns one around.
 import type { MachineSummary } from '../api/types';
 
 interface Term {
@@ -29,6 +29,8 @@ function holds(machine: MachineSummary, { member, value }: Term): boolean {
       return (machine.os ?? '').toLowerCase().includes(value);
     case 'pool':
       return machine.pool?.toLowerCase() === value;
+    case 'network':
+      return machine.networks.some((network) => network.toLowerCase() === value);
     case 'datastore':
       return machine.datastore?.toLowerCase() === value;
     case 'is':

@@ -1,9 +1,11 @@
 import type { AuditEntry, Page as ListPage } from '../api/types';
 import { get } from '../api/client';
 import { dateTime } from '../lib/format';
-import { Badge, Banner, Page } from '../ui/bits';
-import { DataTable, type Column } from '../ui/DataTable';
-import { useLoaded } from './use-loaded';
+import { Badge, Page } from '../ui/bits';
+import type { Column } from '../ui/DataTable';
+import { History } from '../ui/icons';
+import { Listing } from '../ui/Listing';
+import { listedOf, useLoaded } from './use-loaded';
 
 const statusTone = (status: number) => (status >= 500 ? 'bad' : status >= 400 ? 'warn' : 'ok');
 
@@ -52,17 +54,19 @@ const COLUMNS: Column<AuditEntry>[] = [
 
 export function Audit() {
   const list = useLoaded(
-    () => get<ListPage<AuditEntry>>('/audit', { limit: 1000, sort: '-id' }),
+    () =>
+      get<ListPage<AuditEntry>>('/audit', { limit: 1000, sort: '-id' }).then((page) => page.items),
     [],
   );
   return (
     <Page title="Audit" lead="Who changed or was refused what, from where, with which result." fill>
-      {list.problem && <Banner tone="bad">{list.problem}</Banner>}
-      <DataTable
+      <Listing
         label="Audit log"
+        list={listedOf(list)}
+        nothing={{ icon: History, title: 'Nothing has been changed' }}
         columns={COLUMNS}
-        items={list.value?.items ?? []}
         keyOf={(a) => String(a.id)}
+        textOf={(a) => `${a.user ?? ''} ${a.from} ${a.method} ${a.path} ${a.status}`}
         rowHeight={36}
         fill
       />

@@ -2,7 +2,7 @@ import { Activity } from '../ui/icons';
 import type { HostEvent } from '../api/types';
 import { ago, dateTime, type Tone } from '../lib/format';
 import { link } from '../lib/router';
-import { machines, splitObject } from '../state/store';
+import { machines, networks, splitObject } from '../state/store';
 import { Empty } from '../ui/bits';
 
 const TONES: Record<HostEvent['severity'], Tone> = { info: 'info', warning: 'warn', error: 'bad' };
@@ -10,8 +10,14 @@ const TONES: Record<HostEvent['severity'], Tone> = { info: 'info', warning: 'war
 function ObjectLink({ event }: { event: HostEvent }) {
   const [kind, id] = splitObject(event.object);
   if (!event.object_name) return null;
-  return kind === 'machine' && machines.value.has(id) ? (
-    <a href={link('machines', id)}>{event.object_name}</a>
+  const place =
+    kind === 'machine' && machines.value.has(id)
+      ? 'machines'
+      : kind === 'network' && networks.items.value.some((n) => n.id === id)
+        ? 'networks'
+        : null;
+  return place ? (
+    <a href={link(place, id)}>{event.object_name}</a>
   ) : (
     <span>{event.object_name}</span>
   );

@@ -1,7 +1,7 @@
 // A dialog that sends a form: it shows what the server finds wrong at the field it names.
 import type { ComponentChildren } from 'preact';
 import { useState } from 'preact/hooks';
-import { Problem, problemAt, sayProblem } from '../api/problem';
+import { isNamed, problemAt, sayProblem } from '../api/problem';
 import { Banner } from '../ui/bits';
 import { Button } from '../ui/Button';
 import { Dialog } from '../ui/Dialog';
@@ -34,8 +34,6 @@ export function FormDialog(props: FormDialogProps) {
       setBusy(false);
     }
   };
-  const named =
-    wrong instanceof Problem && (props.fields ?? []).some((f) => problemAt(wrong, f) !== null);
   return (
     <Dialog
       title={props.title}
@@ -52,7 +50,9 @@ export function FormDialog(props: FormDialogProps) {
       }
     >
       <div class="stack">
-        {wrong !== null && !named && <Banner tone="bad">{sayProblem(wrong)}</Banner>}
+        {wrong !== null && !isNamed(wrong, props.fields ?? []) && (
+          <Banner tone="bad">{sayProblem(wrong)}</Banner>
+        )}
         {props.children((pointer) => problemAt(wrong, pointer))}
       </div>
     </Dialog>

@@ -1,20 +1,21 @@
 // Images to make machines from, and ISOs to put into their drives.
 import { useState } from 'preact/hooks';
 import { Disc3, Hammer, Plus, Trash2, Upload } from '../ui/icons';
-import { post, remove } from '../api/client';
+import { post } from '../api/client';
 import type { Image, Task } from '../api/types';
 import { openImport, surface } from '../app/ui-state';
 import { ago, bytes, osName } from '../lib/format';
 import { navigate } from '../lib/router';
-import { ask, notifyProblem } from '../state/notices';
+import { removeAsked } from '../state/actions';
 import { has, images, mayChange, putTask } from '../state/store';
-import { Badge, Banner, Empty, Page } from '../ui/bits';
+import { Badge, Page } from '../ui/bits';
 import { Button } from '../ui/Button';
-import { DataTable, type Column } from '../ui/DataTable';
+import type { Column } from '../ui/DataTable';
 import { TextField } from '../ui/Field';
+import { Listing } from '../ui/Listing';
 import { FormDialog } from './FormDialog';
 import { TemplatePanel } from './Templates';
-import { useCollection } from './use-loaded';
+import { useListed } from './use-loaded';
 
 const COLUMNS: Column<Image>[] = [
   {
@@ -78,24 +79,16 @@ const COLUMNS: Column<Image>[] = [
   },
 ];
 
-async function drop(image: Image): Promise<void> {
-  const answer = await ask({
+const drop = (image: Image): Promise<boolean> =>
+  removeAsked({
     title: `Delete ${image.name}?`,
     body: [
       `${bytes(image.size)} become free. Machines made from it keep their own disks and go on working.`,
     ],
-    action: 'Delete',
-    danger: true,
+    path: `/images/${encodeURIComponent(image.name)}`,
+    failed: `${image.name} was not deleted`,
+    then: () => void images.load(),
   });
-  if (answer === null) return;
-  try {
-    const task = await remove<Task | undefined>(`/images/${encodeURIComponent(image.name)}`);
-    if (task?.id) putTask(task);
-    void images.load();
-  } catch (error) {
-    notifyProblem(`${image.name} was not deleted`, error);
-  }
-}
 
 function BuildDialog({ onClose }: { onClose(): void }) {
   const [name, setName] = useState('debian-12');
@@ -124,7 +117,7 @@ function BuildDialog({ onClose }: { onClose(): void }) {
 }
 
 export function Images() {
-  const list = useCollection(images);
+  const list = useListed(images);
   const [building, setBuilding] = useState(false);
   const makeFrom = (image: Image): void => {
     navigate(`#/images?from=${encodeURIComponent(image.name)}`, true);
@@ -149,45 +142,32 @@ export function Images() {
         )
       }
     >
-      {images.problem.value && <Banner tone="bad">{images.problem.value}</Banner>}
-      <div class="panel">
-        {list.length || !images.loaded.value ? (
-          <DataTable
-            label="Images"
-            columns={COLUMNS}
-            items={list}
-            keyOf={(i) => `${i.kind}/${i.name}`}
-            actionsWidth="72px"
-            actions={
-              mayChange.value
-                ? (i) => (
-                    <>
-                      <Button
-                        small
-                        variant="ghost"
-                        icon={Plus}
-                        label={`New machine from ${i.name}`}
-                        disabled={i.state !== 'ready'}
-                        onClick={() => makeFrom(i)}
-                      />
-                      <Button
-                        small
-                        variant="ghost"
-                        icon={Trash2}
-                        label={`Delete ${i.name}`}
-                        onClick={() => void drop(i)}
-                      />
-                    </>
-                  )
-                : undefined
-            }
-          />
-        ) : (
-          <Empty icon={Disc3} title="No images yet">
-            Drop a disk image or an ISO on this page.
-          </Empty>
-        )}
-      </div>
+      <Listing
+        label="Images"
+        list={list}
+        nothing={{
+          icon: Disc3,
+          title: 'No images yet',
+          text: 'Drop a disk image or an ISO on this page.',
+        }}
+        columns={COLUMNS}
+        keyOf={(i) => `${i.kind}/${i.name}`}
+        nameOf={(i) => i.name}
+        textOf={(i) => `${i.name} ${i.kind} ${i.format} ${i.os ? osName(i.os) : ''}`}
+        rowActions={
+          mayChange.value
+            ? (i) => [
+                {
+                  icon: Plus,
+                  label: `New machine from ${i.name}`,
+                  disabled: i.state !== 'ready',
+                  run: () => makeFrom(i),
+                },
+                { icon: Trash2, label: `Delete ${i.name}`, run: () => void drop(i) },
+              ]
+            : undefined
+        }
+      />
       <TemplatePanel />
       {building && <BuildDialog onClose={() => setBuilding(false)} />}
     </Page>

@@ -1,7 +1,7 @@
 // Resource pools: who gets how much when there is not enough for all.
 import { useState } from 'preact/hooks';
 import { Boxes, Pencil, Plus, Trash2 } from '../ui/icons';
-import { patch, post, remove } from '../api/client';
+import { patch, post } from '../api/client';
 import type { Pool } from '../api/types';
 import {
   amountText,
@@ -14,14 +14,15 @@ import {
 import { AmountFields } from './resources/AmountFields';
 import { bytes, count } from '../lib/format';
 import { mergePatch } from '../lib/patch';
-import { ask, notifyProblem } from '../state/notices';
+import { removeAsked } from '../state/actions';
 import { host, isAdministrator, pools } from '../state/store';
-import { Banner, Empty, Meter, Page } from '../ui/bits';
+import { Meter, Page } from '../ui/bits';
 import { Button } from '../ui/Button';
-import { DataTable, type Column } from '../ui/DataTable';
+import type { Column } from '../ui/DataTable';
 import { SelectField, TextField } from '../ui/Field';
+import { Listing } from '../ui/Listing';
 import { FormDialog } from './FormDialog';
-import { useCollection } from './use-loaded';
+import { useListed } from './use-loaded';
 
 const columns = (depths: Map<string, number>): Column<Pool>[] => [
   {
@@ -152,30 +153,22 @@ function PoolDialog({ pool, onClose }: { pool?: Pool; onClose(): void }) {
   );
 }
 
-async function drop(pool: Pool): Promise<void> {
-  const answer = await ask({
+const drop = (pool: Pool): Promise<boolean> =>
+  removeAsked({
     title: `Delete the pool ${pool.name}?`,
     body: [
       pool.machines
         ? `${count(pool.machines, 'machine')} of it must leave it first.`
         : 'No machine is in it.',
     ],
-    action: 'Delete',
-    danger: true,
+    path: `/pools/${pool.id}`,
+    failed: `${pool.name} was not deleted`,
+    then: () => pools.load(),
   });
-  if (answer === null) return;
-  try {
-    await remove(`/pools/${pool.id}`);
-    await pools.load();
-  } catch (error) {
-    notifyProblem(`${pool.name} was not deleted`, error);
-  }
-}
 
 export function Pools() {
-  useCollection(pools);
-  const tree = poolTree(pools.items.value);
-  const list = tree.map((t) => t.pool);
+  const all = useListed(pools);
+  const tree = poolTree(all.items);
   const depths = new Map(tree.map((t) => [t.pool.id, t.depth]));
   const [editing, setEditing] = useState<{ pool?: Pool } | null>(null);
   return (
@@ -190,45 +183,28 @@ export function Pools() {
         )
       }
     >
-      {pools.problem.value && <Banner tone="bad">{pools.problem.value}</Banner>}
       <Capacity />
-      <div class="panel">
-        {list.length || !pools.loaded.value ? (
-          <DataTable
-            label="Resource pools"
-            columns={columns(depths)}
-            items={list}
-            keyOf={(p) => p.id}
-            actionsWidth="72px"
-            actions={
-              isAdministrator.value
-                ? (p) => (
-                    <>
-                      <Button
-                        small
-                        variant="ghost"
-                        icon={Pencil}
-                        label={`Edit ${p.name}`}
-                        onClick={() => setEditing({ pool: p })}
-                      />
-                      <Button
-                        small
-                        variant="ghost"
-                        icon={Trash2}
-                        label={`Delete ${p.name}`}
-                        onClick={() => void drop(p)}
-                      />
-                    </>
-                  )
-                : undefined
-            }
-          />
-        ) : (
-          <Empty icon={Boxes} title="No pools">
-            Without pools all machines share the host as equals.
-          </Empty>
-        )}
-      </div>
+      <Listing
+        label="Resource pools"
+        list={{ ...all, items: tree.map((t) => t.pool) }}
+        nothing={{
+          icon: Boxes,
+          title: 'No pools',
+          text: 'Without pools all machines share the host as equals.',
+        }}
+        columns={columns(depths)}
+        keyOf={(p) => p.id}
+        nameOf={(p) => p.name}
+        textOf={(p) => p.name}
+        rowActions={
+          isAdministrator.value
+            ? (p) => [
+                { icon: Pencil, label: `Edit ${p.name}`, run: () => setEditing({ pool: p }) },
+                { icon: Trash2, label: `Delete ${p.name}`, run: () => void drop(p) },
+              ]
+            : undefined
+        }
+      />
       {editing && <PoolDialog pool={editing.pool} onClose={() => setEditing(null)} />}
     </Page>
   );

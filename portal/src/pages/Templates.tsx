@@ -1,20 +1,20 @@
 // Templates: what machines are made like. A panel below the images, and the dialog that makes one.
 import { useState } from 'preact/hooks';
-import { post, remove } from '../api/client';
+import { post } from '../api/client';
 import type { MachineSummary, Task, Template } from '../api/types';
 import { surface } from '../app/ui-state';
 import { ago, bytes, count, osName } from '../lib/format';
 import { navigate } from '../lib/router';
-import { ask, notifyProblem } from '../state/notices';
+import { removeAsked } from '../state/actions';
 import { mayChange, putTask, templates } from '../state/store';
 import { Badge } from '../ui/bits';
-import { Button } from '../ui/Button';
-import { DataTable, type Column } from '../ui/DataTable';
+import type { Column } from '../ui/DataTable';
 import { TextField } from '../ui/Field';
 import { LayoutTemplate, Plus, Trash2 } from '../ui/icons';
+import { Listing } from '../ui/Listing';
 import type { MenuItem } from '../ui/Menu';
 import { FormDialog } from './FormDialog';
-import { useCollection } from './use-loaded';
+import { useListed } from './use-loaded';
 
 const COLUMNS: Column<Template>[] = [
   {
@@ -71,62 +71,50 @@ const COLUMNS: Column<Template>[] = [
   },
 ];
 
-async function drop(template: Template): Promise<void> {
-  const answer = await ask({
+const drop = (template: Template): Promise<boolean> =>
+  removeAsked({
     title: `Delete ${template.name}?`,
     body: [`${bytes(template.size)} become free. Machines that are copies of it go on working.`],
-    action: 'Delete',
-    danger: true,
+    path: `/templates/${template.id}`,
+    failed: `${template.name} was not deleted`,
   });
-  if (answer === null) return;
-  try {
-    putTask(await remove<Task>(`/templates/${template.id}`));
-  } catch (error) {
-    notifyProblem(`${template.name} was not deleted`, error);
-  }
-}
 
 export function TemplatePanel() {
-  const list = useCollection(templates);
-  if (!list.length) return null;
+  const list = useListed(templates);
+  if (!list.items.length && !list.problem) return null;
   const makeFrom = (template: Template): void => {
     navigate(`#/images?template=${template.id}`, true);
     surface.value = 'create';
   };
   return (
-    <div class="panel">
-      <DataTable
-        label="Templates"
-        columns={COLUMNS}
-        items={list}
-        keyOf={(t) => t.id}
-        actionsWidth="72px"
-        actions={
-          mayChange.value
-            ? (t) => (
-                <>
-                  <Button
-                    small
-                    variant="ghost"
-                    icon={Plus}
-                    label={`New machine like ${t.name}`}
-                    disabled={t.state !== 'ready'}
-                    onClick={() => makeFrom(t)}
-                  />
-                  <Button
-                    small
-                    variant="ghost"
-                    icon={Trash2}
-                    label={`Delete ${t.name}`}
-                    disabled={t.linked > 0}
-                    onClick={() => void drop(t)}
-                  />
-                </>
-              )
-            : undefined
-        }
-      />
-    </div>
+    <Listing
+      label="Templates"
+      list={list}
+      nothing={{ icon: LayoutTemplate, title: 'No templates' }}
+      columns={COLUMNS}
+      keyOf={(t) => t.id}
+      nameOf={(t) => t.name}
+      textOf={(t) => `${t.name} ${t.os ? osName(t.os) : ''} ${t.description}`}
+      rowActions={
+        mayChange.value
+          ? (t) => [
+              {
+                icon: Plus,
+                label: `New machine like ${t.name}`,
+                disabled: t.state !== 'ready',
+                run: () => makeFrom(t),
+              },
+              {
+                icon: Trash2,
+                label: `Delete ${t.name}`,
+                disabled: t.linked > 0,
+                why: 'Machines are linked to it',
+                run: () => void drop(t),
+              },
+            ]
+          : undefined
+      }
+    />
   );
 }
 

@@ -2,6 +2,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { sayProblem } from '../api/problem';
 import type { Collection } from '../state/store';
+import type { Listed } from '../ui/Listing';
 
 export interface Loaded<T> {
   value: T | undefined;
@@ -42,4 +43,20 @@ export function useLoaded<T>(load: () => Promise<T>, keys: unknown[], everyMs = 
 export function useCollection<T>(collection: Collection<T>): T[] {
   useEffect(() => collection.ensure(), [collection]);
   return collection.items.value;
+}
+
+/** A collection as a list is shown. */
+export function useListed<T>(collection: Collection<T>): Listed<T> {
+  const items = useCollection(collection);
+  return {
+    items,
+    loaded: collection.loaded.value,
+    problem: collection.problem.value,
+    reload: () => collection.load(),
+  };
+}
+
+/** What was loaded as a list is shown. */
+export function listedOf<T>({ value, problem, reload }: Loaded<T[]>): Listed<T> {
+  return { items: value ?? [], loaded: value !== undefined, problem, reload };
 }

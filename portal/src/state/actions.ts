@@ -201,6 +201,33 @@ export async function change(
   });
 }
 
+interface Removal {
+  title: string;
+  body: string[];
+  action?: string;
+  path: string;
+  query?: Record<string, string>;
+  /** What is said where it was refused. */
+  failed: string;
+  /** What shows that it is gone. */
+  then?(): unknown;
+}
+
+/** Ask, delete one object of the server, and show that it is gone. @returns whether it is */
+export async function removeAsked(what: Removal): Promise<boolean> {
+  const { title, body, action = 'Delete' } = what;
+  if ((await ask({ title, body, action, danger: true })) === null) return false;
+  try {
+    const task = await remove<Task | undefined>(what.path, what.query);
+    if (task?.id) putTask(task);
+    await what.then?.();
+    return true;
+  } catch (error) {
+    notifyProblem(what.failed, error);
+    return false;
+  }
+}
+
 export async function cancelTask(task: Task): Promise<void> {
   try {
     await post(`/tasks/${task.id}/cancel`);

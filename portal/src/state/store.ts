@@ -188,7 +188,13 @@ export function dropMachine(id: string): void {
   scheduleFlush();
 }
 
+const hasEnded = (task: Task | undefined): boolean =>
+  !!task && task.state !== 'queued' && task.state !== 'running';
+
+/** The answer that made a task may come behind the event that tells its end: that stays. */
 export function putTask(task: Task): void {
+  const known = changedTasks.get(task.id) ?? tasks.value.get(task.id);
+  if (hasEnded(known) && !hasEnded(task)) return;
   changedTasks.set(task.id, task);
   scheduleFlush();
 }
@@ -256,7 +262,10 @@ export async function loadHost(): Promise<void> {
 
 async function loadTasks(): Promise<void> {
   const page = await get<{ items: Task[] }>('/tasks', { limit: 100, sort: '-created' });
-  tasks.value = new Map([...page.items].reverse().map((t) => [t.id, t]));
+  const known = tasks.value;
+  const newest = (t: Task): Task =>
+    hasEnded(t) ? t : hasEnded(known.get(t.id)) ? known.get(t.id)! : t;
+  tasks.value = new Map([...page.items].reverse().map((t) => [t.id, newest(t)]));
 }
 
 async function loadEvents(): Promise<void> {
@@ -264,7 +273,7 @@ async function loadEvents(): Promise<void> {
   events.value = page.items.filter((e) => !isUpdate(e));
 }
 
-async function loadAll(): Promise<void> {
+export async function loadAll(): Promise<void> {
   const results = await Promise.allSettled([loadMachines(), loadHost(), loadTasks(), loadEvents()]);
   const [list] = results;
   loadProblem.value = list.status === 'rejected' ? (list.reason as Error).message : null;

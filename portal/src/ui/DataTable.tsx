@@ -22,13 +22,15 @@ export interface Sort {
   down: boolean;
 }
 
-interface DataTableProps<T> {
+export interface DataTableProps<T> {
   label: string;
   columns: Column<T>[];
   items: T[];
   keyOf(item: T): string;
   /** For who hears the table; without it the key. */
   nameOf?(item: T): string;
+  /** How it is sorted before somebody has chosen. */
+  first?: Sort;
   sort?: Sort;
   onSort?(sort: Sort): void;
   selected?: ReadonlySet<string>;
@@ -41,6 +43,8 @@ interface DataTableProps<T> {
   fill?: boolean;
   empty?: ComponentChildren;
   rowHeight?: number;
+  /** More is on its way. */
+  busy?: boolean;
 }
 
 const collator = new Intl.Collator('en', { numeric: true, sensitivity: 'base' });
@@ -75,7 +79,7 @@ function useWidth(): number {
 
 export function DataTable<T>(props: DataTableProps<T>) {
   const { columns, items, keyOf, selected, onSelect, onOpen, fill, rowHeight = 40 } = props;
-  const [ownSort, setOwnSort] = useState<Sort | undefined>(undefined);
+  const [ownSort, setOwnSort] = useState<Sort | undefined>(props.first);
   const sort = props.sort ?? ownSort;
   const setSort = props.onSort ?? setOwnSort;
   const width = useWidth();
@@ -156,6 +160,7 @@ export function DataTable<T>(props: DataTableProps<T>) {
       role="table"
       aria-label={props.label}
       aria-rowcount={rows.length + 1}
+      aria-busy={props.busy || undefined}
       style={{ '--columns': template, '--row': `${rowHeight}px` }}
     >
       <div role="rowgroup" class="table-head">

@@ -9,9 +9,10 @@
 
 #include "api/rest/ops.h"
 #include "host/builder.h"
+#include "host/events.h"
+#include "host/networks.h"
 #include "host/pools.h"
 #include "host/store/store.h"
-#include "host/networks.h"
 #include "host/stores.h"
 #include "host/templates.h"
 #include "host/transfers.h"
@@ -192,24 +193,48 @@ void op_delete_file(struct request *r)
 
 /* ---- Networks ---- */
 
+/* @param id  the network's; @param name  also of one that is gone */
+static void tell_network(struct request *r, const char *id, const char *name, const char *what)
+{
+    char object[HOST_ID_MAX + 16], type[32];
+    snprintf(object, sizeof(object), "network:%s", id);
+    snprintf(type, sizeof(type), "network.%s", what);
+    host_event(r->host, type, object, name, r->who.user, "info", NULL, "network %s was %s", name,
+               what);
+}
+
 void op_create_network(struct request *r)
 {
     struct host_problem p = {0};
-    made(r, KIND_NETWORK, network_create(r->host, r->json, &p), "networks", &p);
+    json_t *doc = network_create(r->host, r->json, &p);
+    if (doc)
+        tell_network(r, host_text(doc, "id"), host_text(doc, "name"), "created");
+    made(r, KIND_NETWORK, doc, "networks", &p);
 }
 
 void op_change_network(struct request *r)
 {
     struct host_problem p = {0};
-    if (!has_changed(r, r->object))
-        changed(r, network_change(r->host, r->object, r->json, &p), &p);
+    if (has_changed(r, r->object))
+        return;
+    int ret = network_change(r->host, r->object, r->json, &p);
+    json_t *doc = ret ? NULL : store_get(r->host->store, KIND_NETWORK, r->param[0]);
+    if (doc)
+        tell_network(r, r->param[0], host_text(doc, "name"), "changed");
+    changed(r, ret, &p);
 }
 
 void op_delete_network(struct request *r)
 {
     struct host_problem p = {0};
-    if (!has_changed(r, r->object))
-        done(r, network_delete(r->host, r->object, &p), &p);
+    char name[HOST_NAME_MAX];
+    if (has_changed(r, r->object))
+        return;
+    snprintf(name, sizeof(name), "%s", host_text(r->object, "name"));
+    int ret = network_delete(r->host, r->object, &p);
+    if (!ret)
+        tell_network(r, r->param[0], name, "deleted");
+    done(r, ret, &p);
 }
 
 void op_list_ports(struct request *r)

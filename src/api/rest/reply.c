@@ -204,7 +204,13 @@ static bool in_array(const json_t *list, const char *text)
     return false;
 }
 
-/* What is no parameter of every list is a filter by a member; `tag` looks into `tags`. */
+/* A filter of one word for a member that is a list. */
+static const char *list_of(const char *filter)
+{
+    return !strcmp(filter, "tag") ? "tags" : !strcmp(filter, "network") ? "networks" : NULL;
+}
+
+/* What is no parameter of every list is a filter by a member. */
 static bool fits_filters(struct request *r, const json_t *item)
 {
     static const char *const others[] = {"limit", "cursor", "sort",     "q", "fields",
@@ -219,8 +225,9 @@ static bool fits_filters(struct request *r, const json_t *item)
         const char *wanted = others[i] ? NULL : query(r, name);
         if (!wanted)
             continue;
-        if (!strcmp(name, "tag") ? !in_array(json_object_get(item, "tags"), wanted)
-                                 : !equals(json_object_get(item, name), wanted))
+        const char *list = list_of(name);
+        if (list ? !in_array(json_object_get(item, list), wanted)
+                 : !equals(json_object_get(item, name), wanted))
             return false;
     }
     return true;

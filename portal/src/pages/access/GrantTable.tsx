@@ -16,12 +16,13 @@ import {
   splitObject,
   users,
 } from '../../state/store';
-import { Badge, Banner, Empty, Panel } from '../../ui/bits';
+import { Badge } from '../../ui/bits';
 import { Button } from '../../ui/Button';
-import { DataTable, type Column } from '../../ui/DataTable';
+import type { Column } from '../../ui/DataTable';
 import { SelectField } from '../../ui/Field';
+import { Listing } from '../../ui/Listing';
 import { FormDialog } from '../FormDialog';
-import { useCollection } from '../use-loaded';
+import { useCollection, useListed } from '../use-loaded';
 import { RoleBadge, ROLES } from './Users';
 
 function objectName(object: string): string {
@@ -65,7 +66,7 @@ const columns = (own?: string): Column<Grant>[] => [
     cell: (g) => (
       <>
         <Badge>{splitObject(g.object)[0]}</Badge>{' '}
-        {g.object === own ? 'this machine' : objectName(g.object)}
+        {g.object === own ? 'this object' : objectName(g.object)}
       </>
     ),
     sort: (g) => objectName(g.object),
@@ -154,53 +155,45 @@ interface GrantTableProps {
 }
 
 export function GrantTable({ title, object, inherited = [] }: GrantTableProps) {
-  const all = useCollection(grants);
+  const all = useListed(grants);
   useCollection(users);
   useCollection(groups);
   useCollection(pools);
   useCollection(datastores);
   useCollection(networks);
   const [creating, setCreating] = useState(false);
-  const list = object
-    ? all.filter((g) => g.object === object || inherited.includes(g.object))
-    : all;
+  const items = object
+    ? all.items.filter((g) => g.object === object || inherited.includes(g.object))
+    : all.items;
   return (
     <>
-      {grants.problem.value && <Banner tone="bad">{grants.problem.value}</Banner>}
-      <Panel
+      <Listing
+        label={title}
         title={title}
-        flush
-        actions={
+        list={{ ...all, items }}
+        nothing={{
+          icon: KeySquare,
+          title: 'Nothing granted',
+          text: 'Roles of users count everywhere; a grant gives a role on one object and what is below it.',
+        }}
+        headActions={
           <Button small icon={Plus} onClick={() => setCreating(true)}>
             Grant
           </Button>
         }
-      >
-        {list.length || !grants.loaded.value ? (
-          <DataTable
-            label={title}
-            columns={columns(object)}
-            items={list}
-            keyOf={(g) => g.id}
-            actions={(g) => (
-              <Button
-                small
-                variant="ghost"
-                icon={Trash2}
-                label={`Take back from ${splitObject(g.subject)[1]}`}
-                disabled={!!object && g.object !== object}
-                why="Inherited: take it back where it was granted"
-                onClick={() => void revoke(g)}
-              />
-            )}
-          />
-        ) : (
-          <Empty icon={KeySquare} title="Nothing granted">
-            Roles of users count everywhere; a grant gives a role on one object and what is below
-            it.
-          </Empty>
-        )}
-      </Panel>
+        columns={columns(object)}
+        keyOf={(g) => g.id}
+        textOf={(g) => `${g.subject} ${g.role} ${objectName(g.object)}`}
+        rowActions={(g) => [
+          {
+            icon: Trash2,
+            label: `Take back from ${splitObject(g.subject)[1]}`,
+            disabled: !!object && g.object !== object,
+            why: 'Inherited: take it back where it was granted',
+            run: () => void revoke(g),
+          },
+        ]}
+      />
       {creating && <GrantDialog object={object} onClose={() => setCreating(false)} />}
     </>
   );

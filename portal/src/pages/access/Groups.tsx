@@ -1,16 +1,17 @@
 import { useState } from 'preact/hooks';
 import { Pencil, Plus, Trash2, UsersRound } from '../../ui/icons';
-import { patch, post, remove } from '../../api/client';
+import { patch, post } from '../../api/client';
 import type { Group } from '../../api/types';
-import { ask, notifyProblem } from '../../state/notices';
+import { removeAsked } from '../../state/actions';
 import { groups, users } from '../../state/store';
-import { Banner, Empty, Panel, Tag } from '../../ui/bits';
+import { Tag } from '../../ui/bits';
 import { Button } from '../../ui/Button';
-import { DataTable, type Column } from '../../ui/DataTable';
+import type { Column } from '../../ui/DataTable';
 import { TextField } from '../../ui/Field';
+import { Listing } from '../../ui/Listing';
 import { FormDialog } from '../FormDialog';
 import { splitTags } from '../machine/GeneralDialog';
-import { useCollection } from '../use-loaded';
+import { useCollection, useListed } from '../use-loaded';
 
 const COLUMNS: Column<Group>[] = [
   {
@@ -78,68 +79,40 @@ function GroupDialog({ group, onClose }: { group?: Group; onClose(): void }) {
   );
 }
 
-async function drop(group: Group): Promise<void> {
-  const answer = await ask({
+const drop = (group: Group): Promise<boolean> =>
+  removeAsked({
     title: `Delete the group ${group.name}?`,
     body: ['Its members stay; what was granted to the group is taken from them.'],
     action: 'Delete group',
-    danger: true,
+    path: `/groups/${encodeURIComponent(group.name)}`,
+    failed: `${group.name} was not deleted`,
+    then: () => groups.load(),
   });
-  if (answer === null) return;
-  try {
-    await remove(`/groups/${encodeURIComponent(group.name)}`);
-    await groups.load();
-  } catch (error) {
-    notifyProblem(`${group.name} was not deleted`, error);
-  }
-}
 
 export function Groups() {
-  const list = useCollection(groups);
+  const list = useListed(groups);
   useCollection(users);
   const [editing, setEditing] = useState<{ group?: Group } | null>(null);
   return (
     <>
-      {groups.problem.value && <Banner tone="bad">{groups.problem.value}</Banner>}
-      <Panel
+      <Listing
+        label="Groups"
         title="Groups"
-        flush
-        actions={
+        list={list}
+        nothing={{ icon: UsersRound, title: 'No groups' }}
+        headActions={
           <Button small icon={Plus} onClick={() => setEditing({})}>
             New group
           </Button>
         }
-      >
-        {list.length || !groups.loaded.value ? (
-          <DataTable
-            label="Groups"
-            columns={COLUMNS}
-            items={list}
-            keyOf={(g) => g.name}
-            actionsWidth="72px"
-            actions={(g) => (
-              <>
-                <Button
-                  small
-                  variant="ghost"
-                  icon={Pencil}
-                  label={`Edit ${g.name}`}
-                  onClick={() => setEditing({ group: g })}
-                />
-                <Button
-                  small
-                  variant="ghost"
-                  icon={Trash2}
-                  label={`Delete ${g.name}`}
-                  onClick={() => void drop(g)}
-                />
-              </>
-            )}
-          />
-        ) : (
-          <Empty icon={UsersRound} title="No groups" />
-        )}
-      </Panel>
+        columns={COLUMNS}
+        keyOf={(g) => g.name}
+        textOf={(g) => `${g.name} ${g.description} ${g.members.join(' ')}`}
+        rowActions={(g) => [
+          { icon: Pencil, label: `Edit ${g.name}`, run: () => setEditing({ group: g }) },
+          { icon: Trash2, label: `Delete ${g.name}`, run: () => void drop(g) },
+        ]}
+      />
       {editing && <GroupDialog group={editing.group} onClose={() => setEditing(null)} />}
     </>
   );

@@ -1,18 +1,19 @@
 // Tokens for scripts. The secret is shown once, right after it was made.
 import { useState } from 'preact/hooks';
 import { KeyRound, Plus, Trash2 } from '../../ui/icons';
-import { post, remove } from '../../api/client';
+import { post } from '../../api/client';
 import type { Role, Token, TokenMade } from '../../api/types';
 import { ago, dateOnly } from '../../lib/format';
-import { ask, notifyProblem } from '../../state/notices';
+import { removeAsked } from '../../state/actions';
 import { session, tokens } from '../../state/store';
-import { Banner, CopyButton, Empty, Panel } from '../../ui/bits';
+import { CopyButton } from '../../ui/bits';
 import { Button } from '../../ui/Button';
-import { DataTable, type Column } from '../../ui/DataTable';
+import type { Column } from '../../ui/DataTable';
 import { Dialog } from '../../ui/Dialog';
 import { SelectField, TextField } from '../../ui/Field';
+import { Listing } from '../../ui/Listing';
 import { FormDialog } from '../FormDialog';
-import { useCollection } from '../use-loaded';
+import { useListed } from '../use-loaded';
 import { RoleBadge, ROLES } from './Users';
 
 const COLUMNS: Column<Token>[] = [
@@ -119,60 +120,46 @@ function CreateToken({ onMade, onClose }: { onMade(made: TokenMade): void; onClo
   );
 }
 
-async function drop(token: Token): Promise<void> {
-  const answer = await ask({
+const drop = (token: Token): Promise<boolean> =>
+  removeAsked({
     title: `Delete the token ${token.name}?`,
     body: ['What uses it is refused from now on.'],
     action: 'Delete token',
-    danger: true,
+    path: `/tokens/${token.id}`,
+    failed: `${token.name} was not deleted`,
+    then: () => tokens.load(),
   });
-  if (answer === null) return;
-  try {
-    await remove(`/tokens/${token.id}`);
-    await tokens.load();
-  } catch (error) {
-    notifyProblem(`${token.name} was not deleted`, error);
-  }
-}
 
 export function Tokens() {
-  const list = useCollection(tokens);
+  const list = useListed(tokens);
   const [creating, setCreating] = useState(false);
   const [made, setMade] = useState<TokenMade | null>(null);
   return (
     <>
-      {tokens.problem.value && <Banner tone="bad">{tokens.problem.value}</Banner>}
-      <Panel
+      <Listing
+        label="API tokens"
         title="API tokens"
-        flush
-        actions={
+        list={list}
+        nothing={{
+          icon: KeyRound,
+          title: 'No tokens',
+          text: (
+            <>
+              For scripts and other programs: <code>Authorization: Bearer TOKEN</code>
+            </>
+          ),
+        }}
+        headActions={
           <Button small icon={Plus} onClick={() => setCreating(true)}>
             New token
           </Button>
         }
-      >
-        {list.length || !tokens.loaded.value ? (
-          <DataTable
-            label="API tokens"
-            columns={COLUMNS}
-            items={list}
-            keyOf={(t) => t.id}
-            actions={(t) => (
-              <Button
-                small
-                variant="ghost"
-                icon={Trash2}
-                label={`Delete ${t.name}`}
-                onClick={() => void drop(t)}
-              />
-            )}
-          />
-        ) : (
-          <Empty icon={KeyRound} title="No tokens">
-            For scripts and other programs: <code>Authorization: Bearer TOKEN</code>
-          </Empty>
-        )}
-      </Panel>
+        columns={COLUMNS}
+        keyOf={(t) => t.id}
+        nameOf={(t) => t.name}
+        textOf={(t) => `${t.name} ${t.user} ${t.role}`}
+        rowActions={(t) => [{ icon: Trash2, label: `Delete ${t.name}`, run: () => void drop(t) }]}
+      />
       {creating && <CreateToken onMade={setMade} onClose={() => setCreating(false)} />}
       {made && (
         <Dialog

@@ -1,18 +1,19 @@
 import { useState } from 'preact/hooks';
-import { Pencil, Plus, Trash2 } from '../../ui/icons';
-import { patch, post, remove } from '../../api/client';
+import { Pencil, Plus, Trash2, UserRound } from '../../ui/icons';
+import { patch, post } from '../../api/client';
 import type { Role, User } from '../../api/types';
 import { ago, capitalize } from '../../lib/format';
 import { mergePatch } from '../../lib/patch';
-import { ask, notifyProblem } from '../../state/notices';
+import { removeAsked } from '../../state/actions';
 import { groups, session, users } from '../../state/store';
-import { Badge, Banner, Panel, Status, Tag } from '../../ui/bits';
+import { Badge, Status, Tag } from '../../ui/bits';
 import { Button } from '../../ui/Button';
-import { DataTable, type Column } from '../../ui/DataTable';
+import type { Column } from '../../ui/DataTable';
 import { CheckField, SelectField, TextField } from '../../ui/Field';
+import { Listing } from '../../ui/Listing';
 import { FormDialog } from '../FormDialog';
 import { splitTags } from '../machine/GeneralDialog';
-import { useCollection } from '../use-loaded';
+import { useCollection, useListed } from '../use-loaded';
 
 export const ROLES: { value: Role; label: string }[] = [
   { value: 'administrator', label: 'Administrator: everything' },
@@ -149,66 +150,46 @@ function UserDialog({ user, onClose }: { user?: User; onClose(): void }) {
   );
 }
 
-async function drop(user: User): Promise<void> {
-  const answer = await ask({
+const drop = (user: User): Promise<boolean> =>
+  removeAsked({
     title: `Delete the user ${user.name}?`,
     body: ['Sessions end at once; tokens and grants of this user are removed.'],
     action: 'Delete user',
-    danger: true,
+    path: `/users/${encodeURIComponent(user.name)}`,
+    failed: `${user.name} was not deleted`,
+    then: () => users.load(),
   });
-  if (answer === null) return;
-  try {
-    await remove(`/users/${encodeURIComponent(user.name)}`);
-    await users.load();
-  } catch (error) {
-    notifyProblem(`${user.name} was not deleted`, error);
-  }
-}
 
 export function Users() {
-  const list = useCollection(users);
+  const list = useListed(users);
   useCollection(groups);
   const [editing, setEditing] = useState<{ user?: User } | null>(null);
   return (
     <>
-      {users.problem.value && <Banner tone="bad">{users.problem.value}</Banner>}
-      <Panel
+      <Listing
+        label="Users"
         title="Users"
-        flush
-        actions={
+        list={list}
+        nothing={{ icon: UserRound, title: 'No users' }}
+        headActions={
           <Button small icon={Plus} onClick={() => setEditing({})}>
             New user
           </Button>
         }
-      >
-        <DataTable
-          label="Users"
-          columns={COLUMNS}
-          items={list}
-          keyOf={(u) => u.name}
-          actionsWidth="72px"
-          actions={(u) => (
-            <>
-              <Button
-                small
-                variant="ghost"
-                icon={Pencil}
-                label={`Edit ${u.name}`}
-                onClick={() => setEditing({ user: u })}
-              />
-              <Button
-                small
-                variant="ghost"
-                icon={Trash2}
-                label={`Delete ${u.name}`}
-                disabled={u.name === session.value?.user}
-                why="That is you"
-                onClick={() => void drop(u)}
-              />
-            </>
-          )}
-        />
-      </Panel>
+        columns={COLUMNS}
+        keyOf={(u) => u.name}
+        textOf={(u) => `${u.name} ${u.full_name} ${u.role} ${u.groups.join(' ')}`}
+        rowActions={(u) => [
+          { icon: Pencil, label: `Edit ${u.name}`, run: () => setEditing({ user: u }) },
+          {
+            icon: Trash2,
+            label: `Delete ${u.name}`,
+            disabled: u.name === session.value?.user,
+            why: 'That is you',
+            run: () => void drop(u),
+          },
+        ]}
+      />
       {editing && <UserDialog user={editing.user} onClose={() => setEditing(null)} />}
     </>
   );

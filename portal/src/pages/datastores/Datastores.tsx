@@ -1,18 +1,20 @@
 // Where disks, images and discs lie: the stores, and what is in each.
 import { useState } from 'preact/hooks';
 import { Database, Plus, Star, Trash2 } from '../../ui/icons';
-import { patch, post, remove } from '../../api/client';
+import { patch, post } from '../../api/client';
 import type { Datastore } from '../../api/types';
 import { bytes, count } from '../../lib/format';
 import { link, navigate } from '../../lib/router';
-import { ask, notifyProblem } from '../../state/notices';
+import { removeAsked } from '../../state/actions';
+import { notifyProblem } from '../../state/notices';
 import { datastores, isAdministrator } from '../../state/store';
-import { Badge, Banner, Empty, Meter, Page } from '../../ui/bits';
+import { Badge, Meter, Page } from '../../ui/bits';
 import { Button } from '../../ui/Button';
-import { DataTable, type Column } from '../../ui/DataTable';
+import type { Column } from '../../ui/DataTable';
 import { TextField } from '../../ui/Field';
+import { Listing } from '../../ui/Listing';
 import { FormDialog } from '../FormDialog';
-import { useCollection } from '../use-loaded';
+import { useListed } from '../use-loaded';
 import { FileBrowser } from './FileBrowser';
 
 const COLUMNS: Column<Datastore>[] = [
@@ -105,8 +107,8 @@ async function makeDefault(store: Datastore): Promise<void> {
   }
 }
 
-async function forget(store: Datastore): Promise<void> {
-  const answer = await ask({
+const forget = (store: Datastore): Promise<boolean> =>
+  removeAsked({
     title: `Forget the datastore ${store.name}?`,
     body: [
       store.machines
@@ -114,21 +116,15 @@ async function forget(store: Datastore): Promise<void> {
         : 'The host forgets it. Its files stay where they are.',
     ],
     action: 'Forget',
-    danger: true,
+    path: `/datastores/${store.id}`,
+    failed: `${store.name} stays`,
+    then: () => datastores.load(),
   });
-  if (answer === null) return;
-  try {
-    await remove(`/datastores/${store.id}`);
-    await datastores.load();
-  } catch (error) {
-    notifyProblem(`${store.name} stays`, error);
-  }
-}
 
 export function Datastores({ id, path }: { id?: string; path: string }) {
-  const list = useCollection(datastores);
+  const list = useListed(datastores);
   const [creating, setCreating] = useState(false);
-  const store = id ? list.find((d) => d.id === id) : undefined;
+  const store = id ? list.items.find((d) => d.id === id) : undefined;
   if (store) return <FileBrowser store={store} path={path} />;
   return (
     <Page
@@ -142,48 +138,37 @@ export function Datastores({ id, path }: { id?: string; path: string }) {
         )
       }
     >
-      {datastores.problem.value && <Banner tone="bad">{datastores.problem.value}</Banner>}
-      <div class="panel">
-        {list.length || !datastores.loaded.value ? (
-          <DataTable
-            label="Datastores"
-            columns={COLUMNS}
-            items={list}
-            keyOf={(d) => d.id}
-            onOpen={(d) => navigate(link('datastores', d.id))}
-            rowHeight={44}
-            actionsWidth="72px"
-            actions={
-              isAdministrator.value
-                ? (d) => (
-                    <>
-                      <Button
-                        small
-                        variant="ghost"
-                        icon={Star}
-                        label={`Make ${d.name} the default`}
-                        disabled={d.default}
-                        why="It is the default"
-                        onClick={() => void makeDefault(d)}
-                      />
-                      <Button
-                        small
-                        variant="ghost"
-                        icon={Trash2}
-                        label={`Forget ${d.name}`}
-                        disabled={d.default}
-                        why="The default datastore stays"
-                        onClick={() => void forget(d)}
-                      />
-                    </>
-                  )
-                : undefined
-            }
-          />
-        ) : (
-          <Empty icon={Database} title="No datastores" />
-        )}
-      </div>
+      <Listing
+        label="Datastores"
+        list={list}
+        nothing={{ icon: Database, title: 'No datastores' }}
+        columns={COLUMNS}
+        keyOf={(d) => d.id}
+        nameOf={(d) => d.name}
+        textOf={(d) => `${d.name} ${d.path}`}
+        onOpen={(d) => navigate(link('datastores', d.id))}
+        rowHeight={44}
+        rowActions={
+          isAdministrator.value
+            ? (d) => [
+                {
+                  icon: Star,
+                  label: `Make ${d.name} the default`,
+                  disabled: d.default,
+                  why: 'It is the default',
+                  run: () => void makeDefault(d),
+                },
+                {
+                  icon: Trash2,
+                  label: `Forget ${d.name}`,
+                  disabled: d.default,
+                  why: 'The default datastore stays',
+                  run: () => void forget(d),
+                },
+              ]
+            : undefined
+        }
+      />
       {creating && <CreateDatastore onClose={() => setCreating(false)} />}
     </Page>
   );

@@ -1,15 +1,15 @@
 import { ChevronRight, Download, File, Folder, FolderSearch, Trash2 } from '../../ui/icons';
-import { apiUrl, getAll, remove } from '../../api/client';
+import { apiUrl, getAll } from '../../api/client';
 import type { Datastore, StoredFile } from '../../api/types';
 import { bytes, dateTime } from '../../lib/format';
 import { link, navigate } from '../../lib/router';
-import { ask, notifyProblem } from '../../state/notices';
+import { removeAsked } from '../../state/actions';
 import { isAdministrator, machines, splitObject } from '../../state/store';
-import { Banner, Empty, Meter, Page } from '../../ui/bits';
-import { Button } from '../../ui/Button';
-import { DataTable, type Column } from '../../ui/DataTable';
+import { Meter, Page } from '../../ui/bits';
+import type { Column } from '../../ui/DataTable';
+import { Listing } from '../../ui/Listing';
 import { download } from '../machine/export';
-import { useLoaded } from '../use-loaded';
+import { listedOf, useLoaded } from '../use-loaded';
 
 function UsedBy({ file }: { file: StoredFile }) {
   if (!file.used_by) return <span class="muted">–</span>;
@@ -74,21 +74,16 @@ export function FileBrowser({ store, path }: { store: Datastore; path: string })
   const open = (file: StoredFile): void => {
     if (file.kind === 'folder') navigate(link('datastores', store.id, ...parts, file.name));
   };
-  const drop = async (file: StoredFile): Promise<void> => {
-    const answer = await ask({
+  const drop = (file: StoredFile): Promise<boolean> =>
+    removeAsked({
       title: `Delete ${file.name}?`,
       body: ['The file is removed from the datastore. There is no way back.'],
       action: 'Delete file',
-      danger: true,
+      path: `/datastores/${store.id}/files`,
+      query: { path: pathOf(file) },
+      failed: `${file.name} was not deleted`,
+      then: files.reload,
     });
-    if (answer === null) return;
-    try {
-      await remove(`/datastores/${store.id}/files`, { path: pathOf(file) });
-      files.reload();
-    } catch (error) {
-      notifyProblem(`${file.name} was not deleted`, error);
-    }
-  };
   return (
     <Page
       title={store.name}
@@ -115,52 +110,36 @@ export function FileBrowser({ store, path }: { store: Datastore; path: string })
           </span>
         ))}
       </nav>
-      {files.problem && <Banner tone="bad">{files.problem}</Banner>}
-      <div class="panel">
-        {files.value && !files.value.length ? (
-          <Empty icon={FolderSearch} title="This folder is empty" />
-        ) : (
-          <DataTable
-            label={`Files in ${store.name}/${path}`}
-            columns={COLUMNS}
-            items={files.value ?? []}
-            keyOf={(f) => f.name}
-            sort={{ key: 'name', down: false }}
-            onOpen={open}
-            rowHeight={36}
-            actionsWidth="72px"
-            actions={(f) =>
-              f.kind === 'file' ? (
-                <>
-                  <Button
-                    small
-                    variant="ghost"
-                    icon={Download}
-                    label={`Download ${f.name}`}
-                    onClick={() =>
-                      download(
-                        apiUrl(`/datastores/${store.id}/files`, { path: pathOf(f), download: 1 }),
-                        f.name,
-                      )
-                    }
-                  />
-                  {isAdministrator.value && (
-                    <Button
-                      small
-                      variant="ghost"
-                      icon={Trash2}
-                      label={`Delete ${f.name}`}
-                      disabled={!!f.used_by}
-                      why="It is in use"
-                      onClick={() => void drop(f)}
-                    />
-                  )}
-                </>
-              ) : null
-            }
-          />
-        )}
-      </div>
+      <Listing
+        label={`Files in ${store.name}/${path}`}
+        list={listedOf(files)}
+        nothing={{ icon: FolderSearch, title: 'This folder is empty' }}
+        columns={COLUMNS}
+        keyOf={(f) => f.name}
+        textOf={(f) => f.name}
+        first={{ key: 'name', down: false }}
+        onOpen={open}
+        rowHeight={36}
+        rowActions={(f) => [
+          f.kind === 'file' && {
+            icon: Download,
+            label: `Download ${f.name}`,
+            run: () =>
+              download(
+                apiUrl(`/datastores/${store.id}/files`, { path: pathOf(f), download: 1 }),
+                f.name,
+              ),
+          },
+          f.kind === 'file' &&
+            isAdministrator.value && {
+              icon: Trash2,
+              label: `Delete ${f.name}`,
+              disabled: !!f.used_by,
+              why: 'It is in use',
+              run: () => void drop(f),
+            },
+        ]}
+      />
     </Page>
   );
 }

@@ -1,20 +1,21 @@
 // The machine's virtual hardware as a form. A running machine keeps what it cannot take now as
 // pending changes, which are shown and can be dropped.
-import { useEffect, useState } from 'preact/hooks';
 import { patch } from '../../api/client';
-import { Problem, problemAt, sayProblem } from '../../api/problem';
 import type { MachineConfig } from '../../api/types';
 import { bytes, count } from '../../lib/format';
-import { changes, mergePatch, same, type Change } from '../../lib/patch';
-import { notify, notifyProblem } from '../../state/notices';
+import { changes, mergePatch, type Change } from '../../lib/patch';
+import { notifyProblem } from '../../state/notices';
 import { host, loadMachine, mayChange } from '../../state/store';
 import { Banner, Panel } from '../../ui/bits';
 import { Button } from '../../ui/Button';
+import { EditForm } from '../EditForm';
 import { NumberField, SelectField, SizeField } from '../../ui/Field';
 import { CdromEditor } from './CdromEditor';
 import { CardEditor } from './CardEditor';
 import type { TabProps } from './MachinePage';
 
+/** With a field of their own here. */
+const MEMBERS = ['cpus', 'engine', 'memory', 'firmware', 'boot', 'networks', 'cdroms'];
 const GIB = 1024 ** 3;
 
 const FIRMWARE = [
@@ -81,72 +82,42 @@ function Pending({ machine, reload }: TabProps) {
 
 export function HardwareTab({ machine, reload }: TabProps) {
   const base = machine.pending_config ?? machine.config;
-  const [draft, setDraft] = useState<MachineConfig>(base);
-  const [edited, setEdited] = useState(false);
-  const [wrong, setWrong] = useState<unknown>(null);
-  const [busy, setBusy] = useState(false);
-  const stamp = JSON.stringify(base);
-  // What others change is taken over until this user has begun to edit.
-  useEffect(() => {
-    if (!edited) setDraft(base);
-  }, [stamp]);
-
-  const set = (part: Partial<MachineConfig>): void => {
-    setEdited(true);
-    setDraft({ ...draft, ...part });
-  };
-  const at = (member: string): string | null =>
-    problemAt(wrong, `/config/${member}`) ?? problemAt(wrong, `/${member}`);
-  const dirty = edited && !same(base, draft);
   const off = machine.state === 'stopped' || machine.state === 'crashed';
-
-  const save = async (): Promise<void> => {
-    setBusy(true);
-    setWrong(null);
-    try {
-      await patch(`/machines/${machine.id}`, { config: mergePatch(base, draft) });
-      setEdited(false);
-      notify(off ? 'Saved.' : 'Saved. What cannot change now waits for the next start.', 'ok');
-      reload();
-      void loadMachine(machine.id);
-    } catch (error) {
-      setWrong(error);
-    } finally {
-      setBusy(false);
-    }
+  const send = async (now: MachineConfig): Promise<void> => {
+    await patch(`/machines/${machine.id}`, { config: mergePatch(base, now) });
+    reload();
+    void loadMachine(machine.id);
   };
-
   return (
-    <form
-      class="hardware"
-      noValidate
-      onSubmit={(e) => {
-        e.preventDefault();
-        void save();
-      }}
+    <EditForm
+      base={base}
+      disabled={!mayChange.value}
+      fields={MEMBERS.map((member) => `/config/${member}`)}
+      send={send}
+      note={
+        off ? 'Not saved yet.' : 'The machine runs: some of this takes effect at its next start.'
+      }
+      saved={off ? 'Saved.' : 'Saved. What cannot change now waits for the next start.'}
+      above={<Pending machine={machine} reload={reload} />}
     >
-      <Pending machine={machine} reload={reload} />
-      {wrong !== null && !(wrong instanceof Problem && wrong.field) && (
-        <Banner tone="bad">{sayProblem(wrong)}</Banner>
-      )}
-      <fieldset disabled={!mayChange.value}>
-        <div class="grid">
+      {({ now, set, at }) => (
+        <>
           <Panel title="Processor and memory">
             <div class="form">
               <NumberField
                 label="CPUs"
                 min={1}
                 max={64}
-                value={draft.cpus ?? 1}
+                value={now.cpus ?? 1}
                 onInput={(cpus) => set({ cpus: cpus ?? 1 })}
                 hint={host.value ? `The host has ${host.value.cpus}` : undefined}
-                error={at('cpus')}
+                error={at('/config/cpus')}
               />
               <SelectField
                 label="Engine"
-                value={draft.engine ?? 'auto'}
+                value={now.engine ?? 'auto'}
                 onInput={(engine) => set({ engine })}
-                error={at('engine')}
+                error={at('/config/engine')}
                 options={[
                   { value: 'auto', label: 'Automatic' },
                   ...(host.value?.engines ?? []).map((e) => ({
@@ -161,9 +132,9 @@ export function HardwareTab({ machine, reload }: TabProps) {
                 wide
                 min={16 * 1024 * 1024}
                 presets={[1, 2, 4, 8].map((n) => n * GIB)}
-                value={draft.memory ?? 512 * 1024 * 1024}
+                value={now.memory ?? 512 * 1024 * 1024}
                 onInput={(memory) => set({ memory })}
-                error={at('memory')}
+                error={at('/config/memory')}
               />
             </div>
           </Panel>
@@ -171,55 +142,34 @@ export function HardwareTab({ machine, reload }: TabProps) {
             <div class="form">
               <SelectField
                 label="Firmware"
-                value={draft.firmware ?? ''}
+                value={now.firmware ?? ''}
                 onInput={(firmware) => set({ firmware: firmware || undefined })}
                 options={FIRMWARE}
-                error={at('firmware')}
+                error={at('/config/firmware')}
               />
               <SelectField
                 label="Boot from"
-                value={(draft.boot?.order ?? []).join(',')}
+                value={(now.boot?.order ?? []).join(',')}
                 onInput={(order) =>
-                  set({ boot: { ...draft.boot, order: order ? order.split(',') : undefined } })
+                  set({ boot: { ...now.boot, order: order ? order.split(',') : undefined } })
                 }
                 options={BOOT_ORDERS}
-                error={at('boot')}
+                error={at('/config/boot')}
               />
             </div>
           </Panel>
           <CardEditor
-            cards={draft.networks ?? []}
+            cards={now.networks ?? []}
             onChange={(networks) => set({ networks })}
-            error={at('networks')}
+            error={at('/config/networks')}
           />
           <CdromEditor
-            drives={draft.cdroms ?? []}
+            drives={now.cdroms ?? []}
             onChange={(cdroms) => set({ cdroms })}
-            error={at('cdroms')}
+            error={at('/config/cdroms')}
           />
-        </div>
-      </fieldset>
-      {dirty && (
-        <div class="save-bar" role="region" aria-label="Unsaved changes">
-          <span>
-            {off
-              ? 'Not saved yet.'
-              : 'The machine runs: some of this takes effect at its next start.'}
-          </span>
-          <Button
-            onClick={() => {
-              setDraft(base);
-              setEdited(false);
-              setWrong(null);
-            }}
-          >
-            Undo
-          </Button>
-          <Button type="submit" variant="primary" disabled={busy}>
-            Save
-          </Button>
-        </div>
+        </>
       )}
-    </form>
+    </EditForm>
   );
 }

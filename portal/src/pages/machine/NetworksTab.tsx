@@ -2,12 +2,23 @@
 import { NetworkIcon } from '../../ui/icons';
 import type { NetworkConfig } from '../../api/types';
 import { link } from '../../lib/router';
-import { mayChange } from '../../state/store';
-import { Badge, Empty, Panel } from '../../ui/bits';
-import { DataTable, type Column } from '../../ui/DataTable';
+import { mayChange, networks } from '../../state/store';
+import { Badge } from '../../ui/bits';
+import type { Column } from '../../ui/DataTable';
+import { Listing } from '../../ui/Listing';
+import { useCollection } from '../use-loaded';
 import type { TabProps } from './MachinePage';
 
 type Card = NetworkConfig & { index: number };
+
+function NetworkLink({ card }: { card: Card }) {
+  const network = useCollection(networks).find((n) => n.name === card.name);
+  return network ? (
+    <a href={link('networks', network.id)}>{network.name}</a>
+  ) : (
+    <>{card.name ?? card.type ?? 'user'}</>
+  );
+}
 
 const COLUMNS: Column<Card>[] = [
   { key: 'index', title: 'Card', width: '70px', cell: (n) => n.index + 1 },
@@ -15,7 +26,7 @@ const COLUMNS: Column<Card>[] = [
     key: 'name',
     title: 'Network',
     width: 'minmax(120px, 1fr)',
-    cell: (n) => n.name ?? n.type ?? 'user',
+    cell: (n) => <NetworkLink card={n} />,
   },
   { key: 'type', title: 'Type', width: '100px', cell: (n) => <Badge>{n.type ?? 'user'}</Badge> },
   {
@@ -41,30 +52,23 @@ const COLUMNS: Column<Card>[] = [
   },
 ];
 
-export function NetworksTab({ machine }: TabProps) {
-  const cards = (machine.config.networks ?? []).map((n, index) => ({ ...n, index }));
+export function NetworksTab({ machine, reload }: TabProps) {
+  const items = (machine.config.networks ?? []).map((n, index) => ({ ...n, index }));
   return (
-    <Panel
+    <Listing
+      label="Network cards"
       title="Network cards"
-      flush
-      actions={
+      list={{ items, loaded: true, problem: null, reload }}
+      nothing={{ icon: NetworkIcon, title: 'Not connected to any network' }}
+      headActions={
         mayChange.value && (
           <a class="button small" href={link('machines', machine.id, 'hardware')}>
             Edit hardware
           </a>
         )
       }
-    >
-      {cards.length ? (
-        <DataTable
-          label="Network cards"
-          columns={COLUMNS}
-          items={cards}
-          keyOf={(n) => String(n.index)}
-        />
-      ) : (
-        <Empty icon={NetworkIcon} title="Not connected to any network" />
-      )}
-    </Panel>
+      columns={COLUMNS}
+      keyOf={(n) => String(n.index)}
+    />
   );
 }

@@ -1,15 +1,12 @@
 // What a machine may take of its host: its pool, and its own shares, reservations and limits. They
 // hold at once, also while it runs.
-import { useEffect, useState } from 'preact/hooks';
 import { patch } from '../../api/client';
-import { Problem, problemAt, sayProblem } from '../../api/problem';
 import { bytes } from '../../lib/format';
 import { mergePatch, same } from '../../lib/patch';
-import { notify } from '../../state/notices';
 import { isAdministrator, loadMachine, mayChange, pools } from '../../state/store';
-import { Banner, Facts, Panel } from '../../ui/bits';
-import { Button } from '../../ui/Button';
+import { Facts, Panel } from '../../ui/bits';
 import { SelectField } from '../../ui/Field';
+import { EditForm } from '../EditForm';
 import { amountText, poolTree, RESOURCES, type Amounts } from '../resources/amounts';
 import { AmountFields } from '../resources/AmountFields';
 import { useCollection } from '../use-loaded';
@@ -32,58 +29,27 @@ function Granted({ machine }: { machine: TabProps['machine'] }) {
 export function ResourcesTab({ machine, reload }: TabProps) {
   useCollection(pools);
   const base: Draft = { pool: machine.pool, ...machine.resources };
-  const [now, setNow] = useState(base);
-  const [edited, setEdited] = useState(false);
-  const [wrong, setWrong] = useState<unknown>(null);
-  const [busy, setBusy] = useState(false);
-  const stamp = JSON.stringify(base);
-  // What others change is taken over until this user has begun to edit.
-  useEffect(() => {
-    if (!edited) setNow(base);
-  }, [stamp]);
-  const set = (part: Record<string, unknown>): void => {
-    setEdited(true);
-    setNow({ ...now, ...part } as Draft);
-  };
-  const undo = (): void => {
-    setNow(base);
-    setEdited(false);
-    setWrong(null);
-  };
-  const save = async (): Promise<void> => {
+  const send = async (now: Draft): Promise<void> => {
     const { pool: poolBefore, ...amountsBefore } = base;
     const { pool, ...amounts } = now;
-    setBusy(true);
-    setWrong(null);
-    try {
-      await patch(`/machines/${machine.id}`, {
-        ...(pool === poolBefore ? {} : { pool }),
-        ...(same(amountsBefore, amounts) ? {} : { resources: mergePatch(amountsBefore, amounts) }),
-      });
-      setEdited(false);
-      notify('Saved. It holds from now on.', 'ok');
-      reload();
-      void loadMachine(machine.id);
-    } catch (error) {
-      setWrong(error);
-    } finally {
-      setBusy(false);
-    }
+    await patch(`/machines/${machine.id}`, {
+      ...(pool === poolBefore ? {} : { pool }),
+      ...(same(amountsBefore, amounts) ? {} : { resources: mergePatch(amountsBefore, amounts) }),
+    });
+    reload();
+    void loadMachine(machine.id);
   };
   return (
-    <form
-      class="hardware"
-      noValidate
-      onSubmit={(e) => {
-        e.preventDefault();
-        void save();
-      }}
+    <EditForm
+      base={base}
+      disabled={!mayChange.value}
+      fields={['/pool', '/resources']}
+      send={send}
+      note="Not saved yet."
+      saved="Saved. It holds from now on."
     >
-      {wrong !== null && !(wrong instanceof Problem && wrong.field) && (
-        <Banner tone="bad">{sayProblem(wrong)}</Banner>
-      )}
-      <fieldset disabled={!mayChange.value}>
-        <div class="grid">
+      {({ now, set, at }) => (
+        <>
           <Panel title="Pool">
             <div class="form">
               <SelectField
@@ -91,7 +57,7 @@ export function ResourcesTab({ machine, reload }: TabProps) {
                 wide
                 value={now.pool ?? ''}
                 onInput={(pool) => set({ pool: pool || null })}
-                error={problemAt(wrong, '/pool')}
+                error={at('/pool')}
                 options={[
                   { value: '', label: 'None' },
                   ...poolTree(pools.items.value).map(({ pool, depth }) => ({
@@ -112,23 +78,14 @@ export function ResourcesTab({ machine, reload }: TabProps) {
                   field={field}
                   bare
                   value={(now[field.key] ?? {}) as Amounts}
-                  onChange={(value) => set({ [field.key]: value })}
-                  at={(member) => problemAt(wrong, `/resources/${field.key}/${member}`)}
+                  onChange={(value) => set({ [field.key]: value } as Partial<Draft>)}
+                  at={(member) => at(`/resources/${field.key}/${member}`)}
                 />
               </fieldset>
             </Panel>
           ))}
-        </div>
-      </fieldset>
-      {edited && !same(base, now) && (
-        <div class="save-bar" role="region" aria-label="Unsaved changes">
-          <span>Not saved yet.</span>
-          <Button onClick={undo}>Undo</Button>
-          <Button type="submit" variant="primary" disabled={busy}>
-            Save
-          </Button>
-        </div>
+        </>
       )}
-    </form>
+    </EditForm>
   );
 }

@@ -1,5 +1,5 @@
 // The list of machines: a filter line, what is chosen together, and hundreds of rows at once.
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useRef } from 'preact/hooks';
 import { MonitorUp, Plus, Search } from '../../ui/icons';
 import type { MachineState } from '../../api/types';
 import { surface } from '../../app/ui-state';
@@ -7,10 +7,10 @@ import { bind } from '../../lib/hotkeys';
 import { filterMachines } from '../../lib/query';
 import { link, navigate, route, setQuery } from '../../lib/router';
 import { machineSort } from '../../state/preferences';
-import { loadProblem, machineList, machinesLoaded, mayChange } from '../../state/store';
-import { Banner, Empty, Page } from '../../ui/bits';
+import { loadAll, loadProblem, machineList, machinesLoaded, mayChange } from '../../state/store';
+import { Empty, Page } from '../../ui/bits';
 import { Button } from '../../ui/Button';
-import { DataTable } from '../../ui/DataTable';
+import { Listing } from '../../ui/Listing';
 import { BulkBar } from './BulkBar';
 import { MACHINE_COLUMNS } from './columns';
 import { MachineMenu } from './MachineMenu';
@@ -19,14 +19,11 @@ const STATES: MachineState[] = ['running', 'stopped', 'paused', 'crashed'];
 
 export function Machines() {
   const filter = route.value.query.get('q') ?? '';
-  const [selected, setSelected] = useState<Set<string>>(new Set());
   const input = useRef<HTMLInputElement>(null);
   const all = machineList.value;
   const shown = filterMachines(all, filter);
-  const chosen = all.filter((m) => selected.has(m.id));
 
   useEffect(() => bind('/', () => input.current?.focus()), []);
-  useEffect(() => bind('Escape', () => setSelected(new Set())), []);
 
   const toggleState = (state: MachineState): void => {
     const term = `state:${state}`;
@@ -57,7 +54,6 @@ export function Machines() {
       }
       fill
     >
-      {loadProblem.value && <Banner tone="bad">{loadProblem.value}</Banner>}
       <div class="filters">
         <div class="search">
           <Search size={15} aria-hidden="true" />
@@ -89,21 +85,29 @@ export function Machines() {
           })}
         </div>
       </div>
-      {chosen.length > 0 && <BulkBar machines={chosen} onClear={() => setSelected(new Set())} />}
-      <DataTable
+      <Listing
         label="Machines"
+        list={{
+          items: all,
+          loaded: machinesLoaded.value,
+          problem: loadProblem.value,
+          reload: loadAll,
+        }}
+        nothing={{ icon: MonitorUp, title: 'No machines yet' }}
+        shown={shown}
         columns={MACHINE_COLUMNS}
-        items={shown}
         keyOf={(m) => m.id}
         nameOf={(m) => m.name}
         sort={machineSort.value}
         onSort={(s) => (machineSort.value = s)}
-        selected={selected}
-        onSelect={mayChange.value ? setSelected : undefined}
+        bulk={
+          mayChange.value
+            ? (chosen, clear) => <BulkBar machines={chosen} onClear={clear} />
+            : undefined
+        }
         onOpen={(m) => navigate(link('machines', m.id))}
         actions={mayChange.value ? (m) => <MachineMenu machine={m} /> : undefined}
         fill
-        empty={machinesLoaded.value ? 'No machine matches the filter.' : 'Loading…'}
       />
     </Page>
   );
