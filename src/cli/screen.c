@@ -1,10 +1,9 @@
 /*
  * `mullion screen`, `screenshot` and `sendkey`: what a running machine shows, and keys for it, over
- * its control socket. Knows PNG as far as it writes it (W3C PNG, third edition).
+ * its control socket.
  */
 #include <errno.h>
-#include <libdeflate.h>
-#include <stdint.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +11,8 @@
 
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "vmm/picture.h"
 
-#define PIXELS_MAX (1u << 24)
 #define TYPE_PAUSE_NS 10000000 /* between characters: as a fast typist */
 #define TYPE_WAITS 2000u       /* a guest may be slow to read its keyboard */
 
@@ -124,122 +123,40 @@ int cli_sendkey(int argc, char **argv)
 
 /* ---- The picture ---- */
 
-static int digit(char c)
+static int fetch(struct client *client, struct vmm_picture *picture)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *p = c ? strchr(digits, c) : NULL;
-    return p ? (int)(p - digits) : -1;
-}
+    enum vmm_picture_state state = VMM_PICTURE_MORE;
 
-/* @return bytes written, at most @room */
-static size_t decode(const char *text, uint8_t *to, size_t room)
-{
-    size_t n = 0;
-    uint32_t bits = 0;
-    unsigned have = 0;
-
-    for (; *text && digit(*text) >= 0; text++) {
-        bits = bits << 6 | (uint32_t)digit(*text);
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            if (n < room)
-                to[n++] = (uint8_t)(bits >> have);
-        }
-    }
-    return n;
-}
-
-struct picture {
-    unsigned width, height;
-    uint8_t *lines; /* each with a filter byte before it, as PNG wants them */
-};
-
-/* One answer's rows. @return how many; 0: the machine changed its size, or nonsense came */
-static unsigned take_rows(struct picture *p, json_t *answer, unsigned row)
-{
-    unsigned width = (unsigned)json_integer_value(json_object_get(answer, "width"));
-    unsigned height = (unsigned)json_integer_value(json_object_get(answer, "height"));
-    unsigned rows = (unsigned)json_integer_value(json_object_get(answer, "rows"));
-    const char *data = json_string_value(json_object_get(answer, "data"));
-
-    if (!width || !height || width > PIXELS_MAX / height || !rows || !data)
-        return 0;
-    if (!p->lines) {
-        p->width = width;
-        p->height = height;
-        p->lines = calloc(height, 3ul * width + 1);
-    }
-    if (!p->lines || width != p->width || height != p->height || rows > height - row)
-        return 0;
-    size_t line = 3ul * width;
-    uint8_t *rgb = malloc(line * rows);
-    bool whole = rgb && decode(data, rgb, line * rows) == line * rows;
-    for (unsigned i = 0; whole && i < rows; i++)
-        memcpy(p->lines + (row + i) * (line + 1) + 1, rgb + i * line, line);
-    free(rgb);
-    return whole ? rows : 0;
-}
-
-static int fetch(struct client *client, struct picture *p)
-{
-    for (unsigned row = 0; !p->lines || row < p->height;) {
-        json_t *answer = client_call_with(client, "screenshot",
-                                          json_pack("{s:i, s:i}", "row", (int)row, "rows", 4096));
+    while (state == VMM_PICTURE_MORE) {
+        json_t *answer = client_call_with(client, "screenshot", vmm_picture_params(picture));
         if (!answer)
             return VMM_STATUS_HOST_ERROR;
-        unsigned rows = take_rows(p, answer, row);
+        state = vmm_picture_add(picture, answer);
         json_decref(answer);
-        if (!rows)
-            return cli_fail(VMM_STATUS_HOST_ERROR,
-                            "screenshot: the screen has changed its size; try again");
-        row += rows;
     }
-    return -1;
+    return state == VMM_PICTURE_WHOLE
+               ? -1
+               : cli_fail(VMM_STATUS_HOST_ERROR, "screenshot: the screen cannot be read now");
 }
 
-static void put32(uint8_t *to, uint32_t v)
+static int write_png(const char *path, const struct vmm_picture *picture)
 {
-    for (unsigned i = 0; i < 4; i++)
-        to[i] = (uint8_t)(v >> (24 - 8 * i));
-}
+    size_t size;
+    void *png = vmm_picture_png(picture, &size);
+    FILE *f = png ? fopen(path, "wbe") : NULL;
+    bool ok = f && fwrite(png, 1, size, f) == size;
 
-static bool chunk(FILE *f, const char *type, const void *data, size_t size)
-{
-    uint8_t head[8], tail[4];
-
-    put32(head, (uint32_t)size);
-    memcpy(head + 4, type, 4);
-    put32(tail, libdeflate_crc32(libdeflate_crc32(0, type, 4), data, size));
-    return fwrite(head, 8, 1, f) == 1 && (!size || fwrite(data, size, 1, f) == 1) &&
-           fwrite(tail, 4, 1, f) == 1;
-}
-
-static bool write_png(FILE *f, const struct picture *p)
-{
-    size_t size = p->height * (3ul * p->width + 1);
-    struct libdeflate_compressor *c = libdeflate_alloc_compressor(6);
-    size_t room = c ? libdeflate_zlib_compress_bound(c, size) : 0;
-    uint8_t *packed = c ? malloc(room) : NULL, header[13] = {0};
-    size_t n = packed ? libdeflate_zlib_compress(c, p->lines, size, packed, room) : 0;
-
-    put32(header, p->width);
-    put32(header + 4, p->height);
-    header[8] = 8; /* bits */
-    header[9] = 2; /* RGB */
-    bool ok = n && fwrite("\x89PNG\r\n\x1a\n", 8, 1, f) == 1 &&
-              chunk(f, "IHDR", header, sizeof(header)) && chunk(f, "IDAT", packed, n) &&
-              chunk(f, "IEND", "", 0);
-    free(packed);
-    if (c)
-        libdeflate_free_compressor(c);
-    return ok;
+    if (f && fclose(f))
+        ok = false;
+    int status = ok ? 0 : cli_fail(VMM_STATUS_HOST_ERROR, "%s: %s", path, strerror(errno));
+    free(png);
+    return status;
 }
 
 int cli_screenshot(int argc, char **argv)
 {
     struct client client;
-    struct picture p = {0};
+    struct vmm_picture picture = {0};
     int status = check(argc, argv, 4, shot_usage);
 
     if (status >= 0)
@@ -251,15 +168,10 @@ int cli_screenshot(int argc, char **argv)
     status = client_connect(&client, argv[1]);
     if (status >= 0)
         return status;
-    status = fetch(&client, &p);
+    status = fetch(&client, &picture);
     client_close(&client);
-    if (status < 0) {
-        FILE *f = fopen(argv[3], "wbe");
-        bool ok = f && write_png(f, &p);
-        if (f && fclose(f))
-            ok = false;
-        status = ok ? 0 : cli_fail(VMM_STATUS_HOST_ERROR, "%s: %s", argv[3], strerror(errno));
-    }
-    free(p.lines);
+    if (status < 0)
+        status = write_png(argv[3], &picture);
+    vmm_picture_free(&picture);
     return status;
 }

@@ -322,26 +322,3 @@ class Daemon:
 
     def __exit__(self, *_):
         self.remove()
-
-
-class Tests:
-    """Runs functions named test_*, says what came of them (TAP)."""
-
-    def __init__(self, functions, only=None):
-        self.functions = [f for f in functions if not only or any(o in f.__name__ for o in only)]
-
-    def run(self, *args):
-        import traceback
-        failed = 0
-        print(f"1..{len(self.functions)}", flush=True)
-        for i, f in enumerate(self.functions, 1):
-            begin = time.monotonic()
-            try:
-                f(*args)
-                print(f"ok {i} - {f.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)
-            except Exception:  # a test may break in any way
-                failed += 1
-                print("".join("# " + line + "\n" for line in
-                              traceback.format_exc().splitlines()), end="")
-                print(f"not ok {i} - {f.__name__}", flush=True)
-        return 1 if failed else 0

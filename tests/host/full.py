@@ -3,7 +3,6 @@
 such (507), leaves nothing behind and works once there is room; guests are paused or see the error, as their
 disks' on_error says. On small file systems (tmpfs) in a mount namespace that this makes for itself; where that is
 not allowed each test says that it was skipped."""
-import argparse
 import functools
 import os
 import re
@@ -13,11 +12,10 @@ import sys
 import tempfile
 import time
 
-import client
+import harness
 from client import PATIENCE, Client, Daemon, Refused
-from networks import Skip, run
+from harness import Skip
 
-INSIDE = "MULLION_FULL_INSIDE"
 MIB = 1 << 20
 STORE, DATA = 48 * MIB, 96 * MIB
 
@@ -338,26 +336,6 @@ def why_not():
     return None
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("--guest", help="folder of scripts/guest-assets (BUILD/guest)")
-    parser.add_argument("only", nargs="*", help="parts of tests' names")
-    args = parser.parse_args()
-    reason = None if os.environ.get(INSIDE) else why_not()
-    if not reason and not os.environ.get(INSIDE):
-        os.execvpe("unshare", ["unshare", "--mount", sys.executable, *sys.argv], dict(os.environ, **{INSIDE: "1"}))
-    tests = [with_room_after(f) for n, f in globals().items() if n.startswith("test_") and
-             (not args.only or any(o in n for o in args.only))]
-    if reason:
-        return run(tests, None, reason)
-    build = os.path.abspath(args.build)
-    world = World(build, os.path.abspath(args.guest or os.path.join(build, "guest")))
-    try:
-        return run(tests, world, None)
-    finally:
-        world.remove()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main_inside(__doc__, [with_room_after(f) for f in harness.tests_of(globals())], World, ["--mount"],
+                                 why_not))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import client
+import harness
 from client import Client, Daemon
 
 SOURCES = os.path.join(client.HERE, "generated")
@@ -65,7 +66,7 @@ def main():
     args = parser.parse_args()
     folder = os.path.join(os.path.abspath(args.build), "host-client")
     install(folder)
-    return client.Tests([test_document_is_valid, test_generated_client]).run(folder, args.build)
+    return harness.run([test_document_is_valid, test_generated_client], folder, args.build)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What the host does inside guests, and the command line on top of it: agents (an agent of ours answers in
 the guest's place), seeds, images that are built by a recipe of the test."""
-import argparse
 import base64
 import hashlib
 import http.server
@@ -15,7 +14,8 @@ import sys
 import threading
 
 import client
-from client import Client, Daemon, Tests
+import harness
+from client import Client, Daemon
 
 RECIPE = """#!/bin/sh
 set -e
@@ -403,18 +403,5 @@ def test_manual_pages(w):
     assert "Usage: mullion launch" in w.mullion("launch", "--help")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("only", nargs="*", help="parts of tests' names")
-    args = parser.parse_args()
-    world = World(os.path.abspath(args.build))
-    try:
-        tests = [f for name, f in globals().items() if name.startswith("test_")]
-        return Tests(tests, args.only).run(world)
-    finally:
-        world.remove()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(__doc__, harness.tests_of(globals()), World))

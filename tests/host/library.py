@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """What machines are made of and become: templates, imports of disks, exports as folders. Every answer
 is checked against the OpenAPI document."""
-import argparse
 import functools
 import http.server
 import json
@@ -12,11 +11,8 @@ import sys
 import tarfile
 import threading
 
-import api
-import client
-from api import World, refused
-from client import Tests
-from schema import Document
+import harness
+from api_world import World, refused
 
 MIB = 1 << 20
 
@@ -343,20 +339,5 @@ def test_exports_of_folders(w):
     local.delete("/images/leaving-image")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("only", nargs="*", help="parts of tests' names")
-    args = parser.parse_args()
-    with open(os.path.join(client.ROOT, "src", "api", "rest", "openapi.json"), encoding="utf-8") as f:
-        api.DOCUMENT = Document(json.load(f))
-    world = World(os.path.abspath(args.build))
-    try:
-        tests = [f for name, f in globals().items() if name.startswith("test_")]
-        return Tests(tests, args.only).run(world)
-    finally:
-        world.daemon.remove()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(__doc__, harness.tests_of(globals()), World))

@@ -2,8 +2,6 @@
 """Networks of the host (docs/networks.md) with real guests: DHCP, DNS, NAT, what is kept apart, what guests
 must not send, and what is left after kill -9. In a network namespace that this makes for itself; where that is
 not allowed each test says that it was skipped."""
-import argparse
-import ctypes
 import json
 import os
 import random
@@ -16,9 +14,9 @@ import threading
 import time
 
 import client
+import harness
 from client import PATIENCE, Client, Daemon, Refused
 
-INSIDE = "MULLION_NETWORKS_INSIDE"
 OUTSIDE, HOST, OTHER = "192.0.2.2", "192.0.2.1", "192.0.2.9"
 SERVER = """
 import http.server, sys
@@ -36,10 +34,6 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 80), H).serve_forever()
 """
 
 
-class Skip(Exception):
-    """The host cannot run this test; the reason is said."""
-
-
 def ip(words, check=True):
     return subprocess.run(["ip", *words.split()], check=check, capture_output=True, text=True).stdout
 
@@ -49,15 +43,11 @@ def links(kind="[bt]"):
     return set(re.findall(rf"^\d+: (ml[0-9a-f]{{6}}{kind}[0-9a-f]{{6}})[:@]", ip("link show"), re.M))
 
 
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 class Namespace:
     """Another host: a network namespace at the end of a cable (veth)."""
 
     def __init__(self, near, far):
-        self.process = subprocess.Popen(["unshare", "--net", "sleep", "1000"], preexec_fn=die_with_parent)
+        self.process = subprocess.Popen(["unshare", "--net", "sleep", "1000"], preexec_fn=harness.die_with_parent)
         end = time.monotonic() + PATIENCE
         own = os.readlink("/proc/self/ns/net")
         while os.readlink(f"/proc/{self.process.pid}/ns/net") == own or "sleep" not in self.command():
@@ -81,7 +71,7 @@ class Namespace:
 
     def serve(self):
         server = subprocess.Popen(self.words([sys.executable, "-c", SERVER]), stdout=subprocess.PIPE,
-                                  text=True, preexec_fn=die_with_parent)
+                                  text=True, preexec_fn=harness.die_with_parent)
         assert server.stdout.readline() == "ready\n"
         self.servers.append(server)
 
@@ -252,7 +242,7 @@ class World:
     def gateway(self, name):
         return self.net[name]["gateway"]
 
-    def close(self):
+    def remove(self):
         self.daemon.remove()
         for name in os.listdir("/proc"):  # what a test that broke has left of dnsmasq
             try:
@@ -430,7 +420,7 @@ def test_vlans(w):
             detail = refused(409, w.local.post, "/networks", {
                 "name": "v", "type": "bridge", "bridge": "br1", "vlan": 5})
             assert "VLAN" in detail, detail
-            raise Skip("this kernel's bridges do not filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
+            raise harness.Skip("this kernel's bridges do not filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
         ip("link set br1 up")
         for name, vlan in (("five", 5), ("six", 6)):
             w.local.post("/networks", {"name": name, "type": "bridge", "bridge": "br1", "vlan": vlan,
@@ -586,28 +576,6 @@ def test_orderly_end(w):
                                             text=True).stdout
 
 
-def run(tests, world, reason):
-    """TAP, with tests that are skipped by their names."""
-    import traceback
-    failed = 0
-    print(f"1..{len(tests)}", flush=True)
-    for i, test in enumerate(tests, 1):
-        begin = time.monotonic()
-        try:
-            if reason:
-                raise Skip(reason)
-            test(world)
-            print(f"ok {i} - {test.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)
-        except Skip as why:
-            print(f"ok {i} - {test.__name__} # SKIP {why}", flush=True)
-        except Exception:  # a test may break in any way
-            failed += 1
-            print("".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), end="")
-            print("# " + world.daemon.messages()[-2000:].replace("\n", "\n# "))
-            print(f"not ok {i} - {test.__name__}", flush=True)
-    return 1 if failed else 0
-
-
 def why_not():
     """Why there can be no network namespace with bridges here; None: there can."""
     if os.getuid():
@@ -619,43 +587,8 @@ def why_not():
 
 
 # Whoever ends us ends all that we have started: machines and dnsmasq have sessions of their own.
-UNSHARE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-
-
-def be_first():
-    """As the first process of a PID namespace: wait for what others leave, until the tests, in a child, are done."""
-    tests = os.fork()
-    if not tests:
-        return
-    while True:
-        pid, status = os.wait()
-        if pid == tests:
-            os._exit(os.waitstatus_to_exitcode(status) & 0xff)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("--guest", help="folder of scripts/guest-assets (BUILD/guest)")
-    parser.add_argument("only", nargs="*", help="parts of tests' names")
-    args = parser.parse_args()
-    reason = None if os.environ.get(INSIDE) else why_not()
-    if not reason and not os.environ.get(INSIDE):
-        return subprocess.run([*UNSHARE, sys.executable, *sys.argv], env=dict(os.environ, **{INSIDE: "1"}), check=False,
-                              preexec_fn=die_with_parent).returncode
-    if os.getpid() == 1:
-        be_first()
-    tests = [f for n, f in globals().items() if n.startswith("test_") and
-             (not args.only or any(o in n for o in args.only))]
-    if reason:
-        return run(tests, None, reason)
-    guest = os.path.abspath(args.guest or os.path.join(args.build, "guest"))
-    world = World(os.path.abspath(args.build), guest)
-    try:
-        return run(tests, world, None)
-    finally:
-        world.close()
+UNSHARE = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main_inside(__doc__, harness.tests_of(globals()), World, UNSHARE, why_not))

@@ -2,13 +2,12 @@
 """Logging in by PAM: users without a password of their own, a PAM service that libpam-wrapper keeps in the
 test's folder. Right and wrong passwords, accounts that have expired, are locked or must change their
 password, and that no password is left anywhere."""
-import argparse
 import glob
 import os
 import sys
 
-import client
-from client import Client, Daemon, Refused, Tests
+import harness
+from client import Client, Daemon, Refused
 
 SERVICE = "mullion-test"
 SECRETS = {name: f"by-pam-{name}-{os.getpid()}" for name in ("paula", "expired", "locked", "aged", "stranger")}
@@ -36,6 +35,9 @@ class World:
         except BaseException:
             self.daemon.remove()
             raise
+
+    def remove(self):
+        self.daemon.remove()
 
     def start(self):
         folder = self.folder = self.daemon.folder
@@ -145,17 +147,5 @@ def test_no_password_is_left(w):
             assert secret.encode() not in text, f"a password is in {where}"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("only", nargs="*", help="parts of tests' names")
-    args = parser.parse_args()
-    world = World(args.build)
-    try:
-        return Tests([f for name, f in globals().items() if name.startswith("test_")], args.only).run(world)
-    finally:
-        world.daemon.remove()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(__doc__, harness.tests_of(globals()), World))

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Resource pools, shares, reservations and limits: what the host promises, what it refuses, and that
 running machines are held to it."""
-import argparse
 import json
 import os
 import shutil
@@ -12,7 +11,8 @@ import tempfile
 import time
 
 import client
-from client import Client, Daemon, Refused, Tests
+import harness
+from client import Client, Daemon, Refused
 from schema import Document
 
 with open(os.path.join(client.ROOT, "src", "api", "rest", "openapi.json"), encoding="utf-8") as document:
@@ -341,18 +341,5 @@ def test_control_groups(w):
             local.do(f"/machines/{machine}/stop", {"force": True})
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("only", nargs="*", help="parts of tests' names")
-    args = parser.parse_args()
-    world = World(os.path.abspath(args.build))
-    try:
-        tests = [f for name, f in globals().items() if name.startswith("test_")]
-        return Tests(tests, args.only).run(world)
-    finally:
-        world.remove()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(__doc__, harness.tests_of(globals()), World))

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Debian's open-vm-tools in a guest, unmodified: what they say of it reaches the API, and they do what the
 host asks for. --guest FOLDER has the kernels (scripts/guest-assets)."""
-import argparse
 import os
 import subprocess
 import sys
 import time
 
 import client
-from client import Client, Daemon, Tests
+import harness
+from client import Client, Daemon
 
 PATIENCE = 240
 
@@ -43,6 +43,9 @@ class World:
                 "kernel": os.path.join(guest, "6.12", "vmlinuz"), "initrd": initrd, "engine": "soft",
                 "vmware_tools": True, "cmdline": "console=ttyS0 mullion.do=tools"})
 
+    def remove(self):
+        self.daemon.remove()
+
     def log(self):
         return self.local.raw("GET", f"/machines/{self.machine}/console-log").text
 
@@ -76,19 +79,6 @@ def test_tools_shut_down(w):
     assert "tools: shutdown" in w.log() and "power button" not in w.log(), w.log()[-2000:]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("--guest")
-    parser.add_argument("only", nargs="*")
-    args = parser.parse_args()
-    world = World(os.path.abspath(args.build), os.path.abspath(args.guest or os.path.join(args.build, "guest")))
-    client.PATIENCE = PATIENCE
-    try:
-        return Tests([test_tools_speak, test_tools_shut_down], args.only).run(world)
-    finally:
-        world.daemon.remove()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    client.PATIENCE = PATIENCE
+    sys.exit(harness.main(__doc__, harness.tests_of(globals()), World, guest=True))

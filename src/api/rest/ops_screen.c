@@ -1,14 +1,13 @@
 /*
- * What machines show, as a picture and as text, and keys for them. The machine's process may be
- * under attack by its guest: what it answers is checked.
+ * What machines show, as a picture and as text, and keys for them.
  */
-#include <png.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "api/rest/ops.h"
 #include "host/supervisor.h"
+#include "vmm/picture.h"
 #include "vmm/status.h"
 
 #define TYPE_PAUSE_NS 10000000 /* between characters: as a fast typist */
@@ -16,94 +15,34 @@
 
 /* ---- The picture, without the lock ---- */
 
-struct picture {
-    unsigned width, height, rows;
-    unsigned char *rgb;
-};
-
-static int digit(char c)
+static int fetch(struct request *r, struct vmm_picture *picture, struct host_problem *why)
 {
-    return c >= 'A' && c <= 'Z'   ? c - 'A'
-           : c >= 'a' && c <= 'z' ? c - 'a' + 26
-           : c >= '0' && c <= '9' ? c - '0' + 52
-           : c == '+'             ? 62
-           : c == '/'             ? 63
-                                  : -1;
-}
-
-static size_t decode(const char *text, unsigned char *out, size_t room)
-{
-    size_t n = 0;
-    uint32_t bits = 0;
-    unsigned have = 0;
-    for (; *text && digit(*text) >= 0; text++) {
-        bits = bits << 6 | (uint32_t)digit(*text);
-        have += 6;
-        if (have >= 8 && n < room) {
-            have -= 8;
-            out[n++] = (unsigned char)(bits >> have);
-        }
-    }
-    return n;
-}
-
-static int fetch(struct request *r, struct picture *p, struct host_problem *why)
-{
-    while (!p->rgb || p->rows < p->height) {
+    enum vmm_picture_state state = VMM_PICTURE_MORE;
+    while (state == VMM_PICTURE_MORE) {
         json_t *answer = NULL;
-        if (vm_call(r->host, r->param[0], "screenshot",
-                    json_pack("{s:i, s:i}", "row", (int)p->rows, "rows", 4096), &answer, why))
+        if (vm_call(r->host, r->param[0], "screenshot", vmm_picture_params(picture), &answer, why))
             return -1;
-        json_int_t width = json_integer_value(json_object_get(answer, "width"));
-        json_int_t height = json_integer_value(json_object_get(answer, "height"));
-        json_int_t rows = json_integer_value(json_object_get(answer, "rows"));
-        bool good = width > 0 && height > 0 && width <= 8192 && height <= 8192 && rows > 0;
-        if (good && (!p->rgb || width != p->width || height != p->height)) {
-            p->rows = p->rgb ? 0 : p->rows; /* another mode meanwhile: from the beginning */
-            free(p->rgb);
-            p->width = (unsigned)width;
-            p->height = (unsigned)height;
-            p->rgb = calloc((size_t)width * (size_t)height, 3);
-            if (p->rows == 0 && p->rgb) {
-                decode(host_text(answer, "data"), p->rgb, 3u * (size_t)width * (size_t)height);
-                p->rows = (unsigned)rows;
-            }
-        } else if (good) {
-            size_t at = (size_t)p->rows * p->width * 3, all = (size_t)p->height * p->width * 3;
-            decode(host_text(answer, "data"), p->rgb + at, all - at);
-            p->rows += (unsigned)rows;
-        }
+        state = vmm_picture_add(picture, answer);
         json_decref(answer);
-        if (!good || !p->rgb)
-            return host_problem(why, HOST_CONFLICT, NULL, "the screen cannot be read now");
     }
-    return 0;
+    return state == VMM_PICTURE_WHOLE
+               ? 0
+               : host_problem(why, HOST_CONFLICT, NULL, "the screen cannot be read now");
 }
 
 void op_screenshot(struct request *r)
 {
-    struct picture p = {0};
+    struct vmm_picture picture = {0};
     struct host_problem why = {0};
-    if (fetch(r, &p, &why)) {
+    if (fetch(r, &picture, &why)) {
         reply_problem(r, &why);
+    } else if ((r->text = vmm_picture_png(&picture, &r->text_len))) {
+        r->type = "image/png";
+        r->status = 200;
     } else {
-        png_image image = {.version = PNG_IMAGE_VERSION,
-                           .width = p.width,
-                           .height = p.height,
-                           .format = PNG_FORMAT_RGB};
-        png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
-        r->text = malloc(size);
-        if (r->text && png_image_write_to_memory(&image, r->text, &size, 0, p.rgb, 0, NULL)) {
-            r->text_len = size;
-            r->type = "image/png";
-            r->status = 200;
-        } else {
-            free(r->text);
-            r->text = NULL;
-            reply_error(r, HOST_INTERNAL, NULL, "the picture cannot be made");
-        }
+        reply_error(r, HOST_INTERNAL, NULL, "the picture cannot be made");
     }
-    free(p.rgb);
+    vmm_picture_free(&picture);
 }
 
 /* ---- The text ---- */
