@@ -326,16 +326,19 @@ def with_room_after(test):
     return whole
 
 
+UNSHARE = ["unshare", "--mount"]
+
+
 def why_not():
     """Why no file system can be mounted here; None: it can."""
     if os.getuid():
         return "mounting small file systems needs root"
-    if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "full", "/mnt"], check=False,
+    if subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "full", "/mnt"], check=False,
                       capture_output=True).returncode:
         return "no file system can be mounted here"
     return None
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main_inside(__doc__, [with_room_after(f) for f in harness.tests_of(globals())], World, ["--mount"],
+    sys.exit(harness.main_inside(__doc__, [with_room_after(f) for f in harness.tests_of(globals())], World, UNSHARE,
                                  why_not))

@@ -91,11 +91,11 @@ def be_first():
             os._exit(os.waitstatus_to_exitcode(status) & 0xff)
 
 
-def main_inside(text, tests, make_world, options, why_not):
+def main_inside(text, tests, make_world, unshare, why_not):
     """The same in namespaces of their own.
 
     @param make_world  of the build folder and the guests' folder
-    @param options     of unshare(1)
+    @param unshare     the words of unshare(1) that make them
     @param why_not     says why there can be none; None: there can"""
     inside = "MULLION_TESTS_INSIDE"
     args = words(text, guest=True)
@@ -104,7 +104,7 @@ def main_inside(text, tests, make_world, options, why_not):
         reason = why_not()
         if reason:
             return run(tests, None, reason=reason)
-        return subprocess.run(["unshare", *options, sys.executable, *sys.argv], env=dict(os.environ, **{inside: "1"}),
+        return subprocess.run([*unshare, sys.executable, *sys.argv], env=dict(os.environ, **{inside: "1"}),
                               preexec_fn=die_with_parent, check=False).returncode
     if os.getpid() == 1:
         be_first()

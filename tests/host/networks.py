@@ -587,7 +587,7 @@ def why_not():
 
 
 # Whoever ends us ends all that we have started: machines and dnsmasq have sessions of their own.
-UNSHARE = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+UNSHARE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
 if __name__ == "__main__":
