@@ -334,7 +334,7 @@ def test_of_a_user(w):
     got = show("ActiveState", "Type", "StatusText", words=(*env, "systemctl", "--user"), user="bob")
     assert got["ActiveState"] == "active" and got["StatusText"].startswith("Serving"), got
     mullion = (*env, "/usr/local/bin/mullion")
-    run(*mullion, "create", "own", "--memory", "64M", "--network", "user", user="bob")
+    run(*mullion, "create", "own", "--memory", "64M", user="bob")
     run(*mullion, "start", "own", user="bob")
     before = run(*mullion, "list", "--format", "csv", user="bob")
     assert "running" in before, before

@@ -16,6 +16,7 @@ import tempfile
 import time
 
 PATIENCE = 60
+ENGINE = os.environ.get("MULLION_ENGINE", "soft")
 HERE = os.path.dirname(os.path.abspath(__file__))
 AT_FDCWD = -100
 REFUSED = (-errno.EPERM, -errno.EACCES)
@@ -48,7 +49,7 @@ class Machine:
         with open(self.disk, "wb") as f:
             f.truncate(1 << 20)
         config = tempfile.TemporaryFile()
-        config.write(json.dumps({"name": "hostile", "engine": "soft", "memory": 32 << 20,
+        config.write(json.dumps({"name": "hostile", "engine": ENGINE, "memory": 32 << 20,
                                  "disks": [{"path": self.disk, "format": "raw"}],
                                  "consoles": [{"type": "unix", "path": self.serial_path}]}).encode())
         config.seek(0)
