@@ -248,7 +248,9 @@ static uint32_t weight(uint64_t n)
     return n < 1 ? 1 : n > 10000 ? 10000 : (uint32_t)n;
 }
 
-/* What each would have if all wanted all they can have: for weights, which count only then. */
+/* What each would have if all wanted all they can have: for weights, which count only then. A whole
+ * CPU weighs 100, as the kernel's groups do that nobody has told anything: whatever the manager of
+ * our unit starts beside machines is not starved by them. */
 static void weigh(struct host *host, enum dimension dim)
 {
     const uint64_t whole = 1u << 20;
@@ -268,7 +270,7 @@ static void weigh(struct host *host, enum dimension dim)
     for (unsigned i = 0; i < t.count; i++) {
         struct vm *vm = t.share[i].pool ? NULL : vm_of(host, host_text(t.doc[i], "id"));
         if (vm && dim == DIM_CPU)
-            vm->resources.group.cpu_weight = weight(10 * t.share[i].granted);
+            vm->resources.group.cpu_weight = weight(t.share[i].granted);
         else if (vm)
             vm->resources.group.io_weight = weight(10000 * t.share[i].granted / whole);
     }

@@ -19,6 +19,7 @@
 #define OWN_GROUP "/daemon"
 #define CONTROL_GROUP "/.control"
 #define DELEGATED "user.delegate"
+#define OWN_WEIGHT 500       /* of the daemon's group: machines wait for what it says */
 #define PROCESSES_MAX 65536u /* of a list of them, in bytes */
 
 #define KINDS 3u
@@ -173,6 +174,18 @@ static void remove_empty(const struct cgroups *c)
         closedir(dir);
 }
 
+static void weigh_daemon(const struct cgroups *c)
+{
+    char text[32], *group = host_path(c->base, "%s", OWN_GROUP + 1);
+    snprintf(text, sizeof(text), "%d", OWN_WEIGHT);
+    if (group && c->cpu)
+        put(group, "cpu.weight", text);
+    snprintf(text, sizeof(text), "default %d", OWN_WEIGHT);
+    if (group && c->io)
+        put(group, "io.weight", text);
+    free(group);
+}
+
 /* ---- Life ---- */
 
 int cgroups_open(struct cgroups *c, const char *base, struct mull_error *err)
@@ -197,6 +210,7 @@ int cgroups_open(struct cgroups *c, const char *base, struct mull_error *err)
     }
     free(list);
     remove_empty(c);
+    weigh_daemon(c);
     return 0;
 }
 

@@ -324,17 +324,21 @@ def test_control_groups(w):
                     for name, shares in (("big", 300), ("little", 100))]
         for machine in machines:
             os.mkdir(os.path.join(tree, "vm-" + machine))
-            for name in ("cgroup.procs", "cpu.weight", "io.weight", "memory.min"):
+            for name in ("cgroup.procs", "cpu.weight", "cpu.max", "io.weight", "memory.min"):
                 open(os.path.join(tree, "vm-" + machine, name), "w", encoding="ascii").close()
             local.do(f"/machines/{machine}/start")
         alive = daemon.machines_alive()
+        wanted = [{"cgroup.procs": str(alive[machines[0]]), "cpu.weight": "75", "io.weight": "default 7500",
+                   "cpu.max": "max 100000", "memory.min": str(30 * MIB)},
+                  {"cgroup.procs": str(alive[machines[1]]), "cpu.weight": "25", "io.weight": "default 2500",
+                   "cpu.max": "max 100000", "memory.min": str(10 * MIB)}]
         end = time.monotonic() + client.PATIENCE
-        while [read(m, "cpu.weight") for m in machines] != ["750", "250"]:
-            assert time.monotonic() < end, [read(m, "cpu.weight") for m in machines]
+        while True:
+            got = [{name: read(m, name) for name in of} for m, of in zip(machines, wanted)]
+            if got == wanted:
+                break
+            assert time.monotonic() < end, got
             time.sleep(0.05)
-        assert [read(m, "cgroup.procs") for m in machines] == [str(alive[m]) for m in machines]
-        assert [read(m, "io.weight") for m in machines] == ["default 7500", "default 2500"]
-        assert [read(m, "memory.min") for m in machines] == [str(30 * MIB), str(10 * MIB)]
         # The kernel divides: nobody needs a limit.
         for machine in machines:
             local.until("/machines/" + machine, lambda m: m["granted"] and m["granted"]["cpu"] is None)

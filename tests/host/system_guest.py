@@ -199,6 +199,19 @@ def test_who_may(w):
     run(mullion, "list")
 
 
+def test_cpu_limit(w):
+    machine = w.spinning("held", resources={"cpu": {"limit": 20}})
+    until(lambda: read(f"{UNIT}/vm-{machine}/cpu.max") == "20000 100000", "cpu.max")
+    begin, before = time.monotonic(), used(machine)
+    time.sleep(20)
+    percent = 100 * (used(machine) - before) / (time.monotonic() - begin)
+    print(f"# a limit of 20 %: {percent:.2f} %")
+    assert 15 < percent < 21, percent
+    w.local.patch("/machines/" + machine, {"resources": {"cpu": {"limit": None}}})
+    until(lambda: read(f"{UNIT}/vm-{machine}/cpu.max").startswith("max"), "cpu.max")
+    w.forget("held")
+
+
 def test_control_groups(w):
     """Each machine is in a group of its own, with weights by its shares, by which the kernel divides what is scarce."""
     shares = {"much": 3000, "more": 3000, "little": 1000, "less": 1000}
@@ -224,18 +237,6 @@ def test_control_groups(w):
     ratio = (got["much"] + got["more"]) / (got["little"] + got["less"])
     print(f"# shares of 3 to 1: {ratio:.2f} to 1 of {sum(got.values()):.1f} s")
     assert 2.4 < ratio < 3.6, got
-
-
-def test_cpu_limit(w):
-    machine = w.machine["much"]
-    w.local.patch("/machines/" + machine, {"resources": {"cpu": {"limit": 20}}})
-    w.local.until("/machines/" + machine, lambda m: (m["granted"] or {}).get("cpu") == 20)
-    begin, before = time.monotonic(), used(machine)
-    time.sleep(20)
-    percent = 100 * (used(machine) - before) / (time.monotonic() - begin)
-    print(f"# a limit of 20 %: {percent:.2f} %")
-    assert 15 < percent < 21, percent
-    w.local.patch("/machines/" + machine, {"resources": {"cpu": {"limit": None}}})
 
 
 def test_restart(w):
@@ -359,8 +360,38 @@ def test_host_start(w):
     assert "has ended" in run(*env, "host", "stop", user="bob")
 
 
-FIRST = [test_install, test_ready_when_it_says_so, test_rights, test_journal, test_who_may, test_control_groups,
-         test_cpu_limit, test_restart, test_killed, test_stopped, test_upgrade, test_before_the_end]
+# ---- The third part, beside the tests of networks.py ----
+
+def test_dhcp6(w):
+    """A client of a distribution's (systemd-networkd) in the place of a guest that says nothing: the router
+    advertisement sends it to DHCPv6, which gives it the address that is its card's."""
+    machine = w.local.machine("six", networks=[{"network": "lan"}], config={
+        "kernel": os.path.join(TOOLS, "6.12", "vmlinuz"), "cmdline": "panic=-1"})
+    w.local.do(f"/machines/{machine}/start")
+    w.local.do(f"/machines/{machine}/pause")
+    port = next(p for p in w.local.get(w.path("lan") + "/ports")["items"] if p["machine"] == machine)
+    own = next(a for a in port["addresses"] if ":" in a)
+    with open("/run/systemd/network/six.network", "w", encoding="ascii") as f:
+        f.write("[Match]\nName=six1\n[Network]\nDHCP=ipv6\nIPv6AcceptRA=yes\nLinkLocalAddressing=ipv6\n")
+    run("networkctl", "reload")
+    run("ip", "link", "add", "six0", "type", "veth", "peer", "name", "six1", "address", port["mac"])
+    try:
+        run("ip", "link", "set", "six0", "master", w.net["lan"]["interface"], "up")
+        run("ip", "link", "set", "six1", "up")
+        until(lambda: own + "/128" in run("ip", "-6", "addr", "show", "six1"), run("ip", "-6", "addr", "show", "six1"))
+        assert "default via fe80:" in run("ip", "-6", "route", "show", "dev", "six1")
+        leases = until(lambda: [x for x in w.local.get(w.path("lan") + "/leases")["items"] if x["address"] == own])
+        assert leases[0]["machine"] == machine, leases
+    finally:
+        run("ip", "link", "del", "six0")
+        os.unlink("/run/systemd/network/six.network")
+        run("networkctl", "reload")
+    w.local.do(f"/machines/{machine}/stop", {"force": True})
+    w.local.do(f"/machines/{machine}", method="DELETE")
+
+
+FIRST = [test_install, test_ready_when_it_says_so, test_rights, test_journal, test_who_may, test_cpu_limit,
+         test_control_groups, test_restart, test_killed, test_stopped, test_upgrade, test_before_the_end]
 SECOND = [test_ended_cleanly, test_started_with_the_system, test_of_a_user, test_host_start]
 
 
@@ -368,7 +399,8 @@ def main():
     part, only = sys.argv[1], sys.argv[2:]
     if part == "networks":
         world = networks.World("/usr/local/bin", TOOLS, Service().start())
-        tests = [f for n, f in vars(networks).items() if n.startswith("test_")]
+        os.makedirs("/run/systemd/network", exist_ok=True)
+        tests = [test_dhcp6, *(f for n, f in vars(networks).items() if n.startswith("test_"))]
     else:
         world, tests = World(), FIRST if part == "first" else SECOND
     return networks.run([t for t in tests if not only or any(o in t.__name__ for o in only)], world, None)

@@ -2,7 +2,8 @@
 """What a guest can do that has taken over its machine's process: nothing. mullion-vmm-hostile is the installed
 program with one more method on its control channel (hostile.h), which makes any system call; once it
 has locked itself in, it reaches no file outside, no network, no other process, no privilege, and its
-machine goes on. --no-sandbox first shows for most of it that the kernel would have allowed it."""
+machine goes on. --no-sandbox first shows for most of it that the kernel would have allowed it. On the soft
+engine, or on that which MULLION_ENGINE names."""
 import errno
 import json
 import os

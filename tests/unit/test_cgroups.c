@@ -135,6 +135,7 @@ static void divides_what_can_be_divided(void **state)
     const struct cgroup_amounts amounts = {
         .cpu_weight = 250, .cpu_max = 20, .io_weight = 9, .memory_min = 1048576};
     struct cgroup_amounts free_of_limits = amounts;
+    char path[256];
     assert_int_equal(cgroups_open(&c, base, &err), -ENOTSUP); /* a plain folder */
     assert_non_null(strstr(err.message, "no control group"));
     write_file("cgroup.controllers", "cpuset cpu io pids\n");
@@ -162,8 +163,14 @@ static void divides_what_can_be_divided(void **state)
     cgroups_close(&c);
     write_file("cgroup.controllers", "memory cpuset cpu io pids\n");
     write_file("memory.min", "0");
+    snprintf(path, sizeof(path), "%s/daemon", base);
+    assert_int_equal(mkdir(path, 0755), 0);
+    write_file("daemon/cpu.weight", "100");
+    write_file("daemon/io.weight", "default 100");
     assert_int_equal(cgroups_open(&c, base, &err), 0); /* and what runs stays where it is */
     assert_true(c.memory);
+    assert_file("daemon/cpu.weight", "500");
+    assert_file("daemon/io.weight", "default 500");
     assert_int_equal(cgroups_set(&c, ID, &amounts), 0);
     assert_file("vm-" ID "/memory.min", "1048576");
     assert_int_equal(cgroups_set_all(&c, 7), 0);
