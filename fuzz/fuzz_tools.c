@@ -44,6 +44,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         mull_tools_call(device, gpr);
         if (data[i] & 8)
             mull_tools_power(device, MULL_TOOLS_HALT);
+        if (data[i] & 16) { /* the host's own messages, in any order */
+            uint8_t *answer = NULL;
+            size_t length = 0;
+            uint32_t id;
+            mull_tools_send(device, data, i + 1, &id);
+            if (!mull_tools_receive(device, data[i + 5], &answer, &length))
+                mull_tools_wipe(answer, length);
+            if (data[i + 5] & 1)
+                mull_tools_drop(device, data[i + 5] >> 1);
+        }
     }
     mull_tools_info(device, &info);
     device->ops->destroy(device);

@@ -13,6 +13,7 @@
 #include "host/netkeeper.h"
 #include "host/store/store.h"
 #include "host/supervisor.h"
+#include "host/vix_relay.h"
 
 #define CALLERS_MAX 2
 #define OPEN_MS 5000
@@ -196,11 +197,79 @@ static int problem_of(struct host_problem *p, const struct mull_error *err)
     return host_problem(p, HOST_CONFLICT, NULL, "%s", err->message);
 }
 
-/* Connect, and be one of the callers until disconnect(). */
-static int connect_to(struct host *host, const char *id, struct host_agent **agent,
-                      struct host_problem *p)
+/* One of the two agents, as long as a caller speaks with it. */
+struct talk {
+    struct host_agent *agent; /* qemu-guest-agent; or NULL */
+    struct vix *vix;          /* open-vm-tools; or NULL */
+    struct vix_relay relay;
+};
+
+static bool tools_run(struct host *host, const char *id)
+{
+    json_t *answer = NULL;
+    bool run = has_tools(host, id) && !vm_call(host, id, "tools", NULL, &answer, NULL) &&
+               json_is_true(json_object_get(answer, "running"));
+    json_decref(answer);
+    return run;
+}
+
+static int open_agent(struct host *host, const char *id, int timeout_ms, struct talk *t,
+                      struct mull_error *err)
+{
+    char *path = vm_file(host, id, "agent.sock");
+    int ret = path ? host_agent_open(path, timeout_ms, &t->agent, err) : -ENOMEM;
+    free(path);
+    return ret;
+}
+
+static int open_tools(struct host *host, const char *id, const struct vix_user *user,
+                      struct talk *t, struct host_problem *p)
 {
     struct mull_error err = {0};
+    struct vix_channel channel;
+    char *path = vm_file(host, id, "control.sock");
+    int ret = path ? vix_relay_open(&t->relay, path, &channel, &err) : -ENOMEM;
+    free(path);
+    if (ret)
+        return problem_of(p, &err);
+    ret = vix_open(&channel, user, &t->vix, &err);
+    if (!ret)
+        return 0;
+    vix_relay_close(&t->relay);
+    if (ret == -EINVAL)
+        return host_problem(p, HOST_INVALID, NULL, "%s", err.message);
+    return host_problem(p, ret == -EACCES ? HOST_FORBIDDEN : HOST_CONFLICT, NULL, "%s",
+                        err.message);
+}
+
+/* qemu-guest-agent does what it is asked for without a user, open-vm-tools with one alone. */
+static int open_either(struct host *host, const char *id, const struct vix_user *user,
+                       struct talk *t, struct host_problem *p)
+{
+    struct mull_error err = {0};
+    bool tools = tools_run(host, id);
+    if (user && tools)
+        return open_tools(host, id, user, t, p);
+    int ret = open_agent(host, id, tools ? LOOK_OPEN_MS : OPEN_MS, t, &err);
+    if (ret && tools)
+        return host_problem(p, HOST_CONFLICT, NULL,
+                            "the guest runs open-vm-tools, which do nothing without a user of the "
+                            "guest: give one (--user)");
+    if (ret)
+        return problem_of(p, &err);
+    if (!user)
+        return 0;
+    host_agent_close(t->agent);
+    return host_problem(p, HOST_CONFLICT, NULL,
+                        "the guest runs qemu-guest-agent, which knows no users: leave the user "
+                        "out");
+}
+
+/* Connect, and be one of the callers until disconnect(). */
+static int connect_to(struct host *host, const char *id, const struct vix_user *user,
+                      struct talk *t, struct host_problem *p)
+{
+    *t = (struct talk){0};
     host_lock(host);
     struct vm *vm = vm_of(host, id);
     bool runs = vm && vm->state == VM_RUNNING;
@@ -210,18 +279,19 @@ static int connect_to(struct host *host, const char *id, struct host_agent **age
     if (!enter(host->guests))
         return host_problem(p, HOST_UNAVAILABLE, NULL, "%d guests are spoken to already; try again",
                             CALLERS_MAX);
-    char *path = vm_file(host, id, "agent.sock");
-    int ret = path ? host_agent_open(path, OPEN_MS, agent, &err) : -ENOMEM;
-    free(path);
-    if (!ret)
-        return 0;
-    leave(host->guests);
-    return problem_of(p, &err);
+    int ret = open_either(host, id, user, t, p);
+    if (ret)
+        leave(host->guests);
+    return ret;
 }
 
-static void disconnect(struct host *host, struct host_agent *agent)
+static void disconnect(struct host *host, struct talk *t)
 {
-    host_agent_close(agent);
+    host_agent_close(t->agent);
+    if (t->vix) {
+        vix_close(t->vix);
+        vix_relay_close(&t->relay);
+    }
     leave(host->guests);
 }
 
@@ -253,22 +323,26 @@ static json_t *text_of(const char *data, size_t length)
     return whole;
 }
 
-int guest_exec(struct host *host, const char *id, const json_t *body, json_t **out,
-               struct host_problem *p)
+int guest_exec(struct host *host, const char *id, const struct vix_user *user, const json_t *body,
+               json_t **out, struct host_problem *p)
 {
     json_t *input = json_object_get(body, "stdin"), *limit = json_object_get(body, "timeout");
     json_int_t seconds = limit ? json_integer_value(limit) : 60;
+    const json_t *command = json_object_get(body, "command");
     struct host_agent_result result;
-    struct host_agent *agent;
     struct mull_error err = {0};
+    struct talk t;
     if (seconds < 1 || seconds > EXEC_SECONDS_MAX)
         return host_problem(p, HOST_INVALID, "/timeout", "must be 1 to %d seconds",
                             EXEC_SECONDS_MAX);
-    if (connect_to(host, id, &agent, p))
+    if (connect_to(host, id, user, &t, p))
         return -1;
-    int ret = host_agent_exec(agent, json_object_get(body, "command"), json_string_value(input),
-                              json_string_length(input), (int)seconds * 1000, &result, &err);
-    disconnect(host, agent);
+    int ret = t.vix
+                  ? vix_exec(t.vix, command, json_string_value(input), json_string_length(input),
+                             (int)seconds * 1000, &result, &err)
+                  : host_agent_exec(t.agent, command, json_string_value(input),
+                                    json_string_length(input), (int)seconds * 1000, &result, &err);
+    disconnect(host, &t);
     if (ret)
         return problem_of(p, &err);
     *out = json_pack("{s:i, s:o*, s:o*, s:b}", "status", result.status, "stdout",
@@ -300,18 +374,19 @@ static int keep_piece(void *opaque, const void *data, size_t length)
     return 0;
 }
 
-int guest_read_file(struct host *host, const char *id, const char *path, int *fd,
-                    struct host_problem *p)
+int guest_read_file(struct host *host, const char *id, const struct vix_user *user,
+                    const char *path, int *fd, struct host_problem *p)
 {
     struct sink sink = {.fd = memfd_create("guest-file", MFD_CLOEXEC)};
-    struct host_agent *agent;
     struct mull_error err = {0};
+    struct talk t;
     if (sink.fd < 0)
         return host_problem(p, HOST_UNAVAILABLE, NULL, "no memory");
-    int ret = connect_to(host, id, &agent, p);
+    int ret = connect_to(host, id, user, &t, p);
     if (!ret) {
-        ret = host_agent_read_file(agent, path, keep_piece, &sink, &err);
-        disconnect(host, agent);
+        ret = t.vix ? vix_read_file(t.vix, path, keep_piece, &sink, &err)
+                    : host_agent_read_file(t.agent, path, keep_piece, &sink, &err);
+        disconnect(host, &t);
         if (ret && sink.length > GUESTS_FILE_MAX)
             host_problem(p, HOST_TOO_LARGE, NULL, "%.200s: larger than %u MiB", path,
                          GUESTS_FILE_MAX >> 20);
@@ -327,15 +402,16 @@ int guest_read_file(struct host *host, const char *id, const char *path, int *fd
     return 0;
 }
 
-int guest_write_file(struct host *host, const char *id, const char *path, const void *data,
-                     size_t length, struct host_problem *p)
+int guest_write_file(struct host *host, const char *id, const struct vix_user *user,
+                     const char *path, const void *data, size_t length, struct host_problem *p)
 {
-    struct host_agent *agent;
     struct mull_error err = {0};
-    if (connect_to(host, id, &agent, p))
+    struct talk t;
+    if (connect_to(host, id, user, &t, p))
         return -1;
-    int ret = host_agent_write_file(agent, path, data, length, &err);
-    disconnect(host, agent);
+    int ret = t.vix ? vix_write_file(t.vix, path, data, length, &err)
+                    : host_agent_write_file(t.agent, path, data, length, &err);
+    disconnect(host, &t);
     return ret ? problem_of(p, &err) : 0;
 }
 

@@ -26,7 +26,7 @@
 #include "hostile.h"
 #endif
 
-#define LINE_MAX_BYTES 65536u
+#define LINE_MAX_BYTES (128u << 10) /* tools.send: 64 KiB in base64 */
 #define PEERS_MAX 8
 
 /* Error codes of the specification, section 5.1. */
@@ -150,7 +150,10 @@ static const struct {
     {"limits.set", NULL, vmm_limits_set},
     {"merge", NULL, vmm_merge},
     {"tools", NULL, vmm_tools},
+    {"tools.drop", NULL, vmm_tools_drop},
     {"tools.power", NULL, vmm_tools_power},
+    {"tools.receive", NULL, vmm_tools_receive},
+    {"tools.send", NULL, vmm_tools_send},
     {"usage", NULL, vmm_usage},
     {"screen", NULL, vmm_screen_text},
     {"screenshot", NULL, vmm_screen_shot},
@@ -203,7 +206,8 @@ static json_t *dispatch(struct mull_machine *m, json_t *request,
     return rpc_error(RPC_NO_METHOD,
                      "no such method; there are attach, balloon.set, balloon.stats, detach, gdb, "
                      "limits.set, merge, parts, pause, powerdown, quit, reset, resume, screen, "
-                     "screenshot, sendkey, stats, status, tools, tools.power and usage");
+                     "screenshot, sendkey, stats, status, tools, tools.drop, tools.power, "
+                     "tools.receive, tools.send and usage");
 }
 
 char *vmm_control_answer(struct mull_machine *machine, const char *line, size_t len)

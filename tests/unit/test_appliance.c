@@ -171,6 +171,7 @@ static void test_vmx_round_trip(void **state)
     struct mull_appliance a;
     struct mull_report report;
     from_vmx(vmx_text, &a);
+    assert_true(a.config.vmware_tools); /* its guest is VMware's */
     char *text = to_vmx(&a.config, &report);
     same_lines(vmx_text, text);
     assert_int_equal(report.count, 0);
@@ -367,6 +368,40 @@ static const char appliance_text[] =
     "<r:ResourceType>14</r:ResourceType></Item>"
     "</VirtualHardwareSection></VirtualSystem></Envelope>";
 
+/* Who has made it says whether its guest is VMware's. */
+static void test_whose_guest(void **state)
+{
+    static const struct {
+        const char *by, *hardware;
+        bool tools;
+    } made[] = {{"", "vmx-13", false},
+                {"vmw:buildId='build-1'", "vmx-13", true},
+                {"vmw:buildId='build-1'", "virtualbox-2.2", false}};
+    for (unsigned i = 0; i < 3; i++) {
+        struct mull_appliance a, b;
+        struct mull_report report;
+        char text[1024];
+        snprintf(text, sizeof(text),
+                 "<Envelope xmlns='http://schemas.dmtf.org/ovf/envelope/1' xmlns:vmw='urn:v' "
+                 "xmlns:r='urn:rasd' %s><References/><VirtualSystem id='a'><Info/>"
+                 "<VirtualHardwareSection><Info/><System><r:VirtualSystemType>%s"
+                 "</r:VirtualSystemType></System><Item><r:InstanceID>1</r:InstanceID>"
+                 "<r:ResourceType>3</r:ResourceType><r:VirtualQuantity>2</r:VirtualQuantity></Item>"
+                 "</VirtualHardwareSection></VirtualSystem></Envelope>",
+                 made[i].by, made[i].hardware);
+        from_ovf(text, &a);
+        assert_int_equal(a.config.vmware_tools, made[i].tools);
+        char *vmx = to_vmx(&a.config, &report);
+        assert_int_equal(strstr(vmx, "mullion.vmwareTools = \"FALSE\"") != NULL, !made[i].tools);
+        from_vmx(vmx, &b); /* and stays so */
+        assert_int_equal(b.config.vmware_tools, made[i].tools);
+        mull_report_free(&report);
+        mull_appliance_free(&a);
+        mull_appliance_free(&b);
+        free(vmx);
+    }
+}
+
 static void test_appliance_properties(void **state)
 {
     struct mull_appliance a;
@@ -524,17 +559,12 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vmx_read),
-        cmocka_unit_test(test_vmx_round_trip),
-        cmocka_unit_test(test_vmx_through_ovf),
-        cmocka_unit_test(test_vmx_through_libvirt),
-        cmocka_unit_test(test_lost_is_said),
-        cmocka_unit_test(test_places),
-        cmocka_unit_test(test_appliance_properties),
-        cmocka_unit_test(test_libvirt_read),
-        cmocka_unit_test(test_libvirt_wrong),
-        cmocka_unit_test(test_vmx_wrong),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_vmx_read),        cmocka_unit_test(test_vmx_round_trip),
+        cmocka_unit_test(test_vmx_through_ovf), cmocka_unit_test(test_vmx_through_libvirt),
+        cmocka_unit_test(test_lost_is_said),    cmocka_unit_test(test_places),
+        cmocka_unit_test(test_whose_guest),     cmocka_unit_test(test_appliance_properties),
+        cmocka_unit_test(test_libvirt_read),    cmocka_unit_test(test_libvirt_wrong),
+        cmocka_unit_test(test_vmx_wrong),       cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -251,6 +251,116 @@ static void test_service(void **state)
     assert_string_equal(receive(f, &c, got), "");
 }
 
+/* A program that says it is the tools' service. */
+static void serve(struct fixture *f, struct channel *c)
+{
+    char got[2048];
+    assert_true(open_channel(f, TCLO, c));
+    assert_string_equal(receive(f, c, got), "reset");
+    assert_true(send(f, c, "OK ATR toolbox", 14));
+    assert_string_equal(receive(f, c, got), "Capabilities_Register");
+    assert_true(send(f, c, "OK ", 3));
+    assert_string_equal(receive(f, c, got), "Set_Option broadcastIP 1");
+    assert_true(send(f, c, "OK ", 3));
+    assert_string_equal(receive(f, c, got), "");
+}
+
+static void answered(struct fixture *f, uint32_t id, const char *wanted, size_t size)
+{
+    uint8_t *answer = NULL;
+    size_t got = 0;
+    assert_int_equal(mull_tools_receive(f->device, id, &answer, &got), 0);
+    assert_int_equal(got, size);
+    assert_memory_equal(answer, wanted, size);
+    mull_tools_wipe(answer, got);
+    assert_int_equal(mull_tools_receive(f->device, id, &answer, &got), -ENOENT);
+}
+
+/* The host's own messages, bytes of any kind. */
+static void test_relay(void **state)
+{
+    struct fixture *f = *state;
+    struct channel c;
+    uint32_t one, two, three;
+    uint8_t *answer;
+    size_t size;
+    char got[2048];
+    static char large[(64u << 10) + 1];
+    assert_int_equal(mull_tools_send(f->device, "x", 1, &one), -ENOTCONN);
+    serve(f, &c);
+    assert_int_equal(mull_tools_send(f->device, "", 0, &one), -EMSGSIZE);
+    assert_int_equal(mull_tools_send(f->device, large, sizeof(large), &one), -EMSGSIZE);
+    assert_int_equal(mull_tools_send(f->device, "ask\0one", 7, &one), 0);
+    assert_int_equal(mull_tools_send(f->device, "two", 3, &two), 0);
+    assert_int_equal(mull_tools_receive(f->device, one, &answer, &size), -EAGAIN);
+    assert_int_equal(mull_tools_receive(f->device, two + 1, &answer, &size), -ENOENT);
+    memset(got, 0, sizeof(got));
+    receive(f, &c, got);
+    assert_memory_equal(got, "ask\0one", 8);
+    assert_string_equal(receive(f, &c, got), ""); /* one at a time */
+    assert_int_equal(mull_tools_receive(f->device, one, &answer, &size), -EAGAIN);
+    assert_true(send(f, &c, "OK a\0b", 6));
+    answered(f, one, "OK a\0b", 6);
+    /* What we ask for ourselves goes first, and its answer is nobody else's. */
+    assert_int_equal(mull_tools_power(f->device, MULL_TOOLS_HALT), 0);
+    assert_string_equal(receive(f, &c, got), "OS_Halt");
+    assert_true(send(f, &c, "OK ", 3));
+    assert_string_equal(receive(f, &c, got), "two");
+    assert_true(send(f, &c, "", 0));
+    answered(f, two, "", 0);
+    /* Nobody wants it any more: before it is sent, and after. */
+    assert_int_equal(mull_tools_send(f->device, "one", 3, &one), 0);
+    assert_int_equal(mull_tools_send(f->device, "two", 3, &two), 0);
+    mull_tools_drop(f->device, one);
+    assert_string_equal(receive(f, &c, got), "two");
+    mull_tools_drop(f->device, two);
+    assert_true(send(f, &c, "OK late", 7));
+    assert_int_equal(mull_tools_receive(f->device, two, &answer, &size), -ENOENT);
+    /* Answers that nobody fetches make room; questions do not. */
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_equal(mull_tools_send(f->device, "ask", 3, &three), 0);
+        assert_string_equal(receive(f, &c, got), "ask");
+        assert_true(send(f, &c, "OK ", 3));
+    }
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(mull_tools_send(f->device, "ask", 3, &three), 0);
+    assert_int_equal(mull_tools_send(f->device, "ask", 3, &one), -EBUSY);
+}
+
+static void test_relay_and_strangers(void **state)
+{
+    struct fixture *f = *state;
+    struct channel c, stranger;
+    uint32_t one, two;
+    uint8_t *answer;
+    size_t size;
+    uint64_t gpr[16];
+    char got[2048];
+    serve(f, &c);
+    assert_int_equal(mull_tools_send(f->device, "secret", 6, &one), 0);
+    assert_int_equal(mull_tools_send(f->device, "secret", 6, &two), 0);
+    assert_string_equal(receive(f, &c, got), "secret");
+    /* A session's channel gets none. */
+    assert_true(open_channel(f, TCLO, &stranger));
+    receive(f, &stranger, got);
+    assert_true(send(f, &stranger, "OK ATR toolbox-dnd", 18));
+    assert_string_equal(receive(f, &stranger, got), "");
+    /* Somebody else who says that it is the service: from then on nobody is asked. */
+    assert_true(send(f, &stranger, "OK ATR toolbox", 14));
+    assert_int_equal(mull_tools_send(f->device, "secret", 6, &two), -EEXIST);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_string_not_equal(receive(f, &stranger, got), "secret");
+        assert_true(send(f, &stranger, "OK ", 3));
+    }
+    /* The service goes: what it was asked is lost. */
+    assert_int_equal(call(f, &c, 6, 0, gpr), 1);
+    assert_int_equal(mull_tools_receive(f->device, one, &answer, &size), -ECONNRESET);
+    assert_int_equal(mull_tools_receive(f->device, one, &answer, &size), -ENOENT);
+    f->device->ops->reset(f->device);
+    assert_int_equal(mull_tools_receive(f->device, two, &answer, &size), -ENOENT);
+    assert_int_equal(mull_tools_send(f->device, "x", 1, &one), -ENOTCONN);
+}
+
 static void test_addresses(void **state)
 {
     static const uint8_t good[] = {
@@ -284,6 +394,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_guest_info, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_service, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_relay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_relay_and_strangers, setup, teardown),
         cmocka_unit_test(test_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

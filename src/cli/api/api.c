@@ -4,6 +4,7 @@
 #include "cli/api/api.h"
 
 #include <errno.h>
+#include <gnutls/gnutls.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,7 @@ void api_close(struct api *a)
     if (a->handle)
         a->curl.cleanup(a->handle);
     mull_curl_unload(&a->curl);
+    free(a->guest_user);
     free(a);
 }
 
@@ -223,7 +225,32 @@ static struct curl_slist *headers_of(struct api *a, const struct request *q)
     }
     if (!strcmp(q->method, "POST") && idempotency_key(line))
         list = a->curl.append(list, line);
+    if (a->guest_user)
+        list = a->curl.append(list, a->guest_user);
     return q->header ? a->curl.append(list, q->header) : list;
+}
+
+int api_set_guest_user(struct api *a, const char *user, const char *password,
+                       struct mull_error *err)
+{
+    gnutls_datum_t text = {0};
+    char *plain = NULL;
+    int n = asprintf(&plain, "%s:%s", user, password);
+
+    free(a->guest_user);
+    a->guest_user = NULL;
+    if (n < 0)
+        return mull_fail(err, ENOMEM, "no memory");
+    gnutls_datum_t in = {(unsigned char *)plain, (unsigned)n};
+    if (strchr(user, ':'))
+        n = mull_fail(err, EINVAL, "--user: a name has no colon");
+    else if (gnutls_base64_encode2(&in, &text) ||
+             asprintf(&a->guest_user, "Guest-Authorization: Basic %.*s", (int)text.size,
+                      (const char *)text.data) < 0)
+        n = mull_fail(err, ENOMEM, "no memory");
+    gnutls_free(text.data);
+    free(plain);
+    return n < 0 ? n : 0;
 }
 
 char *api_url(const struct api *a, const char *path)

@@ -79,6 +79,10 @@ json_t *api_call_session(struct api *api, const char *csrf, const char *path, co
 json_t *api_send(struct api *api, const char *method, const char *path, const char *header,
                  const void *data, size_t length, struct mull_error *err);
 
+/** Say with every request from now on as which user of a guest it is meant. @return 0 or -errno */
+int api_set_guest_user(struct api *api, const char *user, const char *password,
+                       struct mull_error *err);
+
 /** Percent-encode a path segment or a query's value (RFC 3986, section 2.1). @return malloc'ed;
  * NULL: no memory */
 char *api_escape(struct api *api, const char *text);

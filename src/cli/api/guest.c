@@ -209,6 +209,62 @@ static int console(struct host_call *call)
     return status;
 }
 
+/* ---- A guest's user ---- */
+
+#define PASSWORD_VARIABLE "MULLION_GUEST_PASSWORD"
+
+/* The first line of --password-file. */
+static char *password_of(const char *file)
+{
+    FILE *f = fopen(file, "re");
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t n = f ? getline(&line, &room, f) : -1;
+
+    if (n < 0)
+        host_fail(API_USAGE, "%s: %s", file, f ? "it is empty" : strerror(errno));
+    else
+        line[strcspn(line, "\r\n")] = '\0';
+    if (f)
+        fclose(f);
+    if (n >= 0)
+        return line;
+    free(line);
+    return NULL;
+}
+
+/* --user, and the password from where it is: never from the command line, which all can see.
+ * @param input  standard input holds something else. @return -1: done; else the exit status */
+static int take_user(struct host_call *call, bool input)
+{
+    const char *user = host_option(call, "user"), *file = host_option(call, "password-file");
+    const char *given = getenv(PASSWORD_VARIABLE);
+    struct mull_error err = {0};
+    char prompt[128], *password;
+
+    if (!user)
+        return file ? host_fail(API_USAGE, "--password-file: give --user, too") : -1;
+    if (file && strcmp(file, "-") != 0) {
+        password = password_of(file);
+        if (!password)
+            return API_USAGE;
+    } else if (!file && given) {
+        password = strdup(given);
+    } else if (input) {
+        return host_fail(API_USAGE, "standard input is not the password's here: give "
+                                    "--password-file FILE or " PASSWORD_VARIABLE);
+    } else {
+        snprintf(prompt, sizeof(prompt), "Password of %.64s in the guest", user);
+        password = host_secret(prompt);
+    }
+    if (!password)
+        return host_fail(API_USAGE, "no password was given");
+    int ret = api_set_guest_user(call->api, user, password, &err);
+    explicit_bzero(password, strlen(password));
+    free(password);
+    return ret ? host_fail(API_USAGE, "%s", err.message) : -1;
+}
+
 /* ---- exec ---- */
 
 static int exec(struct host_call *call)
@@ -216,10 +272,13 @@ static int exec(struct host_call *call)
     const char *seconds = host_option(call, "timeout");
     json_t *timeout = seconds ? host_number("timeout", seconds, 1, 86400) : json_integer(60);
     json_t *command = json_array();
-    int status;
+    int status = timeout ? take_user(call, host_option(call, "stdin") != NULL) : API_USAGE;
 
-    if (!timeout)
-        return API_USAGE;
+    if (status >= 0) {
+        json_decref(timeout);
+        json_decref(command);
+        return status;
+    }
     for (unsigned i = 1; i < call->arguments; i++)
         json_array_append_new(command, json_string(call->argument[i]));
     json_t *body = json_pack("{s:o, s:o}", "command", command, "timeout", timeout);
@@ -329,6 +388,9 @@ static int copy(struct host_call *call)
 
     if (!guest_path(from) == !guest_path(to))
         return host_fail(API_USAGE, "copy: one of the two must be MACHINE:PATH");
+    int status = take_user(call, !strcmp(from, "-"));
+    if (status >= 0)
+        return status;
     return guest_path(from) ? fetch(call, from, to) : give(call, from, to);
 }
 
@@ -341,9 +403,25 @@ static const struct host_option console_options[] = {
     {0},
 };
 
+#define USER_OPTIONS                                                                               \
+    {"user", "NAME",                                                                               \
+     "a user of the guest, whom open-vm-tools ask for; the password is asked for, or read: "       \
+     "--password-file, else " PASSWORD_VARIABLE ", else standard input",                           \
+     HOST_TEXT, false},                                                                            \
+    {                                                                                              \
+        "password-file", "FILE", "its first line is the user's password (-: standard input)",      \
+            HOST_FILE, false                                                                       \
+    }
+
+static const struct host_option copy_options[] = {
+    USER_OPTIONS,
+    {0},
+};
+
 static const struct host_option exec_options[] = {
     {"timeout", "SECONDS", "how long it may run (60)", HOST_TEXT, false},
     {"stdin", NULL, "give it standard input, whole", HOST_TEXT, false},
+    USER_OPTIONS,
     {0},
 };
 
@@ -354,10 +432,16 @@ const struct host_command host_guest_commands[] = {
      "when it has been quiet for two seconds.",
      console_options, 1, 1, HOST_MACHINE, 0, console},
     {"exec", "MACHINE -- COMMAND [ARGUMENT]...", "run a command in a guest, by its agent",
-     "The exit status is the command's. The guest must run qemu-guest-agent or open-vm-tools.",
+     "The exit status is the command's. The guest must run qemu-guest-agent, or open-vm-tools, "
+     "which "
+     "do it as a user of the guest: --user. A command that takes longer than its timeout is ended "
+     "by "
+     "open-vm-tools; qemu-guest-agent lets it go on.",
      exec_options, 2, HOST_ARGUMENTS_MAX, HOST_MACHINE, HOST_REST, exec},
     {"copy", "FROM TO", "copy a file to or from a guest, by its agent",
-     "One of the two is MACHINE:PATH, the other a file here; - is standard input or output.", NULL,
-     2, 2, HOST_FILE, 0, copy},
+     "One of the two is MACHINE:PATH, the other a file here; - is standard input or output. The "
+     "guest "
+     "must run qemu-guest-agent, or open-vm-tools, which do it as a user of the guest: --user.",
+     copy_options, 2, 2, HOST_FILE, 0, copy},
     {0},
 };

@@ -12,6 +12,7 @@ struct api {
     int status;
     long http;
     char etag[128];
+    char *guest_user; /* a whole header, or NULL */
 };
 
 /** Tell a handle where the host is and whom to trust. */

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "device/vmware/guest_rpc.h"
+#include "device/vmware/relay.h"
 #include "engine/cpu_state.h"
 
 /* backdoor_def.h */
@@ -41,7 +42,7 @@ enum {
 enum { OPEN, SEND_SIZE, SEND_PAYLOAD, RECEIVE_SIZE, RECEIVE_PAYLOAD, RECEIVE_STATUS, CLOSE };
 enum { STATUS_SUCCESS = 1, STATUS_DO_RECEIVE = 2, STATUS_CLOSED = 4 };
 #define CHANNELS 8
-#define MESSAGE_MAX (64u << 10)
+#define MESSAGE_MAX MULL_TOOLS_MESSAGE
 #define FLAG_COOKIE 0x80000000u
 #define PROTOCOL_RPCI 0x49435052u
 #define PROTOCOL_TCLO 0x4f4c4354u
@@ -52,9 +53,14 @@ struct channel {
     uint32_t cookie[2];
     uint8_t *in;
     uint32_t in_size, in_have;
-    char out[GUEST_RPC_ANSWER];
+    char text[GUEST_RPC_ANSWER]; /* of our own */
+    uint8_t *relayed;            /* the host's message; or NULL */
+    size_t relayed_size;
+    uint32_t relayed_id; /* whose answer is awaited; 0: none */
+    const void *out;     /* one of the two */
     uint32_t out_size, out_at;
     bool out_pending;
+    uint64_t asked_ns; /* when the guest last asked for a message */
     struct guest_tclo tclo;
 };
 
@@ -64,6 +70,7 @@ struct tools {
     struct mull_tools_config config;
     pthread_mutex_t lock;
     struct guest_rpc rpc;
+    struct guest_relay relay;
     struct channel channel[CHANNELS];
     uint32_t present; /* the state's one field: channels do not survive, tools open them again */
 };
@@ -95,14 +102,26 @@ static void set_high(uint64_t gpr[16], unsigned reg, uint32_t high)
 
 /* ---- Messages ---- */
 
-static void close_channel(struct channel *c)
+static void forget_relayed(struct channel *c)
 {
+    guest_relay_wipe(c->relayed, c->relayed_size);
+    c->relayed = NULL;
+    c->relayed_size = 0;
+    c->out_pending = false;
+}
+
+static void close_channel(struct tools *t, struct channel *c)
+{
+    if (c->relayed_id)
+        guest_relay_lose(&t->relay, c->relayed_id);
+    forget_relayed(c);
     free(c->in);
     memset(c, 0, sizeof(*c));
 }
 
-static void offer(struct channel *c, size_t size)
+static void offer(struct channel *c, const void *out, size_t size)
 {
+    c->out = out;
     c->out_size = (uint32_t)size;
     c->out_at = 0;
     c->out_pending = true;
@@ -110,10 +129,16 @@ static void offer(struct channel *c, size_t size)
 
 static void take_message(struct tools *t, struct channel *c)
 {
-    if (c->protocol == PROTOCOL_RPCI)
-        offer(c, guest_rpc_answer(&t->rpc, c->in, c->in_size, c->out));
-    else
+    if (c->protocol == PROTOCOL_RPCI) {
+        offer(c, c->text, guest_rpc_answer(&t->rpc, c->in, c->in_size, c->text));
+    } else if (c->relayed_id) {
+        guest_relay_answer(&t->relay, c->relayed_id, c->in, c->in_size);
+        c->relayed_id = 0;
+        forget_relayed(c);
+        guest_tclo_result(&t->rpc, &c->tclo, NULL, 0, now_ns()); /* a sign of life */
+    } else {
         guest_tclo_result(&t->rpc, &c->tclo, c->in, c->in_size, now_ns());
+    }
     free(c->in);
     c->in = NULL;
     c->in_size = c->in_have = 0;
@@ -128,7 +153,7 @@ static bool open_channel(struct tools *t, uint64_t gpr[16])
         struct channel *c = &t->channel[i];
         if (c->protocol)
             continue;
-        close_channel(c);
+        close_channel(t, c);
         c->protocol = protocol;
         /* Keeps programs of the guest from taking another's channel by its number. */
         if ((wanted & FLAG_COOKIE) &&
@@ -168,15 +193,39 @@ static unsigned add_to_message(struct tools *t, struct channel *c, uint32_t data
     return STATUS_SUCCESS;
 }
 
-static unsigned receive_size(struct channel *c, uint64_t gpr[16])
+/* Programs that say that they are the tools' service and still ask for work. The lock is held. */
+static unsigned services(const struct tools *t)
 {
-    const char *command =
-        !c->out_pending && c->protocol == PROTOCOL_TCLO ? guest_tclo_pop(&c->tclo) : NULL;
-    if (command) {
-        size_t n = strlen(command);
-        memcpy(c->out, command, n);
-        offer(c, n);
+    unsigned count = 0;
+    for (unsigned i = 0; i < CHANNELS; i++) {
+        const struct channel *c = &t->channel[i];
+        count +=
+            c->protocol == PROTOCOL_TCLO && c->tclo.toolbox && now_ns() - c->asked_ns < SILENT_NS;
     }
+    return count;
+}
+
+/* What the guest is to do next: what it is told by ourselves first. */
+static void offer_next(struct tools *t, struct channel *c)
+{
+    const char *command = guest_tclo_pop(&c->tclo);
+    c->asked_ns = now_ns();
+    if (command) {
+        offer(c, command, strlen(command));
+    } else if (c->tclo.toolbox && !c->relayed_id) {
+        forget_relayed(c);
+        if (services(t) == 1 &&
+            guest_relay_pop(&t->relay, &c->relayed_id, &c->relayed, &c->relayed_size)) {
+            c->tclo.sent = NULL;
+            offer(c, c->relayed, c->relayed_size);
+        }
+    }
+}
+
+static unsigned receive_size(struct tools *t, struct channel *c, uint64_t gpr[16])
+{
+    if (!c->out_pending && c->protocol == PROTOCOL_TCLO)
+        offer_next(t, c);
     if (!c->out_pending)
         return STATUS_SUCCESS;
     c->out_at = 0; /* asked again, it begins again */
@@ -193,7 +242,7 @@ static unsigned receive_payload(struct channel *c, uint64_t gpr[16])
         return 0;
     }
     for (unsigned i = 0; i < 4 && c->out_at < c->out_size; i++)
-        data |= (uint32_t)(uint8_t)c->out[c->out_at++] << 8 * i;
+        data |= (uint32_t)((const uint8_t *)c->out)[c->out_at++] << 8 * i;
     set_high(gpr, MULL_RDX, SEND_PAYLOAD);
     set(gpr, MULL_RBX, data);
     return STATUS_SUCCESS;
@@ -212,14 +261,14 @@ static unsigned on_channel(struct tools *t, unsigned type, uint64_t gpr[16])
     case SEND_PAYLOAD:
         return add_to_message(t, c, get(gpr, MULL_RBX));
     case RECEIVE_SIZE:
-        return receive_size(c, gpr);
+        return receive_size(t, c, gpr);
     case RECEIVE_PAYLOAD:
         return receive_payload(c, gpr);
     case RECEIVE_STATUS:
         c->out_pending = false;
         return STATUS_SUCCESS;
     case CLOSE:
-        close_channel(c);
+        close_channel(t, c);
         return STATUS_SUCCESS;
     }
     return 0;
@@ -354,12 +403,50 @@ int mull_tools_power(struct mull_device *device, enum mull_tools_power what)
     return ret;
 }
 
+int mull_tools_send(struct mull_device *device, const void *message, size_t size, uint32_t *id)
+{
+    struct tools *t = (struct tools *)device;
+
+    pthread_mutex_lock(&t->lock);
+    unsigned there = services(t);
+    int ret = there == 1  ? guest_relay_push(&t->relay, message, size, id)
+              : there > 1 ? -EEXIST
+                          : -ENOTCONN;
+    pthread_mutex_unlock(&t->lock);
+    return ret;
+}
+
+int mull_tools_receive(struct mull_device *device, uint32_t id, uint8_t **answer, size_t *size)
+{
+    struct tools *t = (struct tools *)device;
+
+    pthread_mutex_lock(&t->lock);
+    int ret = guest_relay_take(&t->relay, id, answer, size);
+    pthread_mutex_unlock(&t->lock);
+    return ret;
+}
+
+void mull_tools_drop(struct mull_device *device, uint32_t id)
+{
+    struct tools *t = (struct tools *)device;
+
+    pthread_mutex_lock(&t->lock);
+    guest_relay_drop(&t->relay, id);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void mull_tools_wipe(void *answer, size_t size)
+{
+    guest_relay_wipe(answer, size);
+}
+
 /* ---- The device ---- */
 
 static void forget(struct tools *t)
 {
     for (unsigned i = 0; i < CHANNELS; i++)
-        close_channel(&t->channel[i]);
+        close_channel(t, &t->channel[i]);
+    guest_relay_clear(&t->relay);
     memset(&t->rpc, 0, sizeof(t->rpc));
 }
 

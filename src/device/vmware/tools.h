@@ -50,6 +50,24 @@ enum mull_tools_power { MULL_TOOLS_HALT, MULL_TOOLS_REBOOT };
 /** Ask for it. Any thread. @return 0, or -ENOTCONN: no tools run in the guest */
 int mull_tools_power(struct mull_device *tools, enum mull_tools_power what);
 
+/** Ask the tools' service for something, in a message of GuestRPC; its answer is fetched by @id.
+ *  Only one program in the guest may say that it is the service: a message may hold a password.
+ *  Any thread, as those below. @return 0; -ENOTCONN: no tools run; -EEXIST: several programs say
+ *  that they are them; -EBUSY: too much is under way; -EMSGSIZE; -ENOMEM */
+int mull_tools_send(struct mull_device *tools, const void *message, size_t size, uint32_t *id);
+
+/** @param answer  bytes of a stranger, *@size of them, for mull_tools_wipe()
+ *  @return 0; -EAGAIN: not yet; -ECONNRESET: none will come; -ENOENT: no such message */
+int mull_tools_receive(struct mull_device *tools, uint32_t id, uint8_t **answer, size_t *size);
+
+/** The answer is not wanted any more, nor need the message be sent. */
+void mull_tools_drop(struct mull_device *tools, uint32_t id);
+
+/** Overwrite and free an answer. NULL is allowed. */
+void mull_tools_wipe(void *answer, size_t size);
+
+#define MULL_TOOLS_MESSAGE (64u << 10) /* bytes of a message, either way */
+
 /** The addresses in a `NicInfo` message of version 3 (open-vm-tools: lib/guestRpc/nicinfo.x; XDR,
  *  RFC 4506). @return how many there are in @out, or -EPROTO: it is no such message */
 int mull_tools_addresses(const uint8_t *data, size_t size, char out[MULL_TOOLS_ADDRESSES][46]);

@@ -494,6 +494,7 @@ static int read_envelope(struct reader *r, const struct mull_xml *root)
     struct mull_ovf *ovf = r->ovf;
     if (strcmp(root->name, "Envelope"))
         return bad(r, root, "the outermost element must be an OVF Envelope");
+    ovf->vmware = mull_xml_attribute(root, "buildId") != NULL; /* vmw:buildId */
     int ret = each(r, mull_xml_child(root, "References"), "File", read_file);
     for (const struct mull_xml *node = root->first; node && !ret; node = node->next) {
         if (is(node, "DiskSection"))

@@ -111,6 +111,7 @@ struct mull_ovf {
     struct mull_ovf_network *network;
     struct mull_ovf_configuration *configuration;
     struct mull_ovf_system *system;
+    bool vmware;            /* one of VMware's products says that it has made it */
     uint32_t unknown_count; /* sections we do not know, that may be ignored */
     const char **unknown;
 };

@@ -32,6 +32,10 @@ bool appliance_medium(struct mull_appliance *a, const char *path, const char *it
 /** Cores of a socket where VMware says so. */
 void appliance_set_cores(struct mull_machine_config *c, unsigned cores);
 
+/** Our key for `vmware_tools`, where it is not what a machine of VMware's has: in a VMX file FALSE, in
+ *  an OVF that we have written TRUE. */
+#define APPLIANCE_VMX_TOOLS "mullion.vmwareTools"
+
 /** Keep a key of a VMX file in the description. */
 int appliance_keep_vmx(struct mull_machine_config *c, const char *key, const char *value);
 

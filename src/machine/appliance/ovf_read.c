@@ -492,6 +492,8 @@ static int read_names(struct reader *r)
     else if (!ret && s->os_id)
         mull_report_add(&r->a->report, MULL_NOTE_LOST, "operating system", "type %u (%.60s)",
                         s->os_id, s->os_description ? s->os_description : "");
+    /* Its guest is made for VMware, and runs open-vm-tools more often than not. */
+    c->vmware_tools = r->ovf->vmware && s->hardware && !strncmp(s->hardware, "vmx-", 4);
     /* "vmx-19": VMware's hardware version. */
     if (!ret && s->hardware && !strncmp(s->hardware, "vmx-", 4) && s->hardware[4] &&
         strspn(s->hardware + 4, "0123456789") == strlen(s->hardware + 4))

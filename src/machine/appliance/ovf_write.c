@@ -459,6 +459,8 @@ static int put_settings(struct writer *o)
             json_is_string(value))
             config(o, "vmw:ExtraConfig", key, json_string_value(value));
     }
+    if (c->vmware_tools)
+        config(o, "vmw:ExtraConfig", APPLIANCE_VMX_TOOLS, "TRUE");
     int ret = appliance_put_settings(&w, &vmx);
     /* The boot order is one of the settings, too; the rest of @all is said by items. */
     w.report = &silent;

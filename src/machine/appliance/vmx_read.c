@@ -339,6 +339,9 @@ int appliance_vmx_settings(struct mull_appliance *a, struct mull_vmx *vmx, struc
         ret = appliance_set(&c->firmware, strcasecmp(firmware, "efi") ? "bios" : "uefi");
     if (uuid && !uuid_of(uuid, c->uuid))
         mull_report_add(&a->report, MULL_NOTE_LOST, "uuid.bios", "'%.60s' is no UUID", uuid);
+    const char *tools = mull_vmx_get(vmx, APPLIANCE_VMX_TOOLS);
+    if (tools)
+        c->vmware_tools = mull_vmx_true(tools);
     c->secure_boot |= mull_vmx_true(mull_vmx_get(vmx, "uefi.secureBoot.enabled"));
     c->tpm |= mull_vmx_true(mull_vmx_get(vmx, "vtpm.present")) ||
               mull_vmx_true(mull_vmx_get(vmx, "managedvm.autoAddVTPM"));
@@ -392,6 +395,8 @@ static int read_names(struct mull_appliance *a, struct mull_vmx *vmx, const char
         ret = appliance_set(&c->os, mull_vmx_get(vmx, "guestOS"));
     if (!ret)
         ret = appliance_set(&c->firmware, "bios");
+    /* A guest made for VMware finds its open-vm-tools at work; what we have written says if not. */
+    c->vmware_tools = true;
     /* Of the file, not of the machine: written anew each time. */
     mull_vmx_get(vmx, ".encoding");
     mull_vmx_get(vmx, "config.version");

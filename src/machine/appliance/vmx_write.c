@@ -284,6 +284,7 @@ static void put_names(struct out *o, const struct mull_appliance_write *w)
     free(plain);
     put(o, c->annotation, "annotation");
     put(o, c->os ? c->os : "other-64", "guestOS");
+    put(o, c->vmware_tools ? NULL : "FALSE", APPLIANCE_VMX_TOOLS);
     put(o, c->firmware && !strcmp(c->firmware, "uefi") ? "efi" : "bios", "firmware");
     put(o, c->secure_boot ? "TRUE" : NULL, "uefi.secureBoot.enabled");
     put(o, w->nvram, "nvram");
