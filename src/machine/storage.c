@@ -13,6 +13,7 @@
 #include "device/storage/pvscsi.h"
 #include "device/storage/virtio_scsi.h"
 #include "machine/internal.h"
+#include "rom/rom.h"
 
 #define DRIVES_MAX 16 /* of one controller */
 #define CONTROLLERS_MAX (MULL_CONFIG_DISKS + MULL_CONFIG_CDROMS)
@@ -147,8 +148,13 @@ static int create_nvme(struct storage *s, const char *name, const struct mull_dr
 static int create_pvscsi(struct storage *s, const char *name, const struct mull_drive *drives,
                          unsigned count, struct mull_device **out, struct mull_error *err)
 {
+    const struct mull_firmware *firmware = s->machine->firmware;
     struct mull_pvscsi_config cfg = {.name = name};
 
+    if (firmware && firmware->vars) { /* UEFI; a BIOS knows the adapter */
+        cfg.rom = mull_rom_pvscsi;
+        cfg.rom_size = mull_rom_pvscsi_size;
+    }
     memcpy(cfg.drive, drives, count * sizeof(*drives));
     return mull_pvscsi_create(s->env, pci(s), &cfg, out, err);
 }

@@ -144,6 +144,7 @@ def collect(args):
     if args.soak:
         tests.update(debian_tests.LONG)
     if args.whole:
+        tests.update(appliance_tests.WHOLE)
         tests.update({"all": whole_tests.ALL, "pairs": whole_tests.PAIRS,
                       "buses": whole_tests.LONG}[args.whole])
     if args.loaders:

@@ -21,14 +21,14 @@ def test(function):
     return function
 
 
-def make_initrd(ctx, version, task, modules):
-    """An initrd of @version that can do scripts/guest/@task, with more modules."""
+def make_initrd(ctx, version, task, modules, script=None):
+    """An initrd of @version that can do scripts/guest/@task (or what @script says), with more modules."""
     folder = os.path.join(ctx.guest, version)
     guest = os.path.join(SCRIPTS, "guest")
     initrd = ctx.path(f"initrd-{task}")
     command = [os.path.join(SCRIPTS, "mkinitrd"), "--modules", os.path.join(folder, "modules"),
                "--init", os.path.join(guest, "init"), "--add",
-               f"etc/mullion/{task}={os.path.join(guest, task)}", "--add",
+               f"etc/mullion/{task}={script or os.path.join(guest, task)}", "--add",
                f"usr/share/udhcpc/default.script={os.path.join(guest, 'udhcpc')}", "--output", initrd]
     busybox = os.path.join(folder, "busybox")
     if os.path.exists(busybox):

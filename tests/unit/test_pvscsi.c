@@ -3,6 +3,7 @@
 #include "storage_world.h"
 
 #include "device/storage/pvscsi.h"
+#include "rom/rom.h"
 
 #define STATE 0x10000ull
 #define REQ 0x11000ull
@@ -322,12 +323,36 @@ static void test_state(void **state)
     assert_int_equal(byte_at(DATA), 50);
 }
 
+/* What firmware and UEFI look at before they start the adapter's driver. */
+static void test_rom(void **state)
+{
+    const uint8_t *rom = mull_rom_pvscsi;
+    uint32_t pcir, pe;
+
+    assert_true(mull_rom_pvscsi_size >= 1024 && mull_rom_pvscsi_size % 512 == 0);
+    assert_int_equal(rom[0] | rom[1] << 8, 0xaa55);
+    assert_int_equal(rom[2] | rom[3] << 8, mull_rom_pvscsi_size / 512);
+    assert_int_equal(rom[4] | rom[5] << 8, 0x0ef1);
+    assert_int_equal(rom[10] | rom[11] << 8, 0x8664);
+    pcir = rom[24] | rom[25] << 8;
+    assert_true(pcir % 4 == 0 && pcir < 256);
+    assert_memory_equal(rom + pcir, "PCIR\xad\x15\xc0\x07", 8);
+    assert_int_equal(rom[pcir + 16] | rom[pcir + 17] << 8, mull_rom_pvscsi_size / 512);
+    assert_int_equal(rom[pcir + 20], 3);    /* an image for UEFI, */
+    assert_int_equal(rom[pcir + 21], 0x80); /* the last one */
+    pe = rom[22] | rom[23] << 8;
+    assert_memory_equal(rom + pe, "MZ", 2);
+    pe += rom[pe + 0x3c];
+    assert_memory_equal(rom + pe, "PE\0\0\x64\x86", 6);
+    assert_int_equal(rom[pe + 24 + 68], 11); /* a boot service driver */
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(test_inquiry), T(test_transfers), T(test_scatter),
-                                       T(test_thin),    T(test_cdrom),     T(test_commands),
-                                       T(test_state)};
+    const struct CMUnitTest tests[] = {
+        T(test_inquiry), T(test_transfers), T(test_scatter), T(test_thin),
+        T(test_cdrom),   T(test_commands),  T(test_state),   cmocka_unit_test(test_rom)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

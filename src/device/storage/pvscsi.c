@@ -649,6 +649,8 @@ int mull_pvscsi_create(const struct mull_device_env *env, struct mull_pci_bus *b
     if ((code = mull_pci_add_bar(&p->pci, 0, BAR_SIZE, false, false, false, &reg_ops, p, "PVSCSI",
                                  env->memory, err)) < 0 ||
         (code = mull_pci_add_msi(&p->pci, err)) < 0 ||
+        (cfg->rom &&
+         (code = mull_pci_add_rom(&p->pci, cfg->rom, cfg->rom_size, env->memory, err)) < 0) ||
         (code = mull_pci_bus_attach(bus, &p->pci, -1, err)) < 0) {
         destroy(&p->device);
         return code;

@@ -14,6 +14,8 @@
 struct mull_pvscsi_config {
     const char *name; /* "pvscsi.0" */
     struct mull_drive drive[MULL_PVSCSI_TARGETS];
+    const void *rom;   /* a driver for the firmware; NULL: none. Must outlive the device */
+    uint32_t rom_size; /* bytes */
 };
 
 /** Create it in the next free slot. The blocks stay the caller's. */
