@@ -267,45 +267,60 @@ static bool add_audit(void *opaque, sqlite3_stmt *row)
     return true;
 }
 
-static json_t *run_list(struct host *host, const char *table, const char *columns, struct where *w,
+/* All that a filter says but the page. */
+static void add_filter(struct where *w, bool audit, const struct events_filter *f)
+{
+    if (audit) {
+        add_where(w, "user = ?", f->user);
+        add_where(w, "path = ?", f->path);
+        add_where(w, "method = ?", f->method);
+        add_where(w, "instr(lower(path), lower(?)) > 0", f->q);
+    } else {
+        add_where(w, "type = ?", f->type);
+        add_where(w, "object = ?", f->object);
+        add_where(w, "severity = ?", f->severity);
+        add_where(w, "instr(lower(json_extract(doc, '$.text')), lower(?)) > 0", f->q);
+    }
+}
+
+static json_t *run_list(struct host *host, bool audit, const char *columns,
                         const struct events_filter *f, bool (*fn)(void *, sqlite3_stmt *))
 {
     char sql[768];
+    struct where w = {0};
     json_t *list = json_array();
     events_flush(host);
+    add_filter(&w, audit, f);
     snprintf(sql, sizeof(sql),
              "SELECT %s FROM %s WHERE id > %llu AND id < %llu%s ORDER BY id %s LIMIT %u", columns,
-             table, (unsigned long long)f->after,
-             f->before ? (unsigned long long)f->before : (unsigned long long)INT64_MAX, w->sql,
+             audit ? "audit" : "events", (unsigned long long)f->after,
+             f->before ? (unsigned long long)f->before : (unsigned long long)INT64_MAX, w.sql,
              f->ascending ? "ASC" : "DESC", f->limit + 1);
-    const char **v = w->value;
-    store_query(host->store, NULL, fn, list, sql, v[0], v[1], v[2], v[3], v[4], v[5], NULL);
+    const char **v = w.value;
+    store_query(host->store, NULL, fn, list, sql, v[0], v[1], v[2], v[3], NULL);
     return list;
 }
 
 json_t *events_list(struct host *host, const struct events_filter *f)
 {
-    struct where w = {0};
-    add_where(&w, "type = ?", f->type);
-    add_where(&w, "object = ?", f->object);
-    add_where(&w, "severity = ?", f->severity);
-    return run_list(host, "events", "doc", &w, f, add_event);
+    return run_list(host, false, "doc", f, add_event);
 }
 
 json_t *audit_list(struct host *host, const struct events_filter *f)
 {
-    struct where w = {0};
-    add_where(&w, "user = ?", f->user);
-    add_where(&w, "path = ?", f->path);
-    add_where(&w, "method = ?", f->method);
-    return run_list(host, "audit", "id, time, user, address, method, path, status", &w, f,
-                    add_audit);
+    return run_list(host, true, "id, time, user, address, method, path, status", f, add_audit);
 }
 
-uint64_t events_count(struct host *host, bool audit)
+uint64_t events_count(struct host *host, bool audit, const struct events_filter *f)
 {
-    char *n = store_value(
-        host->store, audit ? "SELECT count(*) FROM audit" : "SELECT count(*) FROM events", NULL);
+    char sql[768];
+    struct where w = {0};
+    events_flush(host);
+    add_filter(&w, audit, f);
+    snprintf(sql, sizeof(sql), "SELECT count(*) FROM %s WHERE id > %llu%s",
+             audit ? "audit" : "events", (unsigned long long)f->after, w.sql);
+    const char **v = w.value;
+    char *n = store_value(host->store, sql, v[0], v[1], v[2], v[3], NULL);
     uint64_t count = n ? strtoull(n, NULL, 10) : 0;
     free(n);
     return count;

@@ -38,6 +38,7 @@ struct events_filter {
     uint64_t after, before; /* ids; 0: none */
     bool ascending;
     unsigned limit;
+    const char *q;                        /* part of an event's text, of a request's path */
     const char *type, *object, *severity; /* events */
     const char *user, *path, *method;     /* audit */
 };
@@ -45,7 +46,7 @@ struct events_filter {
 /** Pages of events and of the audit log: a new array of at most limit + 1. */
 json_t *events_list(struct host *host, const struct events_filter *filter);
 json_t *audit_list(struct host *host, const struct events_filter *filter);
-/** How many there are in all. */
-uint64_t events_count(struct host *host, bool audit);
+/** How many there are in all, whatever the limit. */
+uint64_t events_count(struct host *host, bool audit, const struct events_filter *filter);
 
 #endif

@@ -16,6 +16,16 @@ def test_every_list(w):
         if method == "GET" and operation["operationId"].startswith("list") and "{" not in path:
             page = w.local.get(path + "?limit=1000")
             assert len(page["items"]) == page["total"] or page["next"], path
+            # In pages of two it is the same list; what is written meanwhile stands before the log's newest.
+            kept, cursor = [], ""
+            while cursor is not None and len(kept) < 9:
+                part = w.local.get(path + "?limit=2" + cursor)
+                kept += part["items"]
+                cursor = "&cursor=" + part["next"] if part["next"] else None
+            ids = [o.get("id") or o["name"] for o in kept]
+            assert len(set(ids)) == len(ids), (path, ids)
+            if path not in ("/events", "/audit", "/tasks"):
+                assert ids == [o.get("id") or o["name"] for o in page["items"]][:len(ids)], path
     network = w.local.get("/networks?q=default")["items"][0]
     assert w.local.get("/networks/" + network["id"])["name"] == "default"
     assert w.local.get("/networks/" + network["id"] + "/ports")["items"] == []

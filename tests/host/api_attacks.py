@@ -8,6 +8,7 @@ import socket
 import time
 
 import client
+from api_world import refused
 from client import PATIENCE, Client, Daemon
 
 
@@ -214,6 +215,29 @@ def test_end_stops_or_keeps_machines(w):
         Client(daemon).until("/machines/" + machine, lambda m: m["state"] == "running")
         Client(daemon).do(f"/machines/{machine}/stop", {"force": True})
         daemon.stop()
+    finally:
+        daemon.remove()
+
+
+def test_upload_goes_on_behind_a_kill(w):
+    """What was answered is kept, what is sent twice is refused, the rest makes it whole."""
+    daemon = Daemon(w.build).start()
+    try:
+        local = Client(daemon)
+        data = os.urandom(3 << 20)
+        path = "/uploads/" + local.post("/uploads", {"name": "disk.raw", "size": len(data)})["id"]
+        octets = {"Content-Type": "application/octet-stream"}
+        local.call("PATCH", path, data[:2 << 20], {"Upload-Offset": "0", **octets})
+        daemon.kill()
+        local.close()
+        daemon.start()
+        assert local.get(path)["offset"] == 2 << 20
+        refused(409, local.call, "PATCH", path, data[:1 << 20], {"Upload-Offset": "0", **octets})
+        local.call("PATCH", path, data[2 << 20:], {"Upload-Offset": str(2 << 20), **octets})
+        local.do("/imports", {"kind": "image", "upload": path.split("/")[2], "name": "whole"})
+        machine = local.machine("of-it", image="whole")
+        done = local.do(f"/machines/{machine}/export", {"format": "raw"})
+        assert local.raw("GET", done["result"]["download"], api="").body == data
     finally:
         daemon.remove()
 

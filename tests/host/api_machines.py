@@ -115,6 +115,22 @@ def test_etags(w):
     assert w.local.raw("GET", path, headers={"If-None-Match": etag}).status == 200
     refused(412, w.local.delete, path, headers={"If-Match": etag})
     w.local.do(path, method="DELETE")
+    # Objects of other kinds have them, too.
+    w.local.post("/groups", {"name": "tagged"})
+    pool = w.local.post("/pools", {"name": "tagged"})["id"]
+    network = w.local.post("/networks", {"name": "tagged", "type": "user"})["id"]
+    store = w.local.get("/datastores?q=default")["items"][0]["id"]
+    for path, change in (("/groups/tagged", {"description": "1"}), ("/pools/" + pool, {"name": "t2"}),
+                         ("/networks/" + network, {"name": "t2"}), ("/users/one-none", {"full_name": "1"}),
+                         ("/datastores/" + store, {"name": "default"})):
+        etag = w.local.raw("GET", path).headers["ETag"]
+        assert w.local.raw("GET", path, headers={"If-None-Match": etag}).status == 304, path
+        changed = w.local.raw("PATCH", path, change, {"If-Match": etag})
+        assert changed.status == 200 and changed.headers["ETag"] != etag, path
+        refused(412, w.local.patch, path, change, headers={"If-Match": etag})
+    for path in ("/groups/tagged", "/pools/" + pool, "/networks/" + network):
+        refused(412, w.local.delete, path, headers={"If-Match": '"0"'})
+        w.local.delete(path)
 
 
 def test_idempotency(w):
@@ -129,6 +145,20 @@ def test_idempotency(w):
     refused(409, w.people["operator"].post, "/machines", {"name": "once"}, headers=key)
     w.local.wait(first.json)
     w.local.do("/machines/" + first.json["object"][8:], method="DELETE")
+    for path, body in (("/groups", {"name": "once"}), ("/pools", {"name": "once"}),
+                       ("/networks", {"name": "once", "type": "user"}), ("/uploads", {"name": "once", "size": 5})):
+        key = {"Idempotency-Key": "for" + path}
+        total = w.local.get(path)["total"]
+        first, again = (w.local.raw("POST", path, body, key) for _ in range(2))
+        assert first.status == again.status == 201 and first.json == again.json, path
+        assert first.headers["ETag"] == again.headers["ETag"], path
+        assert w.local.get(path)["total"] == total + 1, path
+        w.local.delete(path + "/" + (first.json.get("id") or "once"))
+    # Secrets are not kept for that: each answer has another.
+    first, again = (w.local.raw("POST", "/tokens", {"name": "once"}, {"Idempotency-Key": "secret"}) for _ in range(2))
+    assert first.json["token"] != again.json["token"]
+    for answer in (first, again):
+        w.local.delete("/tokens/" + answer.json["id"])
 
 
 def test_lists(w):
@@ -180,6 +210,18 @@ def test_events_audit_tasks(w):
     assert json.loads(replayed.message())["id"] == newest[0]["id"]
     page = w.local.get("/events?type=machine.created&limit=1")
     assert page["items"][0]["type"] == "machine.created" and page["next"]
+    found = w.local.get("/events?q=HEARD%20was&limit=1")
+    assert "heard was" in found["items"][0]["text"] and 1 <= found["total"] < w.local.get("/events?limit=1")["total"]
+    assert w.local.get("/events?q=text%22:")["total"] == 0  # what is said, not how it is kept
+    for path in ("/events", "/audit"):
+        oldest, newest_ = (w.local.get(f"{path}?limit=3&sort={s}") for s in ("id", "-id"))
+        assert [e["id"] for e in oldest["items"]] == sorted(e["id"] for e in oldest["items"])
+        assert oldest["items"][-1]["id"] < newest_["items"][-1]["id"]
+        assert w.local.get(f"{path}?limit=1&sort=id&cursor={oldest['next']}")["items"][0]["id"] > \
+            oldest["items"][-1]["id"]
+        refused(400, w.local.get, path + "?sort=text")
+    posts = w.local.get("/audit?q=/MACHINES&method=POST")
+    assert posts["total"] >= len(posts["items"]) and all("/machines" in a["path"] for a in posts["items"])
     assert w.local.get("/audit?path=/api/v1/machines&method=POST")["items"][0]["status"] in (202, 409, 422, 403, 501)
     w.local.do("/machines/" + machine, method="DELETE")
     assert w.local.get("/tasks?type=machine.delete")["items"][0]["state"] == "succeeded"

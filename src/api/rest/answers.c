@@ -50,8 +50,11 @@ static bool take(void *opaque, sqlite3_stmt *row)
     }
     json_t *body = json_loads((const char *)sqlite3_column_text(row, 3), JSON_DECODE_ANY, NULL);
     reply(k->r, sqlite3_column_int(row, 1), body);
-    snprintf(k->r->location, sizeof(k->r->location), "%s",
-             (const char *)sqlite3_column_text(row, 2));
+    /* The location; behind it, since answers have ETags, the object's version. */
+    const char *headers = (const char *)sqlite3_column_text(row, 2);
+    size_t n = strcspn(headers, "\n");
+    snprintf(k->r->location, sizeof(k->r->location), "%.*s", (int)n, headers);
+    k->r->version = headers[n] ? strtoull(headers + n + 1, NULL, 10) : 0;
     if (k->r->status >= 400)
         k->r->type = "application/problem+json";
     return false;
@@ -73,19 +76,20 @@ bool answers_replay(struct request *r)
 
 void answers_keep(struct request *r)
 {
-    char key[65], request[65], expires[32], now[32], status[16];
+    char key[65], request[65], expires[32], now[32], status[16], headers[192];
     if (r->status >= 500 || r->status == 429 || !names(r, key, request))
         return;
     char *body = r->out ? json_dumps(r->out, JSON_COMPACT | JSON_ENCODE_ANY) : strdup("null");
     snprintf(expires, sizeof(expires), "%.0f", host_now() + KEPT_SECONDS);
     snprintf(now, sizeof(now), "%.0f", host_now());
     snprintf(status, sizeof(status), "%d", r->status);
+    snprintf(headers, sizeof(headers), "%s\n%llu", r->location, (unsigned long long)r->version);
     store_run(r->host->store, NULL, "DELETE FROM answers WHERE expires < ?", now, NULL);
     store_run(r->host->store, NULL,
               "DELETE FROM answers WHERE rowid NOT IN (SELECT rowid FROM answers ORDER BY "
               "expires DESC LIMIT " KEPT_MAX ")",
               NULL);
     store_run(r->host->store, NULL, "INSERT OR REPLACE INTO answers VALUES(?,?,?,?,?,?)", key,
-              request, expires, status, r->location, body, NULL);
+              request, expires, status, headers, body, NULL);
     free(body);
 }

@@ -236,9 +236,10 @@ void op_cancel_task(struct request *r)
 
 static void list_log(struct request *r, bool audit)
 {
-    const char *cursor = query(r, "cursor"), *after = query(r, "after");
+    const char *cursor = query(r, "cursor"), *after = query(r, "after"), *sort = query(r, "sort");
     struct events_filter f = {.limit = (unsigned)query_number(r, "limit", 100),
-                              .ascending = after != NULL,
+                              .ascending = sort ? !strcmp(sort, "id") : after != NULL,
+                              .q = query(r, "q"),
                               .after = query_number(r, "after", 0),
                               .type = query(r, "type"),
                               .object = query(r, "object"),
@@ -246,12 +247,13 @@ static void list_log(struct request *r, bool audit)
                               .user = query(r, "user"),
                               .path = audit ? query(r, "path") : NULL,
                               .method = query(r, "method")};
+    uint64_t total = events_count(r->host, audit, &f);
     if (cursor && f.ascending)
         f.after = strtoull(cursor, NULL, 10);
     else if (cursor)
         f.before = strtoull(cursor, NULL, 10);
     json_t *got = audit ? audit_list(r->host, &f) : events_list(r->host, &f);
-    reply_page(r, got, f.limit, events_count(r->host, audit));
+    reply_page(r, got, f.limit, total);
 }
 
 void op_list_events(struct request *r)
