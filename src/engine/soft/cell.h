@@ -1,6 +1,6 @@
 /*
- * Cells, the small TLB of accesses in 64-bit user code: see cell.c. A cell may be stale only as the
- * TLB may: every flush and every protection of the TLB does the same to the cells.
+ * Cells, the small TLB of accesses in 64- and 32-bit user code: see cell.c. A cell may be stale
+ * only as the TLB may: every flush and every protection of the TLB does the same to the cells.
  */
 #ifndef MULL_SOFT_CELL_H
 #define MULL_SOFT_CELL_H

@@ -231,7 +231,7 @@ void tr_emit_memory(struct translation *t, const struct tr_insn *in, unsigned si
         return;
     }
     tr_emit_address(t, in, in->memory);
-    if (tr_code64(t)) {
+    if (tr_code64(t) || tr_is_flat(t, tr_segment(in->memory))) {
         const struct tr_ea ea = {.kind = TR_EA_OPERAND, .in = in};
         tr_emit_check_of(t, &ea, size, write, in->flags_live);
     } else {
@@ -383,7 +383,7 @@ int32_t tr_emit_access(struct translation *t, const struct tr_insn *in, unsigned
         return at;
     t->window = -1;
     tr_emit_stack_offset(t, base, disp);
-    if (tr_code64(t)) {
+    if (tr_code64(t) || ((t->mode & SOFT_MODE_STACK32) && tr_is_flat(t, MULL_SS))) {
         const struct tr_ea ea = {.kind = TR_EA_BASE, .base = base, .disp = disp};
         tr_emit_check_of(t, &ea, size, write, in->flags_live);
     } else {

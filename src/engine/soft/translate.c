@@ -283,10 +283,12 @@ static void emit_insn(struct translation *t, const struct tr_insn *in)
     tr_emit_exec(t, in);
 }
 
-/* In 64-bit user code, unless the accesses go from page to page. */
+/* In user code of 64 bits, or of 32 in flat segments, unless the accesses go from page to page. */
 static bool has_cells(const struct translation *t, const struct tr_insn *in)
 {
-    return tr_code64(t) && (t->mode & SOFT_MODE_CPL3) &&
+    const uint32_t flat = SOFT_MODE_CODE32 | SOFT_MODE_FLAT;
+
+    return (tr_code64(t) || (t->mode & flat) == flat) && (t->mode & SOFT_MODE_CPL3) &&
            !soft_insn_roams(t->cache, t->gpa + (in->rip - t->rip));
 }
 

@@ -69,7 +69,7 @@ struct tr_ea {
         TR_EA_RCX,     /* the check keeps it in RCX */
         TR_EA_THERE,   /* it is still in R10 */
         TR_EA_BASE,    /* guest register + disp */
-        TR_EA_OPERAND, /* the instruction's memory operand, 64-bit mode */
+        TR_EA_OPERAND, /* the instruction's memory operand, its segment flat */
     } kind;
     unsigned base;
     int32_t disp;

@@ -19,6 +19,17 @@
     lea back(%rip), %r15
     RUN \site
 .endm
+/* The same of 32-bit code, which cannot say itself where the kernel goes on. */
+.macro RUN32 site
+    lea 9100f(%rip), %r14
+    mov $100, %ecx
+    TO_USER \site, SEL_USER32
+9100:
+.endm
+.macro RUN32_FAULTING site
+    mov $back32, %r15d
+    RUN32 \site
+.endm
 /* Another page, or none, at PAGE. */
 .macro MAP bits:vararg
     movq $\bits, PTE
@@ -129,6 +140,45 @@ main:
     xor %edx, %edx
     RUN code_site
     CHECK %rdx, 5050
+    /* 32-bit code: another page, none, the kernel's, one not to be written, code on it. */
+    movq $0x11, PAGE
+    movq $0x22, PAGE+0x1000
+    mov $PAGE, %ebx
+    MAP PAGE+0x67
+    RUN32 set_read32
+    CHECK %rax, 0x11
+    MAP PAGE+0x1067
+    RUN32 set_read32
+    CHECK %rax, 0x22
+    MAP 0
+    RUN32_FAULTING set_read32
+    EXPECT_PF 4, read32, PAGE
+    MAP PAGE+0x63
+    RUN32_FAULTING set_read32
+    EXPECT_PF 5, read32, PAGE
+    MAP PAGE+0x67
+    RUN32 set_read32
+    CHECK %rax, 0x11
+    mov $0x33, %edx
+    RUN32 set_write32
+    CHECK PAGE, 0x33
+    mov $0x44, %edx
+    MAP PAGE+0x65
+    RUN32_FAULTING set_write32
+    EXPECT_PF 7, write32, PAGE
+    CHECK PAGE, 0x33
+    MAP PAGE+0x67
+    mov $PAGE+0x100, %ebp
+    MAP PAGE+0x63
+    RUN32_FAULTING set_stack32
+    EXPECT_PF 7, stack32, PAGE+0xfc
+    MAP PAGE+0x67
+    RUN32 set_stack32
+    movl $0x000000b8, PAGE       /* mov $n, %eax; ret */
+    movl $0xc300, PAGE+4
+    xor %edx, %edx
+    RUN32 set_code32
+    CHECK %rdx, 5050
     /* From page to page, again and again. */
     mov $MANY, %ebx
 1:  mov %rbx, (%rbx)
@@ -184,5 +234,47 @@ roaming_site:
     sub $4, %ecx
     jnz roaming_site
     jmp back
+    .code32
+.macro FLAT32
+    mov $SEL_USER_DATA, %esi
+    mov %esi, %ds
+    mov %esi, %es
+.endm
+set_read32:
+    FLAT32
+read32:
+    mov (%ebx), %eax
+    sub $1, %ecx
+    jnz read32
+back32:
+    ud2
+set_write32:
+    FLAT32
+write32:
+    mov %edx, (%ebx)
+    sub $1, %ecx
+    jnz write32
+    ud2
+set_stack32:
+    FLAT32
+1:  mov %ebp, %esp
+stack32:
+    push %edx
+    push %ecx
+    pop %esi
+    pop %esi
+    sub $1, %ecx
+    jnz 1b
+    ud2
+set_code32:
+    FLAT32
+1:  mov %ecx, 1(%ebx)
+    xor %eax, %eax
+    call *%ebx
+    add %eax, %edx
+    sub $1, %ecx
+    jnz 1b
+    ud2
+    .code64
     .balign 4096
 user_end:
