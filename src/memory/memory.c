@@ -320,7 +320,7 @@ int mull_memory_fd(const struct mull_memory *mem)
 
 void mull_memory_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch)
 {
-    mem->watch = watch ? *watch : (struct mull_memory_watch){0};
+    mull_regions_set_watch(mem, watch);
 }
 
 void mull_memory_set_a20(struct mull_memory *mem, bool on)

@@ -66,6 +66,18 @@ struct mull_device_ram {
     _Atomic uint64_t gpa; /* page aligned, or MULL_NOWHERE; region.c keeps it */
 };
 
+/**
+ * Registers of a region to which the guest writes only to say that there is something to do, and
+ * that an engine may turn into an event by itself (KVM_IOEVENTFD), past the region's functions.
+ */
+struct mull_doorbells {
+    int fd;          /* an eventfd; one for all of them */
+    uint64_t offset; /* of the first, in the region */
+    uint32_t step, count;
+    atomic_bool armed; /* region.c's: the engine raises fd, and nobody says which one it was */
+    uint64_t place;    /* region.c's: where the region was when the engine was told */
+};
+
 /** Who must hear of writes to watched pages. One watcher a memory: the engine. */
 struct mull_memory_watch {
     void *opaque;
@@ -92,6 +104,10 @@ struct mull_memory_watch {
     /* The A20 gate has moved: look at mull_memory_a20(). NULL: for the watcher it is always on. Any
      * thread; where that is a vCPU's, its next instruction sees the change. */
     void (*a20)(void *opaque);
+    /* The first of these doorbells is at @gpa from now on, or (@on false) no longer. May be NULL. Any
+     * thread. @return whether writes there raise the eventfd and nothing else; if not, they go
+     * through the region's functions as ever */
+    bool (*doorbells)(void *opaque, const struct mull_doorbells *bells, uint64_t gpa, bool on);
 };
 
 /** Create an empty memory. @return 0 and *out, owned by the caller; or a negative errno. */
@@ -261,6 +277,10 @@ struct mull_device_ram *const _Atomic *mull_memory_device_ram(const struct mull_
 /** Was @ram written by an engine since the last call? From the first call on that is watched. Any
  *  thread. */
 bool mull_device_ram_written(struct mull_memory *mem, struct mull_device_ram *ram);
+
+/** Tell the engine of a region's doorbells. @bells stays the device's, with the fields that are not
+ *  region.c's filled in, and must live until the region is removed. Any thread. */
+void mull_region_set_doorbells(struct mull_region *region, struct mull_doorbells *bells);
 
 /** Take a region out and free it. A call in progress on another thread may still end after. */
 void mull_region_remove(struct mull_region *region);

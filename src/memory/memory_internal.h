@@ -49,6 +49,10 @@ struct mull_memory {
     struct mull_device_ram *_Atomic device_ram[MULL_DEVICE_RAM_MAX];
 };
 
+/** The watcher of memory changes: tell the old one to forget all doorbells, then the new one where
+ *  they are. */
+void mull_regions_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch);
+
 /** Free both maps with their regions. */
 void mull_regions_destroy(struct mull_memory *mem);
 

@@ -18,7 +18,8 @@ struct mull_region {
     void *opaque;
     const char *name;
     bool visible;
-    struct mull_device_ram *ram; /* NULL: none */
+    struct mull_device_ram *ram;  /* NULL: none */
+    struct mull_doorbells *bells; /* NULL: none */
 };
 
 /* Where the visible region may change while walking up the addresses. */
@@ -76,8 +77,8 @@ static void flatten(struct mull_space_map *map)
     }
 }
 
-/* Where the engine may reach a region's memory past its functions: where all of it can be seen. */
-static uint64_t ram_place(const struct mull_region *region)
+/* Where the engine may go past a region's functions: where all of it can be seen. */
+static uint64_t whole_place(const struct mull_region *region)
 {
     const struct mull_space_map *map = region->map;
 
@@ -88,17 +89,64 @@ static uint64_t ram_place(const struct mull_region *region)
     return MULL_NOWHERE;
 }
 
+static void ring_at(struct mull_memory *mem, struct mull_doorbells *bells, uint64_t place)
+{
+    const struct mull_memory_watch *watch = &mem->watch;
+
+    if (bells->place == place)
+        return;
+    if (atomic_load(&bells->armed))
+        watch->doorbells(watch->opaque, bells, bells->place + bells->offset, false);
+    bells->place = place;
+    /* Before the first write can come: whoever is woken must know what it may mean. */
+    atomic_store(&bells->armed, watch->doorbells && place != MULL_NOWHERE);
+    if (atomic_load(&bells->armed) &&
+        !watch->doorbells(watch->opaque, bells, place + bells->offset, true))
+        atomic_store(&bells->armed, false);
+}
+
+static void place_bells(struct mull_memory *mem)
+{
+    for (const struct mull_region *r = mem->map[MULL_SPACE_MMIO].oldest; r; r = r->newer)
+        if (r->bells)
+            ring_at(mem, r->bells, whole_place(r));
+}
+
+void mull_region_set_doorbells(struct mull_region *region, struct mull_doorbells *bells)
+{
+    struct mull_memory *mem = region->mem;
+
+    pthread_rwlock_wrlock(&mem->map_lock);
+    bells->place = MULL_NOWHERE;
+    atomic_store(&bells->armed, false);
+    region->bells = bells;
+    place_bells(mem);
+    pthread_rwlock_unlock(&mem->map_lock);
+}
+
+void mull_regions_set_watch(struct mull_memory *mem, const struct mull_memory_watch *watch)
+{
+    pthread_rwlock_wrlock(&mem->map_lock);
+    for (const struct mull_region *r = mem->map[MULL_SPACE_MMIO].oldest; r; r = r->newer)
+        if (r->bells)
+            ring_at(mem, r->bells, MULL_NOWHERE);
+    mem->watch = watch ? *watch : (struct mull_memory_watch){0};
+    place_bells(mem);
+    pthread_rwlock_unlock(&mem->map_lock);
+}
+
 /* After flatten(), with the lock: also regions that did not move may be covered now. */
-static void place_ram(struct mull_memory *mem)
+static void place_special(struct mull_memory *mem)
 {
     bool moved = false;
 
     for (const struct mull_region *r = mem->map[MULL_SPACE_MMIO].oldest; r; r = r->newer) {
         if (!r->ram)
             continue;
-        uint64_t place = ram_place(r), before = atomic_exchange(&r->ram->gpa, place);
+        uint64_t place = whole_place(r), before = atomic_exchange(&r->ram->gpa, place);
         moved |= before != place && before != MULL_NOWHERE;
     }
+    place_bells(mem);
     if (moved && mem->watch.moved)
         mem->watch.moved(mem->watch.opaque);
 }
@@ -192,7 +240,7 @@ int mull_region_add(struct mull_memory *mem, enum mull_space space, uint64_t bas
         map->newest = region;
         map->regions++;
         flatten(map);
-        place_ram(mem);
+        place_special(mem);
     }
     pthread_rwlock_unlock(&mem->map_lock);
     if (rc) {
@@ -213,7 +261,7 @@ void mull_region_move(struct mull_region *region, uint64_t base, bool visible)
         region->base = base;
     region->visible = visible && ok; /* a BAR can be programmed beyond the end of the space */
     flatten(region->map);
-    place_ram(mem);
+    place_special(mem);
     pthread_rwlock_unlock(&mem->map_lock);
 }
 
@@ -229,7 +277,7 @@ int mull_region_set_ram(struct mull_region *region, struct mull_device_ram *ram)
         atomic_store(&ram->gpa, MULL_NOWHERE);
         region->ram = ram;
         mem->device_ram[i] = ram;
-        place_ram(mem);
+        place_special(mem);
         code = 0;
     }
     pthread_rwlock_unlock(&mem->map_lock);
@@ -268,7 +316,9 @@ void mull_region_remove(struct mull_region *region)
     map->regions--;
     flatten(map);
     forget_ram(mem, region);
-    place_ram(mem);
+    if (region->bells)
+        ring_at(mem, region->bells, MULL_NOWHERE);
+    place_special(mem);
     pthread_rwlock_unlock(&mem->map_lock);
     free(region);
 }

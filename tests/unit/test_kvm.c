@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -292,6 +293,84 @@ static void test_refusals(void **state)
     destroy(f);
 }
 
+struct bar {
+    unsigned writes;
+    uint64_t offset;
+};
+
+static void bar_write(void *opaque, unsigned cpu, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct bar *bar = opaque;
+
+    bar->writes++;
+    bar->offset = offset;
+}
+
+/* Let the guest write to @address. @return how often that raised the eventfd */
+static uint64_t ring(struct fixture *f, uint64_t address, int fd)
+{
+    /* mov [rdi], ax; out 10h, al */
+    static const uint8_t code[] = {0x66, 0x89, 0x07, 0xe6, STOP_PORT};
+    struct mull_cpu_state *s = calloc(1, sizeof(*s));
+    uint64_t count = 0;
+
+    start(f, code, sizeof(code));
+    assert_int_equal(kvm->vcpu_get(f->vcpu, s, NULL), 0);
+    s->gpr[MULL_RDI] = address;
+    assert_int_equal(kvm->vcpu_set(f->vcpu, s, NULL), 0);
+    run_to_stop(f);
+    free(s);
+    return read(fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+/* Doorbells are the kernel's where it has KVM_IOEVENTFD; everything beside them, and all where it
+ * refuses, goes through the region's functions. */
+static void test_doorbells(void **state)
+{
+    static const struct mull_region_ops ops = {port_read, bar_write, 1, 8};
+    struct bar bar = {0};
+    struct mull_region *region;
+
+    if (!kvm_here())
+        skip();
+    struct fixture *f = make();
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct mull_doorbells bells = {.fd = fd, .offset = 0x3000, .step = 4, .count = 4};
+    assert_int_equal(mull_region_add(f->memory, MULL_SPACE_MMIO, 0xc0000000, 0x4000, &ops, &bar,
+                                     "bar", &region, NULL),
+                     0);
+    assert_int_equal(ring(f, 0xc0003004, fd), 0); /* none yet */
+    assert_int_equal(bar.writes, 1);
+    mull_region_set_doorbells(region, &bells);
+    if (!bells.armed) {
+        print_message("SKIPPED: this kernel has no KVM_IOEVENTFD\n");
+    } else {
+        assert_int_equal(ring(f, 0xc0003000, fd), 1);
+        assert_int_equal(ring(f, 0xc000300c, fd), 1);
+        assert_int_equal(bar.writes, 1);
+        assert_int_equal(ring(f, 0xc0003010, fd), 0); /* behind the last */
+        assert_int_equal(bar.writes, 2);
+        mull_region_move(region, 0xd0000000, true);
+        assert_int_equal(ring(f, 0xc0003000, fd), 0);
+        assert_int_equal(bar.writes, 2);
+        assert_int_equal(ring(f, 0xd0003008, fd), 1);
+    }
+    /* What the kernel refuses (here: a descriptor that is no eventfd) arrives all the same. */
+    struct mull_doorbells bad = bells;
+    mull_region_move(region, 0xd0000000, false);
+    bad.fd = -1;
+    mull_region_set_doorbells(region, &bad);
+    mull_region_move(region, 0xd0000000, true);
+    assert_false(bad.armed);
+    bar.writes = 0;
+    assert_int_equal(ring(f, 0xd0003008, fd), 0);
+    assert_int_equal(bar.writes, 1);
+    assert_int_equal(bar.offset, 0x3008);
+    mull_region_remove(region);
+    close(fd);
+    destroy(f);
+}
+
 static void test_stats(void **state)
 {
     static const uint8_t code[] = {0xe6, 0x80, 0xe6, 0x80, 0xe6, STOP_PORT};
@@ -422,7 +501,7 @@ int main(void)
         cmocka_unit_test(test_stop),          cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_refusals),      cmocka_unit_test(test_stats),
         cmocka_unit_test(test_find),          cmocka_unit_test(test_probe_is_quick),
-        cmocka_unit_test(test_not_available),
+        cmocka_unit_test(test_not_available), cmocka_unit_test(test_doorbells),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -371,6 +371,78 @@ static void test_device_ram_written(void **state)
     mull_memory_destroy(mem);
 }
 
+struct ringer {
+    bool refuse;
+    unsigned on, off;
+    uint64_t at; /* of the first doorbell, 0: nowhere */
+};
+
+static bool note_bells(void *opaque, const struct mull_doorbells *bells, uint64_t gpa, bool on)
+{
+    struct ringer *r = opaque;
+
+    assert_int_equal(bells->count, 3);
+    if (on) {
+        r->on++;
+        assert_int_equal(r->at, 0);
+        r->at = r->refuse ? 0 : gpa;
+    } else {
+        r->off++;
+        assert_int_equal(gpa, r->at);
+        r->at = 0;
+    }
+    return on && !r->refuse;
+}
+
+/* An engine knows where doorbells are as long as all of their region can be seen. */
+static void test_doorbells(void **state)
+{
+    static const struct mull_region_ops ops = {read_zero, write_nothing, 1, 8};
+    struct mull_doorbells bells = {.fd = 77, .offset = 0x3000, .step = 4, .count = 3};
+    struct mull_memory *mem = make();
+    struct mull_region *region, *cover;
+    struct ringer r = {0}, other = {.refuse = true};
+    const struct mull_memory_watch watch = {.opaque = &r, .doorbells = note_bells},
+                                   refusing = {.opaque = &other, .doorbells = note_bells};
+
+    assert_int_equal(
+        mull_region_add(mem, MULL_SPACE_MMIO, 0x80000000, 0x4000, &ops, NULL, "it", &region, NULL),
+        0);
+    mull_region_set_doorbells(region, &bells);
+    assert_false(bells.armed); /* nobody is there */
+    mull_memory_set_watch(mem, &watch);
+    assert_true(bells.armed);
+    assert_int_equal(r.at, 0x80003000);
+    mull_region_move(region, 0x80000000, true);
+    assert_int_equal(r.on, 1); /* nothing new */
+    mull_region_move(region, 0x90000000, true);
+    assert_int_equal(r.at, 0x90003000);
+    mull_region_move(region, 0x90000000, false);
+    assert_false(bells.armed);
+    assert_int_equal(r.at, 0);
+    mull_region_move(region, 0xa0000000, true);
+    assert_int_equal(
+        mull_region_add(mem, MULL_SPACE_MMIO, 0xa0001000, 4, &ops, NULL, "cover", &cover, NULL), 0);
+    assert_int_equal(r.at, 0);
+    mull_region_remove(cover);
+    assert_int_equal(r.at, 0xa0003000);
+    /* Another watcher, which cannot do it. */
+    mull_memory_set_watch(mem, &refusing);
+    assert_int_equal(r.at, 0);
+    assert_false(bells.armed);
+    assert_int_equal(other.on, 1);
+    mull_region_move(region, 0x80000000, true);
+    assert_int_equal(other.on, 2);
+    assert_int_equal(other.off, 0);
+    mull_memory_set_watch(mem, &watch);
+    assert_int_equal(r.at, 0x80003000);
+    mull_region_remove(region);
+    assert_int_equal(r.at, 0);
+    assert_false(bells.armed);
+    assert_int_equal(r.on, r.off);
+    mull_memory_destroy(mem);
+}
+
 /* The flattened map against the definition, over random adds, moves and removals. */
 static void test_regions_random(void **state)
 {
@@ -422,7 +494,7 @@ int main(void)
         cmocka_unit_test(test_ranges),          cmocka_unit_test(test_access),
         cmocka_unit_test(test_watch_and_dirty), cmocka_unit_test(test_regions),
         cmocka_unit_test(test_device_ram),      cmocka_unit_test(test_device_ram_written),
-        cmocka_unit_test(test_regions_random),
+        cmocka_unit_test(test_doorbells),       cmocka_unit_test(test_regions_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

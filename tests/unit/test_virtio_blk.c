@@ -446,6 +446,48 @@ static void test_held_after_an_error(void **state)
     f->fault = 0;
 }
 
+static bool take_bells(void *opaque, const struct mull_doorbells *bells, uint64_t gpa, bool on)
+{
+    *(int *)opaque = on ? bells->fd : -1;
+    return true;
+}
+
+/* An engine raises the device's event instead of a call for each kick: all queues are looked at. */
+static void test_doorbells(void **state)
+{
+    struct fixture *f = *state;
+    struct drv *d = &f->drv;
+    const uint64_t one = 1;
+    int fd = -1;
+    const struct mull_memory_watch watch = {.opaque = &fd, .doorbells = take_bells};
+    uint32_t id, len;
+
+    mull_memory_set_watch(d->memory, &watch);
+    assert_true(fd >= 0);
+    drv_start(d, ALL, 2, 16);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned queue = 0; queue < 2; queue++) {
+            const uint64_t at = HEADER + 0x1000 * queue;
+            const struct drv_seg segs[3] = {
+                {at, 16, false}, {BUFFER + 0x1000 * queue, 512, true}, {at + 0x100, 1, true}};
+            put_header(d, at, VIRTIO_BLK_T_IN, round + queue);
+            mull_mem_set(d->memory, at + 0x100, 0xcc, 1);
+            drv_add(d, queue, segs, 3);
+        }
+        assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+        for (unsigned queue = 0; queue < 2; queue++) {
+            drv_wait_used(d, queue, &id, &len);
+            assert_int_equal(drv_peek8(d, HEADER + 0x1000 * queue + 0x100), VIRTIO_BLK_S_OK);
+            assert_int_equal(drv_peek8(d, BUFFER + 0x1000 * queue), 'A' + round + queue);
+        }
+    }
+    mull_memory_set_watch(d->memory, NULL);
+    assert_int_equal(fd, -1);
+    /* As ever. */
+    assert_int_equal(request(d, VIRTIO_BLK_T_IN, 5, BUFFER, 512, NULL), VIRTIO_BLK_S_OK);
+    assert_int_equal(drv_peek8(d, BUFFER), 'F');
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,6 +502,7 @@ int main(void)
         T(test_refused_requests),
         T(test_malformed_requests),
         T(test_cache_mode),
+        T(test_doorbells),
         cmocka_unit_test_setup_teardown(test_held_after_an_error, setup_hold, teardown),
         cmocka_unit_test_setup_teardown(test_readonly, setup_readonly, teardown),
     };

@@ -94,6 +94,9 @@ static void kicked(void *opaque, uint32_t events)
     (void)n;
     uint32_t bits = atomic_exchange(&v->kicks, 0);
 
+    if (atomic_load(&v->pci.doorbells.armed) || !bits)
+        bits = ~0u; /* an engine's event does not say which queue */
+
     mull_virtio_lock(v);
     if (mull_virtio_driver_ok(v) && !v->started && !v->paused) {
         v->started = true;

@@ -68,6 +68,7 @@ struct mull_virtio_pci {
     uint8_t cfg_capability;
     uint32_t device_feature_select, driver_feature_select;
     uint16_t queue_select;
+    struct mull_doorbells doorbells; /* the queues' notify registers, where they can be such */
 };
 
 /** The head of each virtio device's own struct. */

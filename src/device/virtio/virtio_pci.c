@@ -436,6 +436,21 @@ static bool add_capabilities(struct mull_virtio *v)
     return true;
 }
 
+/* Kicks may come as events of the device's eventfd, but for queues that are handled in place. */
+static void add_doorbells(struct mull_virtio *v)
+{
+    struct mull_doorbells *bells = &v->pci.doorbells;
+
+    for (unsigned i = 0; i < v->nqueues; i++)
+        if (v->queues[i].in_place)
+            return;
+    bells->fd = v->kick_fd;
+    bells->offset = base_of(v) + NOTIFY_OFFSET;
+    bells->step = NOTIFY_MULTIPLIER;
+    bells->count = v->nqueues;
+    mull_region_set_doorbells(v->pci.function.bar[register_bar(v)].region, bells);
+}
+
 int mull_virtio_pci_attach(struct mull_virtio *v, struct mull_pci_bus *bus, int devfn,
                            uint32_t class_code, struct mull_error *err)
 {
@@ -460,6 +475,8 @@ int mull_virtio_pci_attach(struct mull_virtio *v, struct mull_pci_bus *bus, int 
         rc = mull_pci_add_rom(f, v->rom, v->rom_size, v->env.memory, err);
     if (!rc)
         rc = mull_pci_bus_attach(bus, f, devfn, err);
+    if (!rc)
+        add_doorbells(v);
     return rc;
 }
 

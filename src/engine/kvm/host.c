@@ -88,6 +88,8 @@ int mull_kvm_open(struct mull_kvm_host *host, struct mull_error *err)
     host->user_msrs = has(host->fd, KVM_CAP_X86_USER_SPACE_MSR);
     int controls = ioctl(host->fd, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
     host->debug_controls = controls > 0 ? (uint32_t)controls : 0;
+    host->ioeventfd = has(host->fd, KVM_CAP_IOEVENTFD) &&
+                      has(host->fd, KVM_CAP_IOEVENTFD_ANY_LENGTH);
     host->tsc_deadline = has(host->fd, KVM_CAP_TSC_DEADLINE_TIMER);
     size = ioctl(host->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
     host->max_cpus = size > 0 ? (unsigned)size : 4; /* api.rst 4.7 KVM_CREATE_VCPU */

@@ -31,6 +31,7 @@ struct mull_kvm_host {
     bool user_msrs;       /* KVM_CAP_X86_USER_SPACE_MSR */
     bool tsc_deadline;    /* KVM_CAP_TSC_DEADLINE_TIMER */
     uint32_t debug_controls; /* KVM_CAP_SET_GUEST_DEBUG2 */
+    bool ioeventfd;          /* KVM_CAP_IOEVENTFD, of any access size */
     unsigned max_cpus;
 };
 
