@@ -13,12 +13,14 @@
     X(cpuid, .cpuid = true, .needs = MICRO_NEEDS_HARDWARE)                                         \
     X(crossing, .needs = MICRO_NEEDS_HARDWARE)                                                     \
     X(crossmod, .cpus = 2, .loose = true)                                                          \
+    X(deadline, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                                      \
     X(debug, .needs = MICRO_NEEDS_HARDWARE)                                                        \
     X(debug32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(dma, .start = MICRO_LONG)                                                                    \
     X(doublefault, .loose = true)                                                                  \
     X(exceptions, .start = MICRO_LONG)                                                             \
     X(fetch, .start = MICRO_LONG)                                                                  \
+    X(frame, .frame = true, .cpus = 2, .loose = true, .needs = MICRO_NEEDS_HARDWARE)               \
     X(fsgsbase, .needs = MICRO_NEEDS_FSGSBASE)                                                     \
     X(gigapages, .needs = MICRO_NEEDS_GIGAPAGES)                                                   \
     X(interrupts, .loose = true)                                                                   \
@@ -37,6 +39,7 @@
     X(paging32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(pcid, .needs = MICRO_NEEDS_PCID)                                                             \
     X(pic, .pc = true, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                               \
+    X(pit, .pc = true, .loose = true, .needs = MICRO_NEEDS_HARDWARE)                               \
     X(preempt, .loose = true)                                                                      \
     X(protected, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE)                                \
     X(pvh, .start = MICRO_PVH)                                                                     \

@@ -2,6 +2,7 @@
  * The machine of machine.h: makes it, runs each vCPU in a thread of its own with a time limit, and
  * takes it apart and together again where the guest asks to be moved.
  */
+#include "frame.h"
 #include "pc.h"
 
 #include <errno.h>
@@ -113,6 +114,10 @@ static void join_laters(struct micro_machine *m)
 
 static uint64_t control_read(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
 {
+    struct micro_machine *m = opaque;
+
+    if (offset + 0xe0 == MICRO_PORT_FRAME && m->frame)
+        return micro_frame_found(m);
     return offset + 0xe0 == MICRO_PORT_CPU ? cpu : 0xff;
 }
 
@@ -168,6 +173,10 @@ static void control_write(void *opaque, unsigned cpu, uint64_t offset, unsigned 
     case MICRO_PORT_SIPI:
         m->engine->vcpu_signal(m->vcpu[(value & 0xff) % m->cpus], MULL_SIGNAL_SIPI,
                                (unsigned)value >> 8);
+        break;
+    case MICRO_PORT_FRAME:
+        if (m->frame)
+            micro_frame_do(m, (unsigned)value);
         break;
     case MICRO_PORT_LINE:
         if (m->pc)
@@ -633,6 +642,8 @@ static int make_memory(struct micro_machine *m, struct mull_error *err)
     if (!r)
         r = mull_region_add(m->memory, MULL_SPACE_MMIO, MICRO_MMIO, 4096, &mmio_ops, m,
                             "device MMIO", NULL, err);
+    if (!r && m->guest->frame)
+        r = micro_frame_create(m, err);
     if (!r && m->guest->pc)
         r = micro_pc_create(m, err);
     return r;
@@ -687,6 +698,7 @@ static int move_at_rest(struct micro_machine *m, struct mull_cpu_state *states, 
     if (!r)
         r = save(m, states, w, err);
     micro_pc_destroy(m);
+    micro_frame_remove(m);
     mull_memory_destroy(m->memory);
     m->memory = NULL;
     memset(states, 0xa5, m->cpus * sizeof(*states));
@@ -836,6 +848,7 @@ void micro_run(const struct micro_guest *guest, const struct mull_engine *engine
         stop_loop(m);
     drop_engine_side(m);
     micro_pc_destroy(m);
+    micro_frame_destroy(m);
     if (m->loop)
         mull_loop_destroy(m->loop);
     if (m->memory)

@@ -46,6 +46,7 @@ struct micro_machine {
     struct mull_loop *loop; /* for the local APICs' timers, in a thread of its own */
     pthread_t loop_thread;
     struct mull_lapics *lapics; /* NULL: the engine has its own */
+    struct micro_frame *frame;  /* frame.h; the same */
     struct micro_pc *pc;        /* pc.h; NULL: the guest does not ask for it */
     uint64_t eoi_vectors[4];
     uint64_t bus_msr;

@@ -34,6 +34,7 @@
 #define MICRO_PORT_INIT 0xf7       /* INIT to CPU `value` */
 #define MICRO_PORT_SIPI 0xf8       /* 2 bytes: CPU | vector << 8 */
 #define MICRO_PORT_CPU 0xfa        /* read: the number of this CPU */
+#define MICRO_PORT_FRAME 0xf9      /* with `frame`: see micro_frame_do(); read: what a look found */
 #define MICRO_PORT_LINE 0xfb       /* with `pc`: input (bits 0 to 4) is as bit 7 says */
 #define MICRO_PORT_MSI 0xfc        /* 4 bytes: the data of a message to CPU 0's local APIC */
 #define MICRO_PORT_DMA 0xec /* 4 bytes: a device adds one to the 32-bit number at this address */
@@ -90,6 +91,7 @@ struct micro_guest {
     enum micro_end end;
     unsigned cpus; /* 0: 1 */
     uint32_t needs;
+    bool frame; /* has the frame buffer of frame.h */
     bool pc;    /* has the chips of pc.h instead of the bare interrupt line */
     bool cpuid; /* asks for every leaf; the answers are looked at */
     /* The end state is not compared between engines: it depends on time or on the other CPU. */
