@@ -130,7 +130,8 @@ static size_t do_hgfs(struct guest *g, const uint8_t *packet, uint32_t size, cha
         assert_true(get32(body) < FILES && wanted <= VIX_PIECE);
         if (op == 25) {
             wanted = offset >= f->size ? 0 : wanted > f->size - offset ? f->size - offset : wanted;
-            memcpy(reply + 8 + 12, f->data + offset, wanted);
+            if (wanted) /* an empty file has no bytes anywhere */
+                memcpy(reply + 8 + 12, f->data + offset, wanted);
             n = 12 + wanted;
         } else {
             assert_int_equal(size, 8 + 25 + wanted);
