@@ -543,7 +543,9 @@ int balance_open(struct host *host, struct mull_error *err)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&b->wake, &attr);
     pthread_condattr_destroy(&attr);
+    host_lock(host); /* machines that start with the host are starting already */
     use_groups(host);
+    host_unlock(host);
     int code = pthread_create(&b->thread, NULL, keep_balance, host);
     b->started = !code;
     return code ? mull_fail(err, code, "resources: %s", strerror(code)) : 0;

@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
 """Limits of disks and networks as a guest sees them: what goes through in some ten seconds, by the guest's own clock
 and counters, is what was said, within 5 %. Three minutes; not part of `make test`."""
-import argparse
 import http.server
-import os
 import re
 import socketserver
 import sys
 import threading
 
-import client
-from client import Client, Daemon, Tests
+import harness
+from client import Client, Daemon
 from networks import Guest
 
 MIB = 1 << 20
@@ -130,18 +128,5 @@ def test_network(w):
     w.expect("network limit, both ways", MIB, w.rate(f"{get} & {put}", both))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", default=os.path.join(client.ROOT, "build"))
-    parser.add_argument("--guest", help="folder of scripts/guest-assets (BUILD/guest)")
-    parser.add_argument("only", nargs="*", help="parts of tests' names")
-    args = parser.parse_args()
-    world = World(os.path.abspath(args.build), os.path.abspath(args.guest or os.path.join(args.build, "guest")))
-    try:
-        return Tests([test_bandwidth, test_requests, test_network], args.only).run(world)
-    finally:
-        world.remove()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(__doc__, harness.tests_of(globals()), World, guest=True))

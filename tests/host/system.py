@@ -6,7 +6,8 @@ twenty minutes; not part of `make test`:
 
     tests/host/system.py [--build build] [PART[=TEST]...]
 
-PART is one of first, second (after a reboot, needs first) and networks."""
+PART is one of first, second (after a reboot, needs all of first), third and networks (those of networks.py); the last two
+need first=install."""
 import argparse
 import os
 import re
@@ -21,8 +22,8 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "boot"))
 from guest import Failed, Mullion  # noqa: E402 (that folder is found by the line above)
 
 FIRMWARE = "/usr/share/seabios/bios-256k.bin"
-PARTS = ("first", "second", "networks")
-SECONDS = {"boot": 600, "first": 2400, "second": 1200, "networks": 3600}
+PARTS = ("first", "second", "third", "networks")
+SECONDS = {"boot": 600, "first": 2400, "second": 1200, "third": 1200, "networks": 3600}
 
 
 def make_tools(folder, build, guest):
@@ -31,7 +32,7 @@ def make_tools(folder, build, guest):
     os.makedirs(os.path.join(tree, "6.12"))
     subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--strip",
                     "--destdir", os.path.join(tree, "root")], check=True, stdout=subprocess.DEVNULL)
-    for name in ("client.py", "networks.py", "system_guest.py"):
+    for name in ("client.py", "harness.py", "networks.py", "system_guest.py"):
         shutil.copy(os.path.join(HERE, name), tree)
     for name in ("vmlinuz", "initrd"):
         shutil.copy(os.path.join(guest, "6.12", name), os.path.join(tree, "6.12"))
@@ -70,7 +71,7 @@ class Host:
 
     def part(self, name, only):
         """@return (passed, failed)"""
-        words = " ".join(["MULLION_PATIENCE=5", "MULLION_NETWORKS_INSIDE=1", "python3", "/mnt/system_guest.py", name,
+        words = " ".join(["MULLION_PATIENCE=5", "python3", "/mnt/system_guest.py", name,
                           *only])
         self.machine.send(f"{words} 2>&1; echo part-''ended-$?\n".encode())
         passed = failed = 0

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-import client
+import harness
 import networks
 from client import PATIENCE, Client, Daemon
 
@@ -309,6 +309,7 @@ def test_ended_cleanly(w):
     stopped = [e for e in events[:last] if e["object_name"] == "polite" and e["type"].startswith("machine.")][-1]
     assert stopped["type"] == "machine.stopped" and stopped["text"] == "polite is stopped", stopped
     said = run("journalctl", "-b", "-1", "-u", "mulliond", "-u", "mullion-machines", "--no-pager", "-o", "short-monotonic")
+    said = said[said.rindex("Stopping mullion-machines.service"):]
     assert "Killing" not in said and "timed out" not in said.lower() and "Failed" not in said, said
     assert "the host has ended" in said, said
 
@@ -360,50 +361,116 @@ def test_host_start(w):
     assert "has ended" in run(*env, "host", "stop", user="bob")
 
 
-# ---- The third part, beside the tests of networks.py ----
+# ---- The third part: networks, by the service's rights and the distribution's programs ----
+
+def make_networks(w):
+    """@return the networks by name, made once"""
+    there = {n["name"]: n for n in w.local.get("/networks")["items"]}
+    for name, kind in (("wan", "nat"), ("alone", "isolated")):
+        if name not in there:
+            w.local.post("/networks", {"name": name, "type": kind})
+    return {n["name"]: n for n in w.local.get("/networks")["items"]}
+
+
+def quiet(w, name, card):
+    """A machine with a card, paused before it says anything. @return its id and its port"""
+    w.machine[name] = machine = w.local.machine(name, networks=[card], config={
+        "kernel": os.path.join(TOOLS, "6.12", "vmlinuz"), "cmdline": "panic=-1"})
+    w.local.do(f"/machines/{machine}/start")
+    w.local.do(f"/machines/{machine}/pause")
+    for network in w.local.get("/networks")["items"]:
+        for port in w.local.get(f"/networks/{network['id']}/ports")["items"]:
+            if port["machine"] == machine:
+                return machine, port
+    raise AssertionError("it has no port")
+
+
+def forget_quiet(w, name):
+    machine = w.machine.pop(name)
+    w.local.do(f"/machines/{machine}/stop", {"force": True})
+    w.local.do(f"/machines/{machine}", method="DELETE")
+
+
+def test_networks_of_the_service(w):
+    """Bridges, rules, forwarding and dnsmasq, without root."""
+    nets = make_networks(w)
+    for name in ("wan", "alone"):
+        got = w.local.until("/networks/" + nets[name]["id"], lambda n: n["state"] == "up")
+        assert got["interface"] in run("ip", "link", "show", "type", "bridge"), got
+    assert read("/proc/sys/net/ipv4/ip_forward") == "1"
+    assert "table inet mullion_" in run("nft", "list", "tables")
+    uid = pwd.getpwnam("mullion").pw_uid
+    serving = [p for p in os.listdir("/proc") if p.isdigit() and read(f"/proc/{p}/comm") == "dnsmasq"]
+    assert len(serving) == 2 and all(os.stat("/proc/" + p).st_uid == uid for p in serving), serving
+    before = w.daemon.pid
+    run("systemctl", "restart", "mulliond")
+    w.local.close()
+    assert w.daemon.pid != before
+    for name in ("wan", "alone"):
+        w.local.until("/networks/" + nets[name]["id"], lambda n: n["state"] == "up")
+
+
+def test_vlan_ports(w):
+    """A bridge that filters VLANs: an access port has one without a tag, a trunk others with theirs."""
+    run("ip", "link", "add", "br1", "type", "bridge", "vlan_filtering", "1")
+    run("ip", "link", "set", "br1", "up")
+    w.local.post("/networks", {"name": "floor", "type": "bridge", "bridge": "br1", "vlan": 5, "vlans": [6, 7]})
+    try:
+        ports = {name: quiet(w, name, dict(card, network="floor"))[1]["interface"] for name, card in (
+            ("access", {}), ("other", {"vlan": 6}), ("trunk", {"vlans": [6, 7]}))}
+        for name, wanted in (("access", {"5 PVID Egress Untagged"}), ("other", {"6 PVID Egress Untagged"}),
+                             ("trunk", {"5 PVID Egress Untagged", "6", "7"})):
+            said = run("bridge", "vlan", "show", "dev", ports[name]).split("\n", 1)[1]
+            got = {line.replace(ports[name], "").strip() for line in said.splitlines() if line.strip()}
+            assert got == wanted, f"{name}: {got}"
+        for name in ports:
+            forget_quiet(w, name)
+    finally:
+        run("ip", "link", "del", "br1")
+    w.local.delete("/networks/" + next(n["id"] for n in w.local.get("/networks")["items"] if n["name"] == "floor"))
+
 
 def test_dhcp6(w):
     """A client of a distribution's (systemd-networkd) in the place of a guest that says nothing: the router
     advertisement sends it to DHCPv6, which gives it the address that is its card's."""
-    machine = w.local.machine("six", networks=[{"network": "lan"}], config={
-        "kernel": os.path.join(TOOLS, "6.12", "vmlinuz"), "cmdline": "panic=-1"})
-    w.local.do(f"/machines/{machine}/start")
-    w.local.do(f"/machines/{machine}/pause")
-    port = next(p for p in w.local.get(w.path("lan") + "/ports")["items"] if p["machine"] == machine)
+    wan = make_networks(w)["wan"]
+    machine, port = quiet(w, "six", {"network": "wan"})
+    leases_of = f"/networks/{wan['id']}/leases"
     own = next(a for a in port["addresses"] if ":" in a)
+    os.makedirs("/run/systemd/network", exist_ok=True)
     with open("/run/systemd/network/six.network", "w", encoding="ascii") as f:
         f.write("[Match]\nName=six1\n[Network]\nDHCP=ipv6\nIPv6AcceptRA=yes\nLinkLocalAddressing=ipv6\n")
     run("networkctl", "reload")
     run("ip", "link", "add", "six0", "type", "veth", "peer", "name", "six1", "address", port["mac"])
     try:
-        run("ip", "link", "set", "six0", "master", w.net["lan"]["interface"], "up")
+        run("ip", "link", "set", "six0", "master", wan["interface"], "up")
         run("ip", "link", "set", "six1", "up")
         until(lambda: own + "/128" in run("ip", "-6", "addr", "show", "six1"), run("ip", "-6", "addr", "show", "six1"))
         assert "default via fe80:" in run("ip", "-6", "route", "show", "dev", "six1")
-        leases = until(lambda: [x for x in w.local.get(w.path("lan") + "/leases")["items"] if x["address"] == own])
+        leases = until(lambda: [x for x in w.local.get(leases_of)["items"] if x["address"] == own])
         assert leases[0]["machine"] == machine, leases
     finally:
         run("ip", "link", "del", "six0")
         os.unlink("/run/systemd/network/six.network")
         run("networkctl", "reload")
-    w.local.do(f"/machines/{machine}/stop", {"force": True})
-    w.local.do(f"/machines/{machine}", method="DELETE")
+    forget_quiet(w, "six")
 
 
 FIRST = [test_install, test_ready_when_it_says_so, test_rights, test_journal, test_who_may, test_cpu_limit,
          test_control_groups, test_restart, test_killed, test_stopped, test_upgrade, test_before_the_end]
 SECOND = [test_ended_cleanly, test_started_with_the_system, test_of_a_user, test_host_start]
+THIRD = [test_networks_of_the_service, test_vlan_ports, test_dhcp6]
+PARTS = {"first": FIRST, "second": SECOND, "third": THIRD}
 
 
 def main():
     part, only = sys.argv[1], sys.argv[2:]
     if part == "networks":
         world = networks.World("/usr/local/bin", TOOLS, Service().start())
-        os.makedirs("/run/systemd/network", exist_ok=True)
-        tests = [test_dhcp6, *(f for n, f in vars(networks).items() if n.startswith("test_"))]
+        tests = harness.tests_of(vars(networks))
     else:
-        world, tests = World(), FIRST if part == "first" else SECOND
-    return networks.run([t for t in tests if not only or any(o in t.__name__ for o in only)], world, None)
+        world, tests = World(), PARTS[part]
+    return harness.run(harness.chosen(tests, only), world)
 
 
 if __name__ == "__main__":
