@@ -288,7 +288,9 @@ def test_upgrade(w):
 
 def test_before_the_end(w):
     """A guest that knows its power button is started with the system."""
-    kernel = {"kernel": os.path.join(TOOLS, "6.12", "vmlinuz"), "initrd": os.path.join(TOOLS, "6.12", "initrd"),
+    # The tools' disk is not there when the system starts.
+    shutil.copytree(os.path.join(TOOLS, "6.12"), "/srv/6.12", dirs_exist_ok=True)
+    kernel = {"kernel": "/srv/6.12/vmlinuz", "initrd": "/srv/6.12/initrd",
               "cmdline": "console=ttyS0 quiet mullion.do=shell mullion.network=off"}
     path = "/machines/" + w.local.machine("polite", memory=96 * MIB, config=kernel, autostart={"enabled": True})
     w.local.do(path + "/start")
@@ -327,6 +329,10 @@ def test_started_with_the_system(w):
 
 def test_of_a_user(w):
     """systemctl --user: networks of type user, the user's own groups; machines outlive the daemon."""
+    config = "/home/bob/.config/mullion/mulliond.json"
+    run("mkdir", "-p", os.path.dirname(config), user="bob")
+    with open(config, "w", encoding="ascii") as f:
+        f.write('{"listen": "127.0.0.1:0"}\n')  # the system's has the other port
     run("loginctl", "enable-linger", "bob")
     uid = pwd.getpwnam("bob").pw_uid
     runtime = f"/run/user/{uid}"
@@ -355,7 +361,7 @@ def test_of_a_user(w):
 def test_host_start(w):
     """Without a service."""
     env = ("env", f"XDG_RUNTIME_DIR=/run/user/{pwd.getpwnam('bob').pw_uid}", "/usr/local/bin/mullion")
-    assert "portal: https://" in run(*env, "host", "start", "--listen", "127.0.0.1:0", user="bob")
+    assert "portal: https://" in run(*env, "host", "start", user="bob")
     assert "own" in run(*env, "list", user="bob")
     run(*env, "delete", "own", "--yes", user="bob", status=None)
     assert "has ended" in run(*env, "host", "stop", user="bob")
@@ -374,7 +380,7 @@ def make_networks(w):
 
 def quiet(w, name, card):
     """A machine with a card, paused before it says anything. @return its id and its port"""
-    w.machine[name] = machine = w.local.machine(name, networks=[card], config={
+    w.machine[name] = machine = w.local.machine(name, memory=96 * MIB, networks=[card], config={
         "kernel": os.path.join(TOOLS, "6.12", "vmlinuz"), "cmdline": "panic=-1"})
     w.local.do(f"/machines/{machine}/start")
     w.local.do(f"/machines/{machine}/pause")
