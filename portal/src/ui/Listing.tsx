@@ -103,9 +103,7 @@ export function Listing<T>(props: ListingProps<T>) {
   const chosen = bulk ? list.items.filter((item) => selected.has(props.keyOf(item))) : [];
   const actionsOf = (item: T): RowAction[] =>
     (rowActions?.(item) ?? []).filter((a): a is RowAction => !!a);
-  const widest = rowActions
-    ? Math.max(1, ...list.items.slice(0, 50).map((i) => actionsOf(i).length))
-    : 0;
+  const widest = rowActions ? Math.max(1, ...list.items.map((i) => actionsOf(i).length)) : 0;
   const isEmpty = list.loaded && !list.items.length;
   const failed = list.problem !== null && !list.items.length;
 
