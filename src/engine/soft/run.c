@@ -691,6 +691,13 @@ static void debug_step(struct soft_cpu *cpu)
 
 /* ---- The loop ---- */
 
+/* MOV SS holds traps of its own back: no part of the state, so they have to come before a stop. */
+static bool holds_traps(struct soft_cpu *cpu)
+{
+    return cpu->debug_hits && cpu->s.interrupt_shadow == 2 && !cpu->debug_step &&
+           !cpu->error.code && cpu->s.mp_state == MULL_CPU_RUNNABLE && !soft_debug_due(cpu);
+}
+
 /* Run translated code until something must be looked at. */
 static void run_translated(struct soft_cpu *cpu)
 {
@@ -735,6 +742,8 @@ void soft_run(struct soft_cpu *cpu, struct mull_exit *exit)
             exit->debug = cpu->debug_hit;
             break;
         }
+        if (holds_traps(cpu))
+            step(cpu);
         if (!take_signals(cpu)) {
             exit->reason = MULL_EXIT_STOPPED;
             break;
