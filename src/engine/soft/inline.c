@@ -164,21 +164,31 @@ static bool emit_read_cr(struct translation *t, const struct tr_insn *in)
     return true;
 }
 
-/* MOV from a segment register to a general one, of which it writes all (SDM volume 2, MOV). */
+/* MOV from a segment register to a general one, of which it writes all, but with an operand size of
+ * 16 bits (SDM volume 2, MOV). */
 static bool emit_read_selector(struct translation *t, const struct tr_insn *in)
 {
     const ZydisDecodedOperand *to = &in->op[0], *from = &in->op[1];
 
     if (from->type != ZYDIS_OPERAND_TYPE_REGISTER || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
         from->reg.value < ZYDIS_REGISTER_ES || from->reg.value > ZYDIS_REGISTER_GS ||
-        in->z.operand_width < 32 || (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+        (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
         return false;
+    unsigned guest = (unsigned)tr_gpr(to->reg.value, NULL);
     uint32_t segment = from->reg.value - ZYDIS_REGISTER_ES;
     emit_load_gs(&t->e, H_RCX,
                  TR_OFF(s.seg) + segment * (uint32_t)sizeof(struct mull_segment) +
                      (uint32_t)offsetof(struct mull_segment, selector));
     tr_emit_cut_16(&t->e, H_RCX);
-    tr_emit_put(t, (unsigned)tr_gpr(to->reg.value, NULL), H_RCX);
+    if (in->z.operand_width >= 32) {
+        tr_emit_put(t, guest, H_RCX);
+    } else if (tr_host_of[guest] >= 0) {
+        emit8(&t->e, 0x66);
+        emit_op_reg(&t->e, false, 0x89, H_RCX, (unsigned)tr_host_of[guest]);
+    } else {
+        emit_op_mem2(&t->e, 0x65, 0x66, 0x89, H_RCX, H_NONE, 1,
+                     (int32_t)(TR_OFF(s.gpr) + 8 * guest));
+    }
     return true;
 }
 

@@ -30,7 +30,8 @@ struct found {
     unsigned insn;
 };
 
-#define FOUND_ENTRIES 256
+#define FOUND_BITS 10
+#define FOUND_ENTRIES (1u << FOUND_BITS)
 
 struct soft_run_state {
     struct decoded decoded[DECODED_ENTRIES];
@@ -364,7 +365,7 @@ static struct soft_block *block_at_host(struct soft_cpu *cpu, const uint8_t *hos
     struct soft_run_state *run = cpu->private_run;
     struct soft_cache *cache = cpu->vm->cache;
     uintptr_t key = (uintptr_t)host;
-    struct found *f = &run->found[(key ^ key >> 8) & (FOUND_ENTRIES - 1)];
+    struct found *f = &run->found[key * 0x9e3779b97f4a7c15ull >> (64 - FOUND_BITS)];
 
     if (f->host != host || f->flushes != cache->flushes) {
         f->block = soft_block_at(cache, host, &f->insn);
@@ -393,6 +394,17 @@ static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host, bool resume
     return after_exec(cpu, r, b, next);
 }
 
+/* The plain copy of @b from its instruction @i on, if there is one: where the one may go on the
+ * other may, too, because both are of the same bytes of the same page. */
+static struct soft_block *plain_copy(struct soft_cpu *cpu, const struct soft_block *b, unsigned i)
+{
+    uint64_t offset = (uint64_t)(int64_t)b->map[i].guest;
+    struct soft_block *plain = soft_block_find(cpu->vm->cache, b->gpa + offset, b->rip + offset,
+                                               b->mode | SOFT_BLOCK_PLAIN);
+
+    return plain && !plain->gpa_next ? plain : NULL;
+}
+
 /* A window of several accesses cannot be had: go on in the plain copy of the code. */
 static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
 {
@@ -402,7 +414,9 @@ static void *leave_window(struct soft_cpu *cpu, const uint8_t *host)
     struct soft_block *b = block_at_host(cpu, host, &i);
 
     cpu->s.rip = soft_block_rip(b, i);
-    struct soft_block *plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, false, &global, &r);
+    struct soft_block *plain = plain_copy(cpu, b, i);
+    if (!plain)
+        plain = block_at_rip(cpu, SOFT_BLOCK_PLAIN, false, &global, &r);
     if (!plain) {
         soft_flags_from_glue(cpu);
         return after_exec(cpu, r == SOFT_FAULT ? r : SOFT_JUMP, NULL, NULL);
