@@ -259,14 +259,16 @@ def uefi_shell(ctx):
 
 
 def uefi_frame_buffer(ctx):
-    """What the guest writes to the frame buffer itself is seen: a viewer that asks only for what has
-    changed gets what is typed into the shell."""
+    """The shell listens on the serial console. What the guest writes to the frame buffer itself is
+    seen: a viewer that asks only for what has changed gets what is typed."""
     need(*UEFI)
     path = ctx.path("vnc")
     with Mullion(ctx.program, ["--engine", ctx.engine, "--memory", "128M", "--firmware", "uefi",
                                "--control", ctx.path("control"), "--display", f"vnc=unix:{path}",
-                               "--console", "stdio"]) as m:
+                               "--console", "stdio"], stdin=subprocess.PIPE) as m:
         m.wait_for("Shell>", 180 * ctx.patience)
+        m.send(b"echo one^two\r")
+        m.wait_for("onetwo", 60 * ctx.patience)
         client = Client(path)
         expect(len(set(client.update())) > 1, "an empty picture")
         for _ in range(3):

@@ -48,8 +48,8 @@ enum {
 
 #define FIFO_SIZE 16
 /* With the receive interrupt off (or gated by OUT2, as while a driver probes), this many reads of
- * LSR in a row mean that the guest polls for input. Before that input stays in the back end: a
- * driver's probing would throw it away. */
+ * LSR without a write mean that the guest polls for input. Before that input stays in the back end: a
+ * driver's probing would throw it away. UEFI looks at MSR and MCR each time, too. */
 #define POLLS_FOR_INPUT 16
 
 struct fifo {
@@ -312,9 +312,7 @@ static uint64_t serial_read(void *opaque, unsigned cpu, uint64_t offset, unsigne
     pthread_mutex_lock(&s->lock);
     size_t room = receive_room(s);
     unsigned had = s->rx.count;
-    if (offset != REG_LSR)
-        s->polls = offset == REG_RBR_THR ? s->polls : 0;
-    else if (s->polls < POLLS_FOR_INPUT)
+    if (offset == REG_LSR && s->polls < POLLS_FOR_INPUT)
         s->polls++;
     uint8_t value = read_register(s, (unsigned)offset);
     update_line(s);
