@@ -342,7 +342,7 @@ def test_of_a_user(w):
     got = show("ActiveState", "Type", "StatusText", words=(*env, "systemctl", "--user"), user="bob")
     assert got["ActiveState"] == "active" and got["StatusText"].startswith("Serving"), got
     mullion = (*env, "/usr/local/bin/mullion")
-    run(*mullion, "create", "own", "--memory", "64M", user="bob")
+    run(*mullion, "create", "own", "--memory", "64M", "--disk", "8M", user="bob")
     run(*mullion, "start", "own", user="bob")
     before = run(*mullion, "list", "--format", "csv", user="bob")
     assert "running" in before, before
@@ -363,7 +363,7 @@ def test_host_start(w):
     env = ("env", f"XDG_RUNTIME_DIR=/run/user/{pwd.getpwnam('bob').pw_uid}", "/usr/local/bin/mullion")
     assert "portal: https://" in run(*env, "host", "start", user="bob")
     assert "own" in run(*env, "list", user="bob")
-    run(*env, "delete", "own", "--yes", user="bob", status=None)
+    run(*env, "delete", "own", "--disks", "delete", user="bob", status=None)
     assert "has ended" in run(*env, "host", "stop", user="bob")
 
 
