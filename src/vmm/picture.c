@@ -74,7 +74,8 @@ void *vmm_picture_png(const struct vmm_picture *p, size_t *size)
     png_image image = {.version = PNG_IMAGE_VERSION,
                        .width = p->width,
                        .height = p->height,
-                       .format = PNG_FORMAT_RGB};
+                       .format = PNG_FORMAT_RGB,
+                       .flags = PNG_IMAGE_FLAG_FAST}; /* screens gain little from filters */
     png_alloc_size_t n = PNG_IMAGE_PNG_SIZE_MAX(image);
     void *png = malloc(n);
 

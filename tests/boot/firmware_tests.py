@@ -6,10 +6,10 @@ import socket
 import struct
 import subprocess
 import time
-import zlib
 
-from rfb_client import Client
 from guest import Mullion, Skipped, expect
+from picture import read_png
+from rfb_client import Client
 
 TESTS = {}
 
@@ -231,13 +231,8 @@ def vnc_foreign_client(ctx):
 
 def check_png(path, size):
     """A PNG of that size in which there is something to be seen."""
-    with open(path, "rb") as f:
-        data = f.read()
-    expect(data[:8] == b"\x89PNG\r\n\x1a\n", "not a PNG")
-    expect(struct.unpack(">II", data[16:24]) == size, f"size {struct.unpack('>II', data[16:24])}")
-    length = struct.unpack(">I", data[33:37])[0]
-    pixels = zlib.decompress(data[41:41 + length])
-    expect(len(pixels) == size[1] * (3 * size[0] + 1), "pixels are missing")
+    width, height, pixels = read_png(path)
+    expect((width, height) == size, f"size {width} x {height}")
     expect(len(set(pixels)) > 1, "an empty picture")
 
 

@@ -6,10 +6,10 @@ import struct
 import subprocess
 import threading
 import time
-import zlib
 
 from firmware_tests import BIOS, boot_sector, need, wait_for_text
 from guest import Mullion, Skipped, expect
+from picture import read_png
 from rfb_client import Client
 
 TESTS = {}
@@ -47,12 +47,7 @@ def screenshot(ctx, control):
     run = subprocess.run([ctx.program, "screenshot", control, "--output", path],
                          capture_output=True, check=False, timeout=60 * ctx.patience)
     expect(run.returncode == 0, f"screenshot: {run.stderr}")
-    with open(path, "rb") as f:
-        data = f.read()
-    width, height = struct.unpack(">II", data[16:24])
-    lines = zlib.decompress(data[41:41 + struct.unpack(">I", data[33:37])[0]])
-    step = 3 * width + 1
-    return width, height, b"".join(lines[y * step + 1:(y + 1) * step] for y in range(height))
+    return read_png(path)
 
 
 def machine(ctx, text, then, *options):
