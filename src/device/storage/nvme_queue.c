@@ -383,8 +383,10 @@ void nvme_doorbell(struct nvme *n, unsigned index, uint32_t value)
         if (step > waiting(&n->cq[q])) {
             nvme_event(n, 0, 1, 1);
         } else {
+            bool full = !room(&n->cq[q]);
             n->cq[q].head = value;
-            nvme_post(n);
+            if (full) /* there may be commands that waited for room */
+                nvme_post(n);
         }
     } else {
         n->sq[q].tail = value;
