@@ -267,6 +267,14 @@ static bool hits(struct fix *f, enum soft_window_id w, uint64_t va, bool write)
     return (va & MULL_PAGE_MASK) + (write ? win->write_tag[i] : win->read_tag[i]) == 0;
 }
 
+/* As the glue does. */
+static void fill_cell(struct soft_window *win, unsigned i)
+{
+    win->cell[i] = (struct soft_cell){.tag = 0 - VA, .page = 0x1000};
+    win->cell_log[win->cell_count++] = (uint16_t)(2 * i);
+    win->cell_logged[i] = 1;
+}
+
 static uint64_t read_ones(void *opaque, unsigned cpu, uint64_t offset, unsigned size)
 {
     return ~0ull;
@@ -315,7 +323,12 @@ static void test_device_ram(void **state)
 
     /* Elsewhere: nothing is left of where it was. */
     assert_true(soft_tlb_fill(f->cpu, VA, 4, true));
+    struct soft_window *user = f->cpu->windows[SOFT_WINDOWS - 1];
+    fill_cell(user, 0);
+    fill_cell(user, SOFT_CELLS - 1);
     mull_region_move(region, 0x20000000, true);
+    assert_true(user->cell[0].tag == SOFT_CELL_INVALID && user->cell[0].page == SOFT_CELL_POISON);
+    assert_true(user->cell[SOFT_CELLS - 1].tag == SOFT_CELL_INVALID);
     assert_false(hits(f, SOFT_WIN_KERNEL_AC, VA, false));
     assert_false(hits(f, SOFT_WIN_KERNEL_AC, VA, true));
     assert_false(soft_tlb_fill(f->cpu, VA, 4, false));

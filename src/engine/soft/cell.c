@@ -2,7 +2,7 @@
  * Cells: what an access in user code found in the TLB the last time, at a place that the access
  * knows without its address, so that nothing waits for a lookup. A cell is a copy of a TLB entry
  * and goes wherever that entry goes. Translated code fills it (glue.c); here is how it is taken
- * back, by its own vCPU, and, where it allows writes, by other threads.
+ * back, by its own vCPU, and by other threads.
  */
 #include "engine/soft/cell.h"
 
@@ -75,12 +75,23 @@ void soft_cells_protect(struct soft_window *win, uint64_t host)
             invalidate(&win->cell[i]);
 }
 
-void soft_cells_protect_all(struct soft_window *win)
+/* The first @count, if any is filled. */
+static void invalidate_some(struct soft_window *win, unsigned count)
 {
     if (!__atomic_load_n(&win->cell_count, __ATOMIC_ACQUIRE))
         return;
-    for (unsigned i = 0; i < SOFT_CELLS_WRITE; i++)
+    for (unsigned i = 0; i < count; i++)
         invalidate(&win->cell[i]);
+}
+
+void soft_cells_protect_all(struct soft_window *win)
+{
+    invalidate_some(win, SOFT_CELLS_WRITE);
+}
+
+void soft_cells_forget_all(struct soft_window *win)
+{
+    invalidate_some(win, SOFT_CELLS);
 }
 
 bool soft_cell_roams(struct soft_cpu *cpu, unsigned cell)

@@ -17,9 +17,12 @@ void soft_cells_clear(struct soft_window *win);
 void soft_cells_drop_page(struct soft_window *win, uint64_t va);
 
 /** Those that allow writes to the page at @host, or at all, go. Any thread, after it took the tags
- *  out of the TLB and a fence: translated code fills such a cell, then looks at the tag again. */
+ *  out of the TLB and a fence: translated code fills a cell, then looks at the tag again. */
 void soft_cells_protect(struct soft_window *win, uint64_t host);
 void soft_cells_protect_all(struct soft_window *win);
+
+/** All of them go, for reads, too. Any thread, as before. */
+void soft_cells_forget_all(struct soft_window *win);
 
 /** A cell of the user window has missed as often as it may without a look: do cells miss so much
  *  that its access should rather look into the TLB itself? The worst are asked about the most

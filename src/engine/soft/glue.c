@@ -140,24 +140,20 @@ static uint8_t *emit_cell_miss(struct emit *e, const uint8_t *miss, bool write)
     uint8_t *roams = e->p - 4;
     emit_patch32(e, empty);
     emit_fill_cell(e, tag);
-    uint8_t *taken_back = NULL;
-    if (write) { /* soft_cells_protect() may not have seen it, if its tag is gone meanwhile */
-        emit8(e, 0x0f), emit8(e, 0xae), emit8(e, 0xf0); /* mfence */
-        emit_op_mem(e, 0x65, true, 0x8b, H_R10, H_NONE, H_R11, 8, tag);
-        emit_op_mem(e, 0x65, true, 0x3b, H_R10, H_NONE, H_RCX, 8, CELL(tag));
-        emit_jcc(e, 5, emit_here(e));
-        taken_back = e->p - 4;
-    }
+    /* soft_cells_protect() and its like may not have seen it, if its tag is gone meanwhile. */
+    emit8(e, 0x0f), emit8(e, 0xae), emit8(e, 0xf0); /* mfence */
+    emit_op_mem(e, 0x65, true, 0x8b, H_R10, H_NONE, H_R11, 8, tag);
+    emit_op_mem(e, 0x65, true, 0x3b, H_R10, H_NONE, H_RCX, 8, CELL(tag));
+    emit_jcc(e, 5, emit_here(e));
+    uint8_t *taken_back = e->p - 4;
     emit_load_gs(e, H_R10, OFF(spill[0]));
     emit_jmp_gs(e, H_NONE, OFF(spill[1]));
 
-    if (write) {
-        emit_patch32(e, taken_back);
-        emit_mov_imm(e, H_R10, SOFT_CELL_POISON);
-        emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(page));
-        emit_mov_imm(e, H_R10, SOFT_CELL_INVALID);
-        emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(tag));
-    }
+    emit_patch32(e, taken_back);
+    emit_mov_imm(e, H_R10, SOFT_CELL_POISON);
+    emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(page));
+    emit_mov_imm(e, H_R10, SOFT_CELL_INVALID);
+    emit_op_mem(e, 0x65, true, 0x89, H_R10, H_NONE, H_RCX, 8, CELL(tag));
     emit_patch32(e, absent);
     emit_load_gs(e, H_R10, OFF(spill[0]));
     emit_load_gs(e, H_R11, OFF(spill[1]));

@@ -1077,4 +1077,9 @@ void soft_tlb_forget_all(void *opaque)
         }
     }
     atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_cpu *cpu = __atomic_load_n(&vm->cpu[i], __ATOMIC_ACQUIRE);
+        for (unsigned k = SOFT_WIN_USER; cpu && k < SOFT_WINDOWS; k++)
+            soft_cells_forget_all(cpu->windows[k]);
+    }
 }

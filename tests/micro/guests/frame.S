@@ -5,6 +5,7 @@
 #define FRAME 0xd1000000
 #define AWAY 0x100000          /* where it moves to, above */
 #define SIZE_Q 0x2000          /* 64 KiB in quadwords */
+#define WINDOW 0x60000         /* its first page for ring 3 */
 #define DO_LOOK 0
 #define DO_MOVE 1
 #define DO_BACK 2
@@ -20,6 +21,12 @@
     inb $PORT_FRAME, %al
     movzbl %al, %eax
     CHECK %rax, \yes
+.endm
+.macro USER site
+    lea 9100f(%rip), %r12
+    mov $200, %ecx
+    TO_USER \site
+9100:
 .endm
 PRELUDE
 main:
@@ -144,6 +151,37 @@ main:
     DEVICE DO_SHOW
     CHECK (%rbx), 0x79
 
+    /* In ring 3, where accesses remember their page. */
+    USER_PAGES
+    movq $FRAME, %rax
+    or $0x67, %rax
+    mov %rax, PT0+(WINDOW>>12)*8
+    invlpg WINDOW
+    mov $WINDOW, %ebp
+    USER read_site
+    CHECK %rax, 0x79
+    DEVICE DO_MOVE
+    USER read_site
+    CHECK %rax, 0xffffffffffffffff
+    mov $0x7a, %edx
+    USER write_site
+    CHECK AWAY(%rbx), 0x79
+    DEVICE DO_BACK
+    USER write_site
+    USER read_site
+    CHECK %rax, 0x7a
+    WRITTEN 1
+    DEVICE DO_HIDE
+    mov $0x7b, %edx
+    USER write_site
+    DEVICE DO_SHOW
+    USER read_site
+    CHECK %rax, 0x7a
+    WRITTEN 0
+    USER write_site
+    WRITTEN 1
+    CHECK (%rbx), 0x7b
+
     /* While the other CPU draws. */
     COPY_TRAMPOLINE
     mov $1, %al
@@ -199,3 +237,20 @@ irq_handler:
 drawn: .long 0
 stop: .long 0
 stopped: .long 0
+
+    .balign 4096
+user_start:
+read_site:
+    mov (%rbp), %rax
+    sub $1, %ecx
+    jnz read_site
+    jmp back
+write_site:
+    mov %rdx, (%rbp)
+    sub $1, %ecx
+    jnz write_site
+back:
+    mov %r12, %r14
+    ud2
+    .balign 4096
+user_end:
