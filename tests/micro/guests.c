@@ -31,6 +31,7 @@
     X(largepages, .start = MICRO_LONG)                                                             \
     X(limits32, .start = MICRO_PVH, .needs = MICRO_NEEDS_HARDWARE) \
     X(locked, .cpus = 2, .loose = true)                                                            \
+    X(loops, .start = MICRO_LONG)                                                                  \
     X(msr, .start = MICRO_LONG)                                                                    \
     X(mwait, .cpus = 2, .loose = true, .needs = MICRO_NEEDS_MONITOR)                               \
     X(nmi, .loose = true)                                                                          \

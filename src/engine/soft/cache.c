@@ -251,6 +251,27 @@ void soft_block_roams(struct soft_cache *cache, struct soft_block *block, unsign
     soft_cache_unlock(cache);
 }
 
+bool soft_loop_taken(struct soft_cache *cache, struct soft_edge *edge)
+{
+    struct soft_block *b = edge->from;
+    unsigned bit = roaming_bit(b->gpa);
+
+    if (__atomic_add_fetch(&edge->taken, 1, __ATOMIC_RELAXED) < SOFT_LOOP_HOT)
+        return false;
+    soft_cache_lock(cache);
+    cache->loops[bit / 64] |= 1ull << bit % 64;
+    if (atomic_load(&b->valid))
+        drop(cache, b);
+    soft_cache_unlock(cache);
+    return true;
+}
+
+bool soft_loop_is_hot(const struct soft_cache *cache, uint64_t gpa)
+{
+    unsigned bit = roaming_bit(gpa);
+    return cache->loops[bit / 64] >> bit % 64 & 1;
+}
+
 /* Was the block made of bytes in [gpa, gpa + len)? */
 static bool overlaps(const struct soft_block *b, uint64_t gpa, uint64_t len)
 {
@@ -384,6 +405,7 @@ static void clear_all(struct soft_cache *cache)
             soft_jump_clear(vm->cpu[i], vm->cpu[i]->windows[w]);
     }
     memset(cache->roaming, 0, sizeof(cache->roaming));
+    memset(cache->loops, 0, sizeof(cache->loops));
     if (cache->give_back)
         give_back(cache);
     cache->give_back = false;

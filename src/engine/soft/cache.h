@@ -13,6 +13,12 @@
 
 #define SOFT_ROAMING 65536u
 
+#define SOFT_NOT_KEPT 0xffu
+
+/** A block that has jumped back to itself so often is translated again, several rounds in one. */
+#define SOFT_LOOP_HOT 64u
+#define SOFT_LOOPS 65536u
+
 /** What of the mode a translation depends on. */
 #define SOFT_BLOCK_MODE                                                                            \
     (SOFT_MODE_CODE64 | SOFT_MODE_CODE32 | SOFT_MODE_STACK32 | SOFT_MODE_FLAT |                    \
@@ -50,9 +56,11 @@ struct soft_block;
 /** A direct jump inside a page: from a block to the block at `rip`, patched once that exists. */
 struct soft_edge {
     uint64_t rip;
-    uint8_t *site; /* the rel32 in the executable mapping, in one aligned quadword */
-    uint8_t *stub; /* where it leads while unchained */
-    bool polled;   /* enters its target through the poll (backward) */
+    uint8_t *site;  /* the rel32 in the executable mapping, in one aligned quadword */
+    uint8_t *stub;  /* where it leads while unchained */
+    bool polled;    /* enters its target through the poll (backward) */
+    bool plain;     /* leads to a plain copy, see SOFT_BLOCK_PLAIN */
+    uint32_t taken; /* of a loop's: how often before it was chained */
     struct soft_block *from;
     struct soft_block *to;  /* NULL: not chained */
     struct soft_edge *next; /* in to->incoming */
@@ -90,6 +98,7 @@ struct soft_block {
                            is beyond the page's end */
     uint16_t insns;
     _Atomic bool valid;
+    bool loops;     /* jumps back to itself, and several rounds in one would pay */
     uint8_t *start; /* executable mapping: begin and end of its code */
     uint8_t *end;
     uint8_t *indirect; /* entry that verifies r10 == rip, then polls */
@@ -97,10 +106,12 @@ struct soft_block {
     uint8_t *body;     /* entry that does neither */
     struct soft_block *_Atomic hash_next;
     struct soft_edge *incoming;
-    /* For each instruction: offset from rip, and offset of its host code from start. */
+    /* For each instruction: offset from rip, offset of its host code from start, and the parked
+     * guest register that this code expects in R11, or SOFT_NOT_KEPT. */
     struct {
         int16_t guest;
         uint16_t host;
+        uint8_t kept;
     } map[];
 };
 
@@ -113,13 +124,13 @@ static inline uint64_t soft_block_rip(const struct soft_block *b, unsigned i)
 struct soft_glue {
     void (*enter)(struct soft_cpu *cpu); /* run translated code from cpu->resume */
     uint8_t *leave;
-    uint8_t *miss;  /* r10: guest address, rcx: size | SOFT_MISS_*, r11: where to retry */
+    uint8_t *miss;    /* r10: guest address, rcx: size | SOFT_MISS_*, r11: where to retry */
     uint8_t *cell[2]; /* the same of a cell, for reads and writes; flags are dead */
-    uint8_t *exec;  /* r10: struct soft_site */
-    uint8_t *jump;  /* r10: guest address to go to */
-    uint8_t *chain; /* r10: struct soft_edge */
-    uint8_t *poll;  /* r10: guest address of the block that polled */
-    uint8_t *fault; /* state is saved, cpu->fault is set */
+    uint8_t *exec;    /* r10: struct soft_site */
+    uint8_t *jump;    /* r10: guest address to go to */
+    uint8_t *chain;   /* r10: struct soft_edge */
+    uint8_t *poll;    /* r10: guest address of the block that polled */
+    uint8_t *fault;   /* state is saved, cpu->fault is set */
 };
 
 struct soft_cache {
@@ -142,6 +153,8 @@ struct soft_cache {
     /* Accesses that roam, by a hash of their instruction's address; cells given out. */
     uint64_t roaming[SOFT_ROAMING / 64];
     uint32_t next_cell[2];
+
+    uint64_t loops[SOFT_LOOPS / 64]; /* hot ones, by a hash of their address */
 
     uint8_t *arena; /* blocks, edges, sites */
     size_t arena_size, arena_used;
@@ -206,6 +219,13 @@ void soft_cache_flush_wait(struct soft_cpu *cpu);
 
 /** The accesses of the block's instruction @insn need no cells: translate it again. */
 void soft_block_roams(struct soft_cache *cache, struct soft_block *block, unsigned insn);
+
+/** A loop's jump back to itself is taken. @return true: it is hot, and dropped: translate it again
+ */
+bool soft_loop_taken(struct soft_cache *cache, struct soft_edge *edge);
+
+/** Is there a hot loop at @gpa? Lock held. */
+bool soft_loop_is_hot(const struct soft_cache *cache, uint64_t gpa);
 
 /** Did soft_block_roams() name the instruction at @gpa? Lock held. */
 bool soft_insn_roams(const struct soft_cache *cache, uint64_t gpa);

@@ -173,6 +173,7 @@ void tr_emit_segment(struct translation *t, unsigned seg, unsigned size, bool wr
     struct tr_slow *slow = &t->slow[t->slow_count++];
 
     slow->cell = -1;
+    slow->leaves = false;
     slow->retry = emit_here(e);
     slow->info = size | SOFT_MISS_SEGMENT;
     slow->ea.kind = TR_EA_THERE;

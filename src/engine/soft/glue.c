@@ -54,6 +54,7 @@ static void emit_restore(struct emit *e)
             emit_load_gs(e, h, GPR((unsigned)carries[h]));
     }
     emit_load_gs(e, H_R10, OFF(spill[0])); /* a retried access wants its address again */
+    emit_load_gs(e, H_R11, OFF(spill[1])); /* what an instruction behind C wants kept */
     emit_jmp_gs(e, H_NONE, OFF(resume));
 }
 

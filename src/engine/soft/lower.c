@@ -85,6 +85,7 @@ static struct tr_slow *note_slow(struct translation *t, const struct tr_ea *ea, 
     slow->info = size | (write ? SOFT_MISS_WRITE : 0);
     slow->ea = *ea;
     slow->cell = -1;
+    slow->leaves = false;
     return slow;
 }
 
@@ -163,6 +164,16 @@ void tr_emit_base(struct translation *t, unsigned base, int32_t disp)
     emit_op_mem(&t->e, 0, tr_code64(t), 0x8d, H_R10, host, H_NONE, 1, disp);
 }
 
+void tr_emit_ea(struct translation *t, const struct tr_ea *ea)
+{
+    if (!ea->scale) {
+        tr_emit_base(t, ea->base, ea->disp);
+        return;
+    }
+    unsigned base = in_register(t, ea->base, H_R10), index = in_register(t, ea->index, H_R11);
+    emit_lea(&t->e, H_R10, (int)base, (int)index, ea->scale, ea->disp);
+}
+
 /* R10 = the address whose check failed, as glue.c wants it. */
 static void emit_address_again(struct translation *t, const struct tr_ea *ea)
 {
@@ -173,7 +184,7 @@ static void emit_address_again(struct translation *t, const struct tr_ea *ea)
         emit_mov_reg(&t->e, H_R10, H_RCX);
         break;
     case TR_EA_BASE:
-        tr_emit_base(t, ea->base, ea->disp);
+        tr_emit_ea(t, ea);
         break;
     case TR_EA_OPERAND:
         tr_emit_address(t, ea->in, ea->in->memory);
@@ -496,7 +507,7 @@ static bool in_page(const struct translation *t, uint64_t rip)
 }
 
 /* The rel32 just emitted is an edge to @rip. */
-static void new_edge(struct translation *t, uint64_t rip)
+static void new_edge(struct translation *t, uint64_t rip, bool plain)
 {
     struct soft_edge *edge = soft_cache_alloc(t->cache, sizeof(*edge));
     if (!edge) {
@@ -506,6 +517,7 @@ static void new_edge(struct translation *t, uint64_t rip)
     *edge = (struct soft_edge){.rip = t->space + rip,
                                .site = emit_here(&t->e) - 4,
                                .polled = rip <= t->rip,
+                               .plain = plain,
                                .from = t->block};
     t->edge[t->edge_count++] = edge;
 }
@@ -518,7 +530,7 @@ void tr_emit_goto(struct translation *t, uint64_t rip)
     }
     emit_align_rel32(&t->e, 1);
     emit_jmp(&t->e, emit_here(&t->e));
-    new_edge(t, rip);
+    new_edge(t, rip, false);
 }
 
 static void emit_jcc_to(struct translation *t, unsigned cc, uint64_t rip)
@@ -526,7 +538,7 @@ static void emit_jcc_to(struct translation *t, unsigned cc, uint64_t rip)
     if (in_page(t, rip)) {
         emit_align_rel32(&t->e, 2);
         emit_jcc(&t->e, cc, emit_here(&t->e));
-        new_edge(t, rip);
+        new_edge(t, rip, false);
     } else {
         emit_jcc(&t->e, cc, emit_here(&t->e));
         t->far[t->far_count].from = t->e.p - 4;
@@ -643,6 +655,24 @@ void tr_emit_control(struct translation *t, const struct tr_insn *in)
 
 /* ---- Cold code ---- */
 
+/* R10 = a window's address: if it crosses a page, go on in the plain copy without asking C. */
+static void emit_leave_window(struct translation *t, const struct tr_slow *slow)
+{
+    struct emit *e = &t->e;
+
+    emit8(e, 0x44), emit8(e, 0x89), emit8(e, 0xd1); /* mov ecx, r10d */
+    emit8(e, 0x81), emit8(e, 0xe1);                 /* and ecx, 4095 */
+    emit32(e, (uint32_t)MULL_PAGE_SIZE - 1);
+    emit8(e, 0x81), emit8(e, 0xf9); /* cmp ecx, 4096 - size */
+    emit32(e, (uint32_t)MULL_PAGE_SIZE - (slow->info & 0xff));
+    emit8(e, 0x76), emit8(e, 0); /* jbe */
+    uint8_t *inside = e->p - 1;
+    emit_align_rel32(e, 1);
+    emit_jmp(e, emit_here(e));
+    new_edge(t, slow->leave_rip, true);
+    emit_patch8(e, inside);
+}
+
 void tr_emit_cold(struct translation *t)
 {
     struct emit *e = &t->e;
@@ -650,6 +680,8 @@ void tr_emit_cold(struct translation *t)
     for (unsigned i = 0; i < t->slow_count; i++) {
         emit_patch32(e, t->slow[i].from);
         emit_address_again(t, &t->slow[i].ea);
+        if (t->slow[i].leaves)
+            emit_leave_window(t, &t->slow[i]);
         uint8_t *miss = t->cache->glue.miss;
         uint32_t info = t->slow[i].info;
         if (t->slow[i].cell >= 0) {

@@ -386,6 +386,7 @@ void tr_classify(const struct translation *t, struct tr_insn *in)
 struct fields {
     int reg, rm, vvvv, opcode; /* host register numbers, -1: as in the original */
     int parked_rm;             /* guest register that is the memory operand, -1: none */
+    int kept;                  /* the guest register that R11 holds already, -1: none */
     bool high;                 /* AH..BH is used: no REX allowed */
     bool rex_byte;             /* a byte register that needs REX (SPL..DIL) */
     unsigned moves;
@@ -426,6 +427,8 @@ static int place(const struct tr_insn *in, struct fields *f, const ZydisDecodedO
         uint8_t host;
         if (guest == MULL_RCX) {
             host = H_RCX;
+        } else if ((int)guest == f->kept) {
+            host = H_R11;
         } else {
             if (*pool_count == 0)
                 return -2;
@@ -436,7 +439,7 @@ static int place(const struct tr_insn *in, struct fields *f, const ZydisDecodedO
         f->move[i].load = f->move[i].store = false;
         f->moves++;
     }
-    f->move[i].load |= needs_old(in, op);
+    f->move[i].load |= needs_old(in, op) && (int)guest != f->kept;
     f->move[i].store |= writes(op);
     return f->move[i].host;
 }
@@ -477,12 +480,26 @@ static bool can_stay_parked(const struct tr_insn *in, const ZydisDecodedOperand 
     }
 }
 
-static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, bool r10_taken)
+/* Is a guest register one of its explicit operands? */
+static bool has_operand(const struct tr_insn *in, int guest)
+{
+    for (unsigned i = 0; guest >= 0 && i < in->z.operand_count; i++)
+        if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            in->op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
+            tr_gpr(in->op[i].reg.value, NULL) == guest)
+            return true;
+    return false;
+}
+
+/* @kept: the guest register that R11 holds as well, -1: none. */
+static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, bool r10_taken,
+                   int kept)
 {
     uint8_t pool[3];
     unsigned pool_count = 0;
 
     f->reg = f->rm = f->vvvv = f->opcode = f->parked_rm = -1;
+    f->kept = has_operand(in, kept) ? kept : -1;
     f->high = f->rex_byte = false;
     f->moves = 0;
     for (unsigned i = 0; i < in->z.operand_count; i++) {
@@ -496,7 +513,8 @@ static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, b
         pool[pool_count++] = H_RCX;
     if (!in->memory && !r10_taken)
         pool[pool_count++] = H_R10;
-    pool[pool_count++] = H_R11;
+    if (f->kept < 0)
+        pool[pool_count++] = H_R11;
 
     for (unsigned i = 0; i < in->z.operand_count; i++) {
         const ZydisDecodedOperand *op = &in->op[i];
@@ -506,7 +524,7 @@ static bool assign(const struct tr_insn *in, struct fields *f, bool rcx_taken, b
         int gpr = tr_gpr(op->reg.value, &high);
         if (gpr < 0 || op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
             continue;
-        if (tr_host_of[gpr] == H_NONE && can_stay_parked(in, op)) {
+        if (tr_host_of[gpr] == H_NONE && can_stay_parked(in, op) && gpr != kept) {
             f->parked_rm = gpr;
             continue;
         }
@@ -740,8 +758,16 @@ bool tr_emit_copy(struct translation *t, const struct tr_insn *in)
     int base = -1;
     int32_t disp = 0;
 
-    if (!assign(in, &f, rcx_read || rcx_written, t->window >= 0))
+    bool checked = in->memory && !tr_has_window(t, in); /* R11 is lost */
+    if (!assign(in, &f, rcx_read || rcx_written, t->window >= 0, checked ? -1 : t->kept))
         return false;
+    if (checked)
+        t->kept = -1;
+    for (unsigned i = 0; i < f.moves; i++)
+        if (f.move[i].host == H_R11)
+            t->kept = f.move[i].guest;
+    if (t->kept == f.parked_rm) /* add %r9, %r9: the sum is in memory only */
+        t->kept = -1;
     if (in->memory) {
         disp = tr_emit_window(t, in);
         if (disp < 0) {

@@ -386,11 +386,14 @@ static void *exec_at_host(struct soft_cpu *cpu, const uint8_t *host, bool resume
 
     cpu->s.rip = soft_block_rip(b, i);
     soft_flags_from_glue(cpu);
-    uint8_t *next = resume && i + 1u < b->insns ? b->start + b->map[i + 1].host : NULL;
+    resume &= i + 1u < b->insns;
+    uint8_t *next = resume ? b->start + b->map[i + 1].host : NULL;
 
     enum soft_result r = decode_at_rip(cpu, &in);
     if (r == SOFT_NEXT)
         r = soft_exec(cpu, in);
+    if (resume && b->map[i + 1].kept != SOFT_NOT_KEPT)
+        cpu->spill[1] = cpu->s.gpr[b->map[i + 1].kept]; /* R11 */
     return after_exec(cpu, r, b, next);
 }
 
@@ -489,17 +492,24 @@ void *soft_on_chain(struct soft_cpu *cpu)
     struct soft_cache *cache = cpu->vm->cache;
     struct soft_edge *edge = (struct soft_edge *)cpu->spill[0];
     const struct soft_block *from = edge->from;
-    uint32_t mode = from->mode & ~SOFT_BLOCK_PLAIN;
+    uint32_t mode = (from->mode & ~SOFT_BLOCK_PLAIN) | (edge->plain ? SOFT_BLOCK_PLAIN : 0);
 
     cpu->s.rip = soft_key_rip(cpu->mode, edge->rip);
     soft_flags_from_glue(cpu);
     if (!__atomic_load_n(&cpu->run_ok, __ATOMIC_RELAXED) || soft_debug_due(cpu))
         return NULL;
 
+    if (from->loops && edge->rip == from->rip && atomic_load(&from->valid) &&
+        !soft_loop_taken(cache, edge)) {
+        if (!cpu->vectors_live)
+            soft_vectors_load(cpu);
+        return from->polled;
+    }
+
     /* The target is in the same page: its physical address follows from ours. */
     uint64_t gpa = from->gpa + (edge->rip - from->rip);
     struct soft_block *to = soft_block_find(cache, gpa, edge->rip, mode);
-    if (!to && too_early(cpu, gpa, false))
+    if (!to && !edge->plain && too_early(cpu, gpa, false))
         return go(cpu, false);
     if (!to) {
         const struct mull_ram *ram = soft_find_ram(cpu->vm, gpa);

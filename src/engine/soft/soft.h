@@ -48,6 +48,9 @@
 #define SOFT_CELL_INVALID 0xc000000000000000ull
 #define SOFT_CELL_POISON 0x8000000000000000ull
 
+/* Windows of a loop that are in use at the same time (coalesce.c). */
+#define SOFT_SAVED 4u
+
 #define SOFT_TLB_LOG 512
 #define SOFT_JUMP_LOG 4096
 #define SOFT_JUMP_FILTER 32768u
@@ -340,6 +343,7 @@ struct soft_cpu {
     uint64_t not_if_mask, not_ac_mask, not_df_mask, system_flags_mask;
     uint64_t tsc_offset; /* guest TSC minus host TSC: the clock's and s.tsc_offset */
     uint64_t spill[8];
+    uint64_t saved[SOFT_SAVED]; /* host addresses of windows: coalesce.c */
     /* Outside 64-bit mode, by SOFT_WRITE or not, by segment: the number that makes the offset of
      * an access's last byte negative if that may be accessed; 0: C must look. */
     int64_t segment_room[2][6];

@@ -96,6 +96,23 @@ static bool follow(struct translation *t, struct tr_insn *in, unsigned *exits, u
     return true;
 }
 
+/* Go on with another round of a hot loop? */
+static bool again(struct translation *t, const struct tr_insn *in, unsigned *exits, unsigned *at)
+{
+    if (!t->hot || in->kind != TR_JCC || tr_target(t, in) != t->rip)
+        return false;
+    if (!t->rounds++) {
+        t->body = t->count;
+        t->exits = *exits;
+    }
+    if (t->rounds == TR_ROUNDS || t->count + t->body > SOFT_BLOCK_MAX_INSNS ||
+        *exits + 1 + t->exits > TR_SIDE_EXITS)
+        return false;
+    (*exits)++;
+    *at = t->code_start;
+    return true;
+}
+
 /* The block depends on [from, to) of the code. */
 static void depend(struct translation *t, unsigned from, unsigned to)
 {
@@ -134,7 +151,7 @@ static bool decode_block(struct translation *t, bool *straddles)
         depend(t, at, at + in->z.length);
         at += in->z.length;
         t->count++;
-        in->followed = follow(t, in, &exits, &at);
+        in->followed = again(t, in, &exits, &at) || follow(t, in, &exits, &at);
         in->ends_block = !in->followed && ends_block(in, &exits);
         if (in->ends_block)
             break;
@@ -246,12 +263,15 @@ static void emit_entries(struct translation *t)
 
 static void emit_insn(struct translation *t, const struct tr_insn *in)
 {
+    /* These know what they do to R11. */
+    if (in->kind == TR_COPY && tr_emit_copy(t, in))
+        return;
+    if (in->kind != TR_NOP && in->kind != TR_JCC)
+        t->kept = -1;
     switch (in->kind) {
     case TR_NOP:
         return;
     case TR_COPY:
-        if (tr_emit_copy(t, in))
-            return;
         break;
     case TR_LEA:
         if (tr_emit_lea(t, in))
@@ -314,6 +334,30 @@ static void emit_in_turn(struct translation *t, const struct tr_insn *in)
         t->window_used = true;
 }
 
+/* Would several rounds of it in one block share checks? */
+static bool is_loop(const struct translation *t)
+{
+    const struct tr_insn *last = &t->insn[t->count - 1];
+
+    if (t->hot || t->count > SOFT_BLOCK_MAX_INSNS / 2 || !tr_code64(t) ||
+        (t->mode & SOFT_BLOCK_PLAIN) || last->kind != TR_JCC || tr_target(t, last) != t->rip)
+        return false;
+    for (unsigned i = 0; i < t->count; i++)
+        if (t->insn[i].kind == TR_COPY && t->insn[i].memory)
+            return true;
+    return false;
+}
+
+/* Behind an instruction with slow paths from @slow on: whether C may have executed it. */
+static bool may_have_left(const struct translation *t, const struct tr_insn *in, unsigned slow)
+{
+    bool left = tr_loses_window(in);
+
+    for (; slow < t->slow_count; slow++)
+        left |= !(t->slow[slow].info & SOFT_MISS_WINDOW);
+    return left;
+}
+
 static void emit_block(struct translation *t)
 {
     struct soft_block *b = t->block;
@@ -323,7 +367,13 @@ static void emit_block(struct translation *t)
     for (unsigned i = 0; i < t->count && !t->full; i++) {
         b->map[i].guest = (int16_t)(t->insn[i].rip - t->rip);
         b->map[i].host = (uint16_t)(emit_here(&t->e) - b->start);
+        if (t->insn[i].access.hoisted >= 0)
+            t->kept = -1;
+        b->map[i].kept = t->kept < 0 ? SOFT_NOT_KEPT : (uint8_t)t->kept;
+        const unsigned slow = t->slow_count;
         emit_in_turn(t, &t->insn[i]);
+        if (may_have_left(t, &t->insn[i], slow))
+            tr_forget_windows(t);
     }
     const struct tr_insn *last = &t->insn[t->count - 1];
     tr_settle_sp(t);
@@ -372,6 +422,7 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
     bool cut = (t->mode & SOFT_MODE_CODE_64K) && t->code_size - t->code_start > 0x10000 - t->rip;
     if (cut)
         t->code_size = t->code_start + (unsigned)(0x10000 - t->rip);
+    t->hot = !next && tr_code64(t) && !(t->mode & SOFT_BLOCK_PLAIN) && soft_loop_is_hot(c, t->gpa);
     t->low = t->high = t->code_start;
     if (!decode_block(t, straddles)) {
         *straddles &= !cut;
@@ -389,6 +440,7 @@ static struct soft_block *translate(struct translation *t, const struct soft_pag
     t->block->rip = t->space + t->rip;
     t->block->mode = t->mode;
     t->block->insns = (uint16_t)t->count;
+    t->block->loops = !next && is_loop(t);
     unsigned base = next ? MULL_PAGE_SIZE - available : 0;
     t->block->low = (uint16_t)(base + t->low);
     t->block->high = (uint16_t)(base + t->high);
@@ -429,10 +481,12 @@ struct soft_block *soft_block_translate(struct soft_cpu *cpu, const struct soft_
     t.follows = 0;
     t.full = false;
     *straddles = false;
-    t.window = -1;
     t.window_used = false;
     t.sp_lag = 0;
     t.backs = 0;
+    t.window = t.kept = -1;
+    t.rounds = 0;
+    tr_forget_windows(&t);
 
     soft_cache_lock(c);
     struct soft_block *b = soft_block_find(c, page->gpa, key, mode);

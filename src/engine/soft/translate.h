@@ -33,7 +33,9 @@ enum tr_kind {
 
 /* One access off one base register, and its place in a shared window (coalesce.c). */
 struct tr_access {
-    int base; /* guest register, -1: not such an access */
+    int base;  /* guest register, -1: not such an access */
+    int index; /* -1: none */
+    unsigned scale;
     int64_t offset;
     unsigned size;
     bool write;
@@ -42,8 +44,10 @@ struct tr_access {
     int32_t low;       /* of the first: the window's start off the base, and its extent */
     uint8_t width;
     bool any_write;
-    bool early;  /* of the first: its check is in front of another instruction */
-    int hoisted; /* of any instruction: the window whose check is in front of it, -1: none */
+    bool early;    /* of the first: its check is in front of another instruction */
+    bool saved;    /* of the first: others use R10 in between, so it is kept in memory */
+    unsigned last; /* of the first: the last member's instruction */
+    int hoisted;   /* of any instruction: the window whose check is in front of it, -1: none */
 };
 
 struct tr_insn {
@@ -68,10 +72,11 @@ struct tr_ea {
     enum {
         TR_EA_RCX,     /* the check keeps it in RCX */
         TR_EA_THERE,   /* it is still in R10 */
-        TR_EA_BASE,    /* guest register + disp */
+        TR_EA_BASE,    /* guest register + index * scale + disp */
         TR_EA_OPERAND, /* the instruction's memory operand, its segment flat */
     } kind;
     unsigned base;
+    unsigned index, scale; /* scale 0: no index */
     int32_t disp;
     const struct tr_insn *in;
 };
@@ -82,6 +87,8 @@ struct tr_slow {
     uint8_t *retry; /* executable address; R10 = the address */
     uint32_t info;  /* size | SOFT_MISS_* */
     int cell;       /* -1: none */
+    bool leaves;    /* a window: where it crosses a page the plain copy at leave_rip goes on */
+    uint64_t leave_rip;
     struct tr_ea ea;
 };
 
@@ -94,6 +101,9 @@ struct tr_slow {
 /* Conditional jumps forward that a block goes on behind: its side exits. */
 #define TR_SIDE_EXITS 5
 #define TR_MAX_EDGES (TR_SIDE_EXITS + 2)
+
+/* Rounds of a hot loop in one block. */
+#define TR_ROUNDS 4
 
 struct translation {
     struct soft_cpu *cpu;
@@ -111,23 +121,27 @@ struct translation {
     unsigned follows;               /* jumps followed */
     uint64_t back[TR_FOLLOWS];      /* behind the calls among them that have not returned */
     unsigned backs;
-    unsigned only; /* instructions the block may have */
+    unsigned only;                /* instructions the block may have */
+    bool hot;                     /* a hot loop begins here */
+    unsigned rounds, body, exits; /* of it: rounds so far; instructions and side exits of one */
     unsigned count;
     struct tr_insn insn[SOFT_BLOCK_MAX_INSNS];
     unsigned slow_count;
     struct tr_slow slow[TR_MAX_SLOW];
     unsigned edge_count;
-    struct soft_edge *edge[TR_MAX_EDGES];
+    struct soft_edge *edge[TR_MAX_EDGES + SOFT_BLOCK_MAX_INSNS];
     unsigned far_count; /* Jcc out of the page */
     struct {
         uint8_t *from;
         uint64_t rip;
     } far[TR_MAX_EDGES];
-    bool cells;       /* accesses of the instruction being emitted have cells */
-    int window;       /* whose window R10 holds, -1: none */
-    bool window_used; /* an instruction has accessed it: no later one can fault */
-    int32_t sp_lag;   /* the guest's stack pointer minus the host's: see tr_settle_sp() */
-    bool full;        /* the arena is full */
+    bool cells;            /* accesses of the instruction being emitted have cells */
+    int window;            /* whose window R10 holds, -1: none */
+    bool window_used;      /* an instruction has accessed it: no later one can fault */
+    int32_t sp_lag;        /* the guest's stack pointer minus the host's: see tr_settle_sp() */
+    int saved[SOFT_SAVED]; /* windows whose host address is in soft_cpu.saved, -1: none */
+    int kept;  /* the guest register without a host register that R11 holds as well, -1: none */
+    bool full; /* the arena is full */
 };
 
 /* Guest general register -> host register, H_NONE: in memory. */
@@ -163,6 +177,15 @@ void tr_plan_windows(struct translation *t);
 /** Emit the check of a window that begins behind this instruction, where the flags live. */
 void tr_emit_hoisted(struct translation *t, const struct tr_insn *in);
 
+/** Is the host address of the instruction's window in R10 or in memory already? */
+bool tr_has_window(const struct translation *t, const struct tr_insn *in);
+
+/** The instruction may have been executed in C: addresses that were checked before it are old. */
+void tr_forget_windows(struct translation *t);
+
+/** May R10 be lost in it, or may control leave the block and come back behind it? */
+bool tr_loses_window(const struct tr_insn *in);
+
 /** R10 = host address of the instruction's window, checked by its first member.
  *  @return the access's displacement from R10, or -1: it must be checked by itself. */
 int32_t tr_emit_window(struct translation *t, const struct tr_insn *in);
@@ -192,6 +215,9 @@ void tr_emit_check_of(struct translation *t, const struct tr_ea *ea, unsigned si
 
 /** R10 = guest register + disp. Leaves flags alone. */
 void tr_emit_base(struct translation *t, unsigned base, int32_t disp);
+
+/** The same of a TR_EA_BASE. Clobbers R11 if it has an index. */
+void tr_emit_ea(struct translation *t, const struct tr_ea *ea);
 
 /** Load or store a guest register by number, wherever it lives. Flags untouched. */
 void tr_emit_get(struct translation *t, unsigned host, unsigned guest);
