@@ -468,6 +468,159 @@ static bool random_instruction(struct sequence *s)
     return false;
 }
 
+/* ---- Registers that have none of the host's ---- */
+
+/* [66] REX opcode ModRM: operand sizes of 8 to 64 bits, both operands registers. */
+static void append_rr(struct sequence *s, unsigned wide, const uint8_t *opcode, unsigned n,
+                      unsigned reg, unsigned rm)
+{
+    uint8_t b[8];
+    unsigned k = 0;
+
+    if (wide == 2)
+        b[k++] = 0x66;
+    b[k++] = (uint8_t)(0x40 | (wide == 1) << 3 | (reg & 8) >> 1 | rm >> 3);
+    memcpy(b + k, opcode, n);
+    k += n;
+    b[k++] = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
+    append(s, b, k);
+    s->known[reg] = s->known[rm] = false;
+}
+
+/* R9 to R11, or one that has. */
+static unsigned parked(struct sequence *s)
+{
+    return diff_below(&s->r, 6) ? 9 + diff_below(&s->r, 3) : diff_below(&s->r, 4);
+}
+
+static void append_parked(struct sequence *s, unsigned reg, unsigned rm)
+{
+    static const uint8_t one[] = {0x00, 0x01, 0x03, 0x08, 0x09, 0x0b, 0x11, 0x13, 0x19, 0x1b,
+                                  0x21, 0x23, 0x28, 0x29, 0x2b, 0x31, 0x33, 0x38, 0x39, 0x3b,
+                                  0x63, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8b};
+    static const uint8_t two[] = {0xa3, 0xab, 0xaf, 0xb0, 0xb1, 0xb6, 0xb7, 0xbb, 0xbe,
+                                  0xbf, 0xc0, 0xc1, 0x42, 0x43, 0x44, 0x45, 0x4c, 0x92};
+    static const uint8_t groups[] = {0xd0, 0xd1, 0xd3, 0xf7, 0xff};
+    const unsigned wide = diff_below(&s->r, 4);
+    uint8_t b[3] = {0};
+
+    switch (diff_below(&s->r, 8)) {
+    case 0:
+    case 1:
+    case 2:
+        b[0] = 0x0f;
+        b[1] = two[diff_below(&s->r, sizeof(two))];
+        append_rr(s, wide, b, 2, reg, rm);
+        return;
+    case 3: { /* shifts by 1 and CL; NOT, NEG, MUL; INC, DEC */
+        b[0] = groups[diff_below(&s->r, sizeof(groups))];
+        unsigned what = b[0] == 0xff   ? diff_below(&s->r, 2)
+                        : b[0] == 0xf7 ? 2 + diff_below(&s->r, 3)
+                                       : diff_below(&s->r, 8);
+        append_rr(s, wide, b, 1, what, rm);
+        s->known[0] = s->known[2] = false;
+        return;
+    }
+    default:
+        b[0] = one[diff_below(&s->r, sizeof(one))];
+        append_rr(s, wide, b, 1, reg, rm);
+    }
+}
+
+/* A few instructions on them in a row. */
+static bool random_parked(struct sequence *s)
+{
+    if (s->c->bits != 64)
+        return random_instruction(s);
+    for (unsigned n = 2 + diff_below(&s->r, 4); n > 0 && !s->full; n--) {
+        unsigned reg = parked(s);
+        append_parked(s, reg, diff_below(&s->r, 3) ? parked(s) : reg);
+    }
+    return !s->full;
+}
+
+/* ---- Loops over arrays ---- */
+
+/* REX.W opcode ModRM SIB disp32, of [base + index * scale + disp]; @index 4: none */
+static void append_at(struct sequence *s, unsigned rex, uint8_t opcode, unsigned reg, unsigned base,
+                      unsigned index, unsigned scale, int32_t disp)
+{
+    uint8_t b[8];
+
+    b[0] = (uint8_t)(rex | (reg & 8) >> 1 | (index & 8) >> 2 | base >> 3);
+    b[1] = opcode;
+    b[2] = (uint8_t)(0x84 | (reg & 7) << 3);
+    b[3] = (uint8_t)(scale << 6 | (index & 7) << 3 | (base & 7));
+    memcpy(b + 4, &disp, 4);
+    append(s, b, 8);
+    s->known[reg] = false;
+}
+
+/* Arrays from DIFF_DATA on, which two pages, a hole and a page that is not to be written follow;
+ * a loop over them is so long that the engine translates several of its rounds at once. */
+static bool random_array_loop(struct sequence *s)
+{
+    static const uint8_t opcodes[] = {0x8b, 0x8b, 0x03, 0x33, 0x89, 0x89, 0x01, 0x29, 0x3b, 0x87};
+    static const uint8_t bases[] = {3, 5, 6, 7, 9, 10, 12, 13}, sums[] = {0, 2, 8, 9, 10, 11};
+    const uint8_t dec[3] = {0x41, 0xff, 0xcf}; /* dec r15d */
+    const unsigned rounds = 70 + diff_below(&s->r, 200), index = 9 + 5 * diff_below(&s->r, 2);
+    const unsigned stride = 1 + diff_below(&s->r, 16), arrays = 1 + diff_below(&s->r, 5);
+    unsigned base[5], scale[5];
+    bool moves[5];
+
+    if (s->c->bits != 64)
+        return random_instruction(s);
+    for (unsigned i = 0; i < arrays; i++) {
+        base[i] = bases[diff_below(&s->r, sizeof(bases))];
+        scale[i] = diff_below(&s->r, 3);
+        moves[i] = diff_below(&s->r, 3) == 0;
+        unsigned how = diff_below(&s->r, 8);
+        set_register(s, base[i],
+                     how < 6    ? DIFF_DATA + diff_below(&s->r, 0x1000)
+                     : how == 6 ? DIFF_DATA + DIFF_READONLY * DIFF_PAGE + diff_below(&s->r, 0x800)
+                                : DIFF_DATA + 4 * DIFF_PAGE - diff_below(&s->r, 64));
+    }
+    set_register(s, index, diff_below(&s->r, 16));
+    set_register(s, 15, rounds);
+    unsigned begin = s->c->size, exits = 0, exit[2];
+    memset(s->known, 0, sizeof(s->known));
+    for (unsigned n = 1 + diff_below(&s->r, 6); n > 0 && !s->full; n--) {
+        unsigned a = diff_below(&s->r, arrays), sum = sums[diff_below(&s->r, sizeof(sums))];
+        unsigned x = moves[a] || index == base[a] ? 4 : index;
+        for (unsigned i = 0; i < arrays; i++)
+            if (sum == base[i] || sum == index)
+                sum = 0;
+        append_at(s, diff_below(&s->r, 4) ? 0x48 : 0x40,
+                  opcodes[diff_below(&s->r, sizeof(opcodes))], sum, base[a], x, scale[a],
+                  (int32_t)diff_below(&s->r, 48) - 8);
+        if (diff_below(&s->r, 3) == 0)
+            append_parked(s, 11, 11);
+        if (exits < 2 && diff_below(&s->r, 8) == 0) { /* jo forward, behind the loop */
+            append(s, (const uint8_t[2]){0x70, 0}, 2);
+            exit[exits++] = s->c->size;
+        }
+        if (moves[a] && diff_below(&s->r, 2)) /* add $stride, base */
+            append(s,
+                   (const uint8_t[4]){(uint8_t)(0x48 | base[a] >> 3), 0x83,
+                                      (uint8_t)(0xc0 | (base[a] & 7)), (uint8_t)stride},
+                   4);
+    }
+    append(s,
+           (const uint8_t[4]){(uint8_t)(0x48 | index >> 3), 0x83, (uint8_t)(0xc0 | (index & 7)),
+                              (uint8_t)stride},
+           4);
+    append(s, dec, sizeof(dec));
+    if (s->full || s->c->size + 2 - begin > 128)
+        return false;
+    append(s, (const uint8_t[2]){0x75, (uint8_t)(begin - s->c->size - 2)}, 2);
+    for (unsigned i = 0; i < exits; i++)
+        s->c->code[exit[i] - 1] = (uint8_t)(s->c->size - exit[i]);
+    memset(s->known, 0, sizeof(s->known));
+    return !s->full;
+}
+
+/* ---- Jumps ---- */
+
 /* Jcc or JMP over the next few instructions. */
 static bool random_skip(struct sequence *s)
 {
@@ -679,7 +832,9 @@ static void add_parts(struct sequence *s, unsigned n, bool program)
         bool done = how == 0              ? random_skip(s)
                     : how == 1            ? random_loop(s)
                     : how == 2            ? random_call(s)
-                    : program && how < 5  ? random_loop(s)
+                    : how == 3            ? random_parked(s)
+                    : program && how == 4 ? random_array_loop(s)
+                    : program && how < 6  ? random_loop(s)
                     : program && how < 8  ? random_rewrite(s)
                     : program && how < 10 ? random_indirect(s)
                                           : random_instruction(s);
