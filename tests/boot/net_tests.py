@@ -157,7 +157,7 @@ def fetch_by_tap(ctx, model):
     ethtool = program("ethtool") if model == "virtio" else None
     version = kernel_of(ctx, model)
     if ethtool:
-        version = "6.1"  # Debian 12's: 6.12 refuses ethtool -X of that Debian for every card
+        version = "6.1"  # Debian 12's own: with 6.12 its ethtool -X is refused
         words += " mullion.rss=1"
     with Mullion(wrapper, options(ctx, version, words, add=ethtool or ()) +
                  ["--cpus", "2", "--net", f"tap={TAP},model={model},mac={MAC}"]) as m:

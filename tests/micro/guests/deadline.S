@@ -15,20 +15,6 @@
 .macro WRITE reg, value
     movl $\value, \reg(%rbx)
 .endm
-.macro NOTHING n
-    mov $3000, %ecx
-    sti
-9:  dec %ecx
-    jnz 9b
-    cli
-    CHECK count, \n
-.endm
-.macro LET_IN n
-    sti
-9:  cmpl $\n, count
-    jb 9b
-    cli
-.endm
 /* The deadline is so many ticks from now. */
 .macro DEADLINE ticks
     rdtsc

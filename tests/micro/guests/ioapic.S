@@ -31,22 +31,6 @@
     LINE \pin, 1
     LINE \pin, 0
 .endm
-/* Until so many have come in all. */
-.macro LET_IN n
-    sti
-9:  cmpl $\n, count
-    jb 9b
-    cli
-.endm
-/* Nothing comes: the count stays. */
-.macro NOTHING n
-    mov $2000, %ecx
-    sti
-9:  dec %ecx
-    jnz 9b
-    cli
-    CHECK count, \n
-.endm
 .macro IN_HANDLER what
     movl $\what, action
 .endm

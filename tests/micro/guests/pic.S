@@ -29,20 +29,6 @@
     OUT8 0x21, 0
     OUT8 0xa1, 0
 .endm
-.macro LET_IN n
-    sti
-9:  cmpl $\n, count
-    jb 9b
-    cli
-.endm
-.macro NOTHING n
-    mov $2000, %ecx
-    sti
-9:  dec %ecx
-    jnz 9b
-    cli
-    CHECK count, \n
-.endm
 .macro READ_IRR port
     OUT8 \port, 0x0a
     IN8 \port

@@ -44,12 +44,6 @@
     and $0x7f, %eax
     CHECK %rax, \value
 .endm
-.macro LET_IN n
-    sti
-9:  cmpl $\n, count
-    jb 9b
-    cli
-.endm
 PRELUDE
 main:
     OUT8 0x20, 0x11

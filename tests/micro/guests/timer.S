@@ -12,13 +12,6 @@
 .macro WRITE reg, value
     movl $\value, \reg(%rbx)
 .endm
-/* To let in what is pending; an emulating KVM takes some instructions to see it. */
-.macro LET_IN count
-    sti
-9:  cmpl $\count, count
-    jb 9b
-    cli
-.endm
 PRELUDE
 main:
     mov $APIC, %ebx
